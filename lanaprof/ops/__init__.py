@@ -1,0 +1,40 @@
+"""The operations that may stand in a layer: their text, their register, their modules.
+
+Importing this package does not import torch; building a module does.
+"""
+
+from lanaprof.ops.build import GENERATOR_VERSION, build_operation, candidate_seed, fuse, seeded, why_not
+from lanaprof.ops.catalogue import operations_for, operations_markdown, read_operations
+from lanaprof.ops.families import find_strides, round_channels
+from lanaprof.ops.family import ACTIVATIONS, Family, Parameter, Shape, Value
+from lanaprof.ops.registry import ENTRY_POINT_GROUP, families, get_family, register_family
+from lanaprof.ops.spec import PRECISIONS, SKIP, TEACHER, Operation, make_operation, parse_operation
+
+__all__ = [
+    "ACTIVATIONS",
+    "ENTRY_POINT_GROUP",
+    "GENERATOR_VERSION",
+    "PRECISIONS",
+    "SKIP",
+    "TEACHER",
+    "Family",
+    "Operation",
+    "Parameter",
+    "Shape",
+    "Value",
+    "build_operation",
+    "candidate_seed",
+    "families",
+    "find_strides",
+    "fuse",
+    "get_family",
+    "make_operation",
+    "operations_for",
+    "operations_markdown",
+    "parse_operation",
+    "read_operations",
+    "register_family",
+    "round_channels",
+    "seeded",
+    "why_not",
+]

@@ -1,0 +1,138 @@
+"""From an operation to a torch module, and from a trained module to the one that is deployed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lanaprof.digest import digest
+from lanaprof.errors import BackendError, UnknownOperation
+from lanaprof.ops.family import Family, Shape
+from lanaprof.ops.registry import get_family
+from lanaprof.ops.spec import TEACHER, Operation
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["GENERATOR_VERSION", "build_operation", "candidate_seed", "fuse", "seeded", "why_not"]
+
+GENERATOR_VERSION = (
+    "1"  # raise it when the same operation gives another graph: cached operators are then stale
+)
+_QUANTISED = ("int8", "fp8")
+
+
+def candidate_seed(seed: int, layer: str, operation: str) -> int:
+    """Return the seed of one candidate's initial weights: other candidates change nothing about it.
+
+    >>> candidate_seed(0, "blocks.1", "ds") == candidate_seed(0, "blocks.1", "ds")
+    True
+    """
+    return int(digest([seed, layer, operation])[:15], 16)  # 60 bits: torch takes 64, signed
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Make torch's random numbers on the CPU follow the seed inside the block, and leave no trace after it."""
+    import torch  # heavy
+
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
+
+
+def why_not(operation: Operation, input_shape: Shape, output_shape: Shape) -> str | None:
+    """Return why an operation cannot stand between two shapes (per sample), or None where it can."""
+    family = get_family(operation.family)
+    return family.applies(tuple(input_shape), tuple(output_shape), dict(operation.parameters))
+
+
+def build_operation(
+    operation: Operation,
+    input_shape: Shape,
+    output_shape: Shape,
+    *,
+    teacher: nn.Module | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """Return the module of an operation between two shapes.
+
+    Args:
+        operation: what to build. ``fp16`` and ``bf16`` are left to whoever runs it: the module is float32.
+        input_shape: of one sample, (C, H, W) or (T, D).
+        output_shape: of one sample; strides follow from the two shapes.
+        teacher: the teacher's own layer, returned itself (no copy) for the family ``teacher``.
+        seed: of the initial weights. Torch's global random numbers are left as they were.
+
+    Raises:
+        UnknownOperation: the operation does not fit the shapes, or is quantised, which nothing here can do.
+    """
+    input_shape, output_shape = tuple(input_shape), tuple(output_shape)
+    if operation.precision in _QUANTISED:
+        raise UnknownOperation(
+            f"{operation.text} cannot be built: there is no quantiser for {operation.precision} yet",
+            hint="leave the precision out, or use @fp16 or @bf16",
+        )
+    if operation.family == TEACHER:
+        if teacher is None:
+            raise UnknownOperation(
+                "the operation teacher needs the teacher's own layer", hint="pass it as teacher=..."
+            )
+        return teacher
+    family = get_family(operation.family)
+    reason = why_not(operation, input_shape, output_shape)
+    if reason is not None:
+        raise UnknownOperation(
+            f"{operation.text} does not fit: {reason}",
+            hint="choose an operation that fits the layer's shapes",
+        )
+    make = family.load()
+    with seeded(seed):
+        module: nn.Module = make(input_shape, output_shape, **dict(operation.parameters))
+    if not family.module.startswith("lanaprof."):
+        _check_foreign(family, module, input_shape, output_shape)
+    return module
+
+
+def _check_foreign(family: Family, module: nn.Module, input_shape: Shape, output_shape: Shape) -> None:
+    """Refuse a plug-in's module that does not do what its family promises, before it spoils a network."""
+    import torch  # heavy
+
+    was_training = module.training
+    module.eval()
+    with torch.no_grad():
+        shape = tuple(module(torch.zeros(1, *input_shape)).shape[1:])
+    module.train(was_training)
+    if shape != output_shape:
+        raise BackendError(
+            f"the operation family {family.name!r} ({family.module}) gives {shape} instead of {output_shape}",
+            hint="report it to the package that registers this family",
+        )
+
+
+def fuse(module: nn.Module) -> nn.Module:
+    """Return the deployed form of a module: a copy in eval mode with training-time branches merged.
+
+    A submodule takes part by a method ``fused() -> nn.Module`` that returns its replacement, or by timm's
+    ``reparameterize()``, which changes it in place (MobileOne, FastViT, RepViT, timm's own RepVGG).
+    The result computes what the module computes in eval mode, up to rounding.
+    """
+    from torch import nn  # heavy
+
+    copied = copy.deepcopy(module).eval()
+    root = nn.ModuleDict({"root": copied})  # so that the module itself can be replaced, too
+    for name, child in list(root.named_modules()):
+        merge = getattr(child, "fused", None)
+        if callable(merge):
+            parent_name, _, own_name = name.rpartition(".")
+            setattr(root.get_submodule(parent_name), own_name, merge())
+    for child in list(root.modules()):
+        reparameterize = getattr(child, "reparameterize", None)
+        if callable(reparameterize):
+            reparameterize()
+    return root["root"].eval()

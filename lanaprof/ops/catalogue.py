@@ -1,0 +1,202 @@
+"""Which operations a layer gets as candidates: the quick mix, or the lines of a file; and their docs page."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+from lanaprof.errors import BadInput, UnknownOperation, UserError
+from lanaprof.ops.build import why_not
+from lanaprof.ops.family import Shape, Value, format_value
+from lanaprof.ops.registry import families, get_family
+from lanaprof.ops.spec import SKIP, TEACHER, Operation, make_operation, parse_operation
+
+__all__ = ["operations_for", "operations_markdown", "read_operations"]
+
+_QUICK_COUNT = 10  # beside teacher and skip: 12 in all
+_DEPTHWISE_CEILING = 1.0  # × the teacher's arithmetic: dearer ones of the teacher's own kind cannot win
+_DENSE_CEILING = 2.0  # full convolutions reach a multiple of depthwise ones' speed per multiplication
+_QUICK_POOL: tuple[tuple[str, dict[str, Value]], ...] = (  # per family the most useful first
+    ("conv", {"kernel": 3}),
+    ("conv", {"kernel": 1}),
+    ("ds", {"kernel": 3}),
+    ("ds", {"kernel": 5}),
+    ("mbconv", {"expand": 2.0}),
+    ("mbconv", {"expand": 1.0}),
+    ("mbconv", {"expand": 3.0}),
+    ("mbconv", {"expand": 4.0}),
+    ("mbconv", {"expand": 2.0, "kernel": 5}),
+    ("mbconv", {"expand": 4.0, "kernel": 5}),
+    ("fused_mbconv", {"expand": 1.0}),
+    ("fused_mbconv", {"expand": 0.5}),
+    ("fused_mbconv", {"expand": 2.0}),
+    ("basic", {"width": 0.5}),
+    ("basic", {"width": 0.25}),
+    ("basic", {"width": 0.125}),
+    ("bottleneck", {"width": 0.25}),
+    ("bottleneck", {"width": 0.125}),
+    ("bottleneck", {"width": 0.5}),
+    ("repvgg", {}),
+)
+_QUICK_TURNS = (  # the two kinds that teachers are made of, and plain convolutions, come twice
+    "mbconv", "basic", "conv", "fused_mbconv", "ds", "mbconv", "basic", "conv", "repvgg", "bottleneck",
+)  # fmt: skip
+
+
+def operations_for(
+    ops: str | Path,
+    input_shape: Shape,
+    output_shape: Shape,
+    *,
+    teacher_macs: int | None = None,
+    signed: bool = True,
+) -> tuple[Operation, ...]:
+    """Return a layer's candidates: ``teacher`` first, then ``skip`` where it fits, then the rest.
+
+    Args:
+        ops: ``"quick"`` for about twelve that span a tenth of the teacher's arithmetic to all of it, or the
+            path of a file with one operation a line.
+        input_shape: of one sample, (C, H, W) or (T, D).
+        output_shape: of one sample.
+        teacher_macs: multiply-accumulates of the teacher's layer for one sample; quick leaves out what cannot
+            be cheaper. None: nothing is left out for its cost.
+        signed: the teacher's output has negative values; else quick ends its operations with a ReLU.
+
+    Raises:
+        UnknownOperation: a line of the file is no operation.
+        BadInput: the file cannot be read, or the catalogue does not exist.
+    """
+    if isinstance(ops, str) and ops == "quick":
+        chosen = _quick(tuple(input_shape), tuple(output_shape), teacher_macs, signed)
+    else:
+        chosen = read_operations(ops)
+    fitting = [operation for operation in chosen if why_not(operation, input_shape, output_shape) is None]
+    teacher = make_operation(TEACHER)
+    return (teacher, *(operation for operation in dict.fromkeys(fitting) if operation != teacher))
+
+
+def read_operations(path: str | Path) -> tuple[Operation, ...]:
+    """Return the operations of a text file: one a line, ``#`` starts a comment, empty lines are skipped.
+
+    Raises:
+        UnknownOperation: a line is no operation; the message names file and line.
+        BadInput: there is no such file or catalogue, or the file is no text or empty.
+    """
+    if str(path) == "lana":
+        raise UserError(
+            "the catalogue 'lana' (197 operations per layer) is not there yet",
+            hint="use --ops quick, or --ops FILE with one operation a line",
+        )
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"there is no catalogue {str(path)!r}, and it cannot be read as a file: {error}",
+            hint="use --ops quick, or --ops FILE with one operation a line",
+        ) from error
+    operations: list[Operation] = []
+    for number, line in enumerate(lines, start=1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        try:
+            operation = parse_operation(text)
+        except UnknownOperation as error:
+            raise UnknownOperation(f"{path}, line {number}: {error.message}", hint=error.hint) from error
+        if operation.precision in ("int8", "fp8"):
+            raise UnknownOperation(
+                f"{path}, line {number}: {text} cannot be built, there is no quantiser yet",
+                hint="leave the precision out, or use @fp16 or @bf16",
+            )
+        operations.append(operation)
+    if not operations:
+        raise BadInput(
+            f"{path} holds no operation", hint="write one a line, such as mbconv(expand=4,kernel=5)"
+        )
+    return tuple(operations)
+
+
+def _quick(
+    input_shape: Shape, output_shape: Shape, teacher_macs: int | None, signed: bool
+) -> tuple[Operation, ...]:
+    skip = make_operation(SKIP)
+    pool = [
+        operation
+        for operation in (_ending(family, parameters, signed) for family, parameters in _QUICK_POOL)
+        if operation is not None and why_not(operation, input_shape, output_shape) is None
+    ]
+    if teacher_macs:
+        pool = [
+            operation
+            for operation in pool
+            if _macs(operation, input_shape, output_shape)
+            <= teacher_macs * (_DENSE_CEILING if get_family(operation.family).dense else _DEPTHWISE_CEILING)
+        ] or pool[:3]
+    return (skip, *_spread(pool, input_shape, output_shape))
+
+
+def _ending(family: str, parameters: dict[str, Value], signed: bool) -> Operation | None:
+    """Return the operation with an end that can give the teacher's values; None where that is pointless."""
+    if family == "repvgg" and signed:
+        return None  # without its activation it deploys as the same graph as conv(act=none)
+    last = "act" if family in ("conv", "repvgg") else "out"
+    return make_operation(family, {**parameters, last: "none" if signed else "relu"})
+
+
+def _macs(operation: Operation, input_shape: Shape, output_shape: Shape) -> int:
+    macs = get_family(operation.family).macs
+    assert macs is not None  # every family of the pool has its formula
+    return macs(input_shape, output_shape, dict(operation.parameters))
+
+
+def _spread(pool: list[Operation], input_shape: Shape, output_shape: Shape) -> tuple[Operation, ...]:
+    """Return up to ten of the pool: families take turns, each gives what costs least like its others."""
+    cost = {operation: math.log(_macs(operation, input_shape, output_shape)) for operation in pool}
+    chosen: list[Operation] = []
+    count = min(_QUICK_COUNT, len(pool))
+    for family in itertools.cycle(_QUICK_TURNS):
+        if len(chosen) == count:
+            break
+        rest = [operation for operation in pool if operation.family == family and operation not in chosen]
+        taken = [cost[operation] for operation in chosen if operation.family == family]
+        if rest:
+            chosen.append(
+                max(rest, key=lambda one: min((abs(cost[one] - other) for other in taken), default=0))
+            )
+    return tuple(operation for operation in pool if operation in chosen)
+
+
+def operations_markdown() -> str:
+    """Return docs/operations.md, generated from the register (families that come with lanaprof)."""
+    lines = [
+        "# Operations",
+        "",
+        "<!-- Generated by lanaprof.ops.operations_markdown(); a test compares the two. -->",
+        "",
+        "An operation is what may stand in a layer: a family, its parameters and after an `@` its precision,",
+        "as in `mbconv(expand=4,kernel=5)@fp16`. The text prints only what differs from the default, in the order",
+        "of the tables below. Strides follow from the layer's shapes; the input is added to the output where",
+        "the two shapes are equal. `--ops FILE` takes one operation a line; `#` starts a comment.",
+        "",
+        "`--ops quick` gives each layer about twelve: `teacher`, `skip` where the shapes allow it, and ten",
+        "others whose arithmetic spans about a tenth of the teacher's to all of it.",
+    ]
+    for family in families():
+        if family.module and not family.module.startswith("lanaprof."):
+            continue
+        lines += ["", f"## {family.name}", "", f"{family.summary[0].upper()}{family.summary[1:]}."]
+        if family.source:
+            lines += ["", f"Source: {family.source}."]
+        if family.parameters:
+            lines += [
+                "",
+                "| parameter | type | default | values | meaning |",
+                "| --- | --- | --- | --- | --- |",
+            ]
+            lines += [
+                f"| {one.name} | {one.type_name} | {format_value(one.default)} | {one.allowed_text} "
+                f"| {one.help} |"
+                for one in family.parameters
+            ]
+    return "\n".join(lines) + "\n"
