@@ -1,0 +1,31 @@
+"""Which architecture? The best choice of one candidate a layer inside the budgets, proved.
+
+Needs numpy only; PuLP and HiGHS are imported when several budgets, spans, rows, pairs or diversity ask for them.
+"""
+
+from lanaprof.solver.check import Answer, Solution
+from lanaprof.solver.problem import Candidate, Layer, Pair, Problem, Row, Span, problem_from_arrays
+from lanaprof.solver.reading import PROBLEM_FORMAT, load_problem, problem_to_json
+from lanaprof.solver.registry import Selector, get_selector, register_selector, selector_names
+from lanaprof.solver.select import solve, solve_diverse
+
+__all__ = [
+    "PROBLEM_FORMAT",
+    "Answer",
+    "Candidate",
+    "Layer",
+    "Pair",
+    "Problem",
+    "Row",
+    "Selector",
+    "Solution",
+    "Span",
+    "get_selector",
+    "load_problem",
+    "problem_from_arrays",
+    "problem_to_json",
+    "register_selector",
+    "selector_names",
+    "solve",
+    "solve_diverse",
+]

@@ -1,0 +1,200 @@
+"""The exact selector for one budget: bound, fix, and sweep what is left (numpy only).
+
+The steps: dominance and hull (stairs.py), the Lagrangian bound at the critical slope, a first choice by rounding
+and single exchanges, fixing of every candidate whose regret exceeds the gap, and dynamic programming over the
+core (core.py), first narrow for a better choice, then wide for the proof. What the widest sweep leaves open goes
+to HiGHS on the few candidates not fixed; the bound returned holds in every case.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lanaprof.solver.check import Answer, score_of
+from lanaprof.solver.core import open_core, sweep
+from lanaprof.solver.problem import Bools, Floats, Ints, Problem, slack_of
+from lanaprof.solver.restrict import Restriction, empty_layers, raise_infeasible, restrict
+from lanaprof.solver.stairs import Stairs, build_stairs
+
+__all__ = ["Found", "solve_exact", "solve_stairs", "stairs_of"]
+
+_WIDTHS = (5_000, 100_000, 1_000_000)  # states kept a layer, sweep after sweep
+_MOST_HISTORY = 40_000_000  # states remembered in one sweep: 320 MB
+_EXCHANGES = 30  # single exchanges before the sweeps; they do the rest better
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The best steps found for a capacity, the scaled upper bound, and which steps a better choice may use."""
+
+    steps: Ints
+    bound: float
+    proved: bool
+    open_steps: Bools | None = None
+
+
+def solve_exact(problem: Problem, budgets: Mapping[str, float], *, time_limit_s: float) -> Answer:
+    """Return the best choice for at most one summed budget; hands anything else on to the integer program.
+
+    Raises:
+        InfeasibleBudget: no choice meets the budget.
+    """
+    deadline = time.perf_counter() + time_limit_s
+    restriction = restrict(problem, budgets)
+    if not restriction.is_plain or len(restriction.sums) > 1:
+        from lanaprof.solver.mip import solve_mip
+
+        return solve_mip(problem, budgets, time_limit_s=time_limit_s)
+    if len(empty_layers(problem, restriction.allowed)):
+        raise_infeasible(budgets, least_of_plain(problem, budgets))
+    if not restriction.sums:
+        items = best_items(problem, restriction.allowed)
+        return Answer(tuple(items.tolist()), score_of(problem, items), True, "exact")
+    k, budget = restriction.sums[0]
+    stairs, spare = stairs_of(problem, restriction.allowed, k, budget=budget)
+    if spare < 0:
+        raise_infeasible(budgets, least_of_plain(problem, budgets))
+    found = solve_stairs(stairs, spare / stairs.cost_scale, deadline=deadline)
+    answer = _answer(problem, stairs, found)
+    if found.proved or found.open_steps is None or time.perf_counter() > deadline:
+        return answer
+    return _finish_with_mip(problem, budgets, stairs, found, answer=answer, deadline=deadline)
+
+
+def stairs_of(problem: Problem, allowed: Bools, k: int, *, budget: float) -> tuple[Stairs, float]:
+    """Return the stairs of the allowed candidates by cost ``k``, and what the budget leaves above the least cost.
+
+    Every layer must have an allowed candidate. When the spare amount is negative nothing is left out of the stairs.
+    """
+    count = problem.candidate_count
+    item = np.flatnonzero(allowed[:count])
+    layer, cost, score = problem.layer_of_items(), problem.costs[k, :count], problem.scores[:count]
+    if len(item) < count:
+        layer, cost, score = layer[item], cost[item], score[item]
+    fixed = float(problem.fixed[k])
+    starts = np.searchsorted(layer, np.arange(len(problem.layer_names)))
+    least = math.fsum([fixed, *np.minimum.reduceat(cost, starts).tolist()])
+    slack = slack_of(budget, fixed)
+    spare = budget + slack - least
+    stairs = build_stairs(
+        layer, item, cost=cost, score=score, spare=spare if spare >= 0 else math.inf, unit=slack * 1e12
+    )
+    return stairs, spare
+
+
+def best_items(problem: Problem, allowed: Bools) -> Ints:
+    """Return each layer's best-scoring allowed candidate: the answer when no sum is bounded."""
+    score = np.where(allowed, problem.scores, -math.inf)[: problem.candidate_count]
+    top = np.maximum.reduceat(score, problem.starts[:-1])
+    best = np.flatnonzero(score == np.repeat(top, np.diff(problem.starts)))
+    return best[np.searchsorted(best, problem.starts[:-1])]
+
+
+def least_of_plain(problem: Problem, budgets: Mapping[str, float]) -> dict[str, float]:
+    """Return the least reachable value of each budgeted cost, ignoring spans, pairs and rows."""
+    allowed = restrict(problem, {}).allowed
+    if len(empty_layers(problem, allowed)):
+        return {}
+    least = {}
+    for name in budgets:
+        k = problem.cost_index(name)
+        cost = np.where(allowed, problem.costs[k], math.inf)[: problem.candidate_count]
+        lows = [float(problem.fixed[k]), *np.minimum.reduceat(cost, problem.starts[:-1]).tolist()]
+        least[name] = max(lows) if problem.is_max[k] else math.fsum(lows)
+    return least
+
+
+def solve_stairs(stairs: Stairs, capacity: float, *, deadline: float) -> Found:
+    """Return the best steps whose scaled cost is at most the capacity (which is at least 0)."""
+    relaxed = stairs.relax(capacity)
+    if relaxed.taken == len(stairs.slope):
+        return Found(relaxed.steps, relaxed.score, True)
+    base, slope = relaxed.steps, relaxed.slope
+    reduced = stairs.score - slope * stairs.cost
+    top = np.maximum.reduceat(reduced, stairs.starts[:-1])
+    regret = top[stairs.layer] - reduced
+    # The Lagrangian bound holds at every slope, rounded or not; score and cost sum to it at the critical one.
+    ceiling = float(top.sum() + slope * capacity - relaxed.score)
+    room = capacity - relaxed.cost
+    steps, gain = _first_choice(stairs, base, relaxed.taken, room=room)
+    open_gain = math.inf
+    for width in _WIDTHS:
+        core = open_core(stairs, base, regret, ceiling - gain)
+        if not core.layers or ceiling <= gain:
+            return Found(steps, relaxed.score + gain, True)
+        width = min(width, max(_WIDTHS[0], _MOST_HISTORY // len(core.layers)))
+        swept = sweep(
+            stairs, core, base, room=room, ceiling=ceiling, gain=gain, width=width, deadline=deadline
+        )
+        if swept.steps is not None:
+            steps, gain = swept.steps, swept.gain
+        if swept.open_gain == -math.inf:
+            return Found(steps, relaxed.score + gain, True)
+        open_gain = min(open_gain, max(swept.open_gain, gain))
+        if time.perf_counter() > deadline:
+            break
+    ceiling = min(ceiling, open_gain)
+    open_steps = regret < ceiling - gain
+    open_steps[base] = True
+    open_steps[steps] = True
+    return Found(steps, relaxed.score + ceiling, False, open_steps)
+
+
+def _first_choice(stairs: Stairs, base: Ints, taken: int, *, room: float) -> tuple[Ints, float]:
+    """Return a good choice inside the capacity and its gain: the base, or the base and one edge more, exchanged."""
+    beyond = base.copy()
+    edge = stairs.hull_to[taken]
+    beyond[stairs.layer[edge]] = edge
+    choices = [_exchange(stairs, start, base, room) for start in (base, beyond)]
+    return max((c for c in choices if c is not None), key=lambda choice: choice[1])
+
+
+def _exchange(stairs: Stairs, start: Ints, base: Ints, room: float) -> tuple[Ints, float] | None:
+    """Return the choice after the best single exchanges, with its gain over the base; None if it stays too dear."""
+    steps = start.copy()
+    for _ in range(_EXCHANGES):
+        spent = float((stairs.cost[steps] - stairs.cost[base]).sum())
+        cost = stairs.cost - stairs.cost[steps][stairs.layer]
+        score = stairs.score - stairs.score[steps][stairs.layer]
+        inside = spent + cost <= room
+        if spent <= room:
+            inside &= score > 0
+        best = int(np.argmax(np.where(inside, score, -math.inf)))
+        if not inside[best]:
+            break
+        steps[stairs.layer[best]] = best
+    spent = float((stairs.cost[steps] - stairs.cost[base]).sum())
+    if spent > room:
+        return None
+    return steps, float((stairs.score[steps] - stairs.score[base]).sum())
+
+
+def _answer(problem: Problem, stairs: Stairs, found: Found) -> Answer:
+    items = stairs.item[found.steps]
+    score = score_of(problem, items)
+    bound = score if found.proved else max(score, stairs.top_score + found.bound * stairs.score_scale)
+    return Answer(tuple(items.tolist()), bound, found.proved, "exact")
+
+
+def _finish_with_mip(
+    problem: Problem,
+    budgets: Mapping[str, float],
+    stairs: Stairs,
+    found: Found,
+    *,
+    answer: Answer,
+    deadline: float,
+) -> Answer:
+    """Return the answer after HiGHS looked at the steps a better choice may still use."""
+    from lanaprof.solver.mip import solve_mip
+
+    allowed = np.zeros(len(problem.scores), dtype=np.bool_)
+    allowed[stairs.item[found.open_steps]] = True
+    left = max(0.0, deadline - time.perf_counter())
+    other = solve_mip(problem, budgets, time_limit_s=left, allowed=allowed, known=answer)
+    return Answer(other.items, min(answer.bound, other.bound), other.proved, "exact")
