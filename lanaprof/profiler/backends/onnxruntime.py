@@ -1,0 +1,112 @@
+"""ONNX Runtime's CPU provider.
+
+One thread: the session runs in the calling thread. Several: all sessions of the process share one pool, because
+idle workers of private pools spin on the cores that are being measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lanaprof.errors import BackendError, BackendUnavailable, UnsupportedOperator
+from lanaprof.profiler.backends.base import Backend, Program, Settings
+from lanaprof.profiler.rebuild import model_from_graph
+
+__all__ = ["OnnxRuntime"]
+
+_FLUSH_DENORMALS = (
+    "session.set_denormal_as_zero",
+    "1",
+)  # trained weights may hold some: 10× slower otherwise
+
+
+class OnnxRuntime(Backend):
+    """The CPU provider of ONNX Runtime, static shapes, bound inputs and outputs."""
+
+    name = "onnxruntime"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        import onnxruntime
+
+        self._runtime = onnxruntime
+        onnxruntime.set_default_logger_severity(4)  # errors come back as exceptions
+        if settings.threads > 1:
+            onnxruntime.set_global_thread_pool_sizes(settings.threads, 1)
+
+    @classmethod
+    def version(cls) -> str:
+        """Return ONNX Runtime's version."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("onnxruntime")
+        except PackageNotFoundError:
+            raise BackendUnavailable(
+                "ONNX Runtime is not installed", hint="pip install onnxruntime"
+            ) from None
+
+    @classmethod
+    def options(cls, threads: int) -> tuple[tuple[str, str], ...]:
+        """Return the session options that change speed."""
+        return (
+            ("denormals", "flushed"),
+            ("execution", "sequential"),
+            ("graph_optimization", "all"),
+            ("provider", "CPUExecutionProvider"),
+            ("thread_pool", "caller" if threads == 1 else "shared"),
+        )
+
+    def buffer(self, kind: str, shape: Sequence[int], *, seed: int) -> Any:
+        """Return an OrtValue of standard normal numbers (zeros for integers)."""
+        dtype = np.dtype(kind)
+        if np.issubdtype(dtype, np.floating):
+            array = np.random.default_rng(seed).standard_normal(tuple(shape), dtype=np.float32).astype(dtype)
+        else:
+            array = np.zeros(tuple(shape), dtype=dtype)
+        return self._runtime.OrtValue.ortvalue_from_numpy(array)
+
+    def compile(self, graph: Mapping[str, Any], *, seed: int) -> Program:
+        """Return a session of the rebuilt operator."""
+        runtime = self._runtime
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4
+        options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.add_session_config_entry(*_FLUSH_DENORMALS)
+        if self.settings.threads > 1:
+            options.use_per_session_threads = False
+        else:
+            options.intra_op_num_threads = 1
+            options.inter_op_num_threads = 1
+        model = model_from_graph(graph, seed=seed).SerializeToString()
+        try:
+            session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # pybind raises one class per status code, all plain RuntimeErrors
+            text = str(error)
+            unsupported = "NOT_IMPLEMENTED" in text or "not a registered function/op" in text
+            kind = UnsupportedOperator if unsupported else BackendError
+            raise kind(f"ONNX Runtime refused the operator: {text}") from error
+        return _Session(session, len(graph["inputs"]), len(graph["outputs"]))
+
+
+class _Session(Program):
+    def __init__(self, session: Any, inputs: int, outputs: int) -> None:
+        self._session = session
+        self._inputs, self._outputs = inputs, outputs
+
+    def bind(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Callable[[], object]:
+        binding = self._session.io_binding()
+        for index, value in enumerate(inputs):
+            binding.bind_ortvalue_input(f"x{index}", value)
+        for index, value in enumerate(outputs):
+            binding.bind_ortvalue_output(f"y{index}", value)
+        run, keep = self._session.run_with_iobinding, (inputs, outputs)
+
+        def once(run: Any = run, binding: Any = binding, _keep: Any = keep) -> None:
+            run(binding)
+
+        return once

@@ -1,0 +1,412 @@
+"""Campaigns: batches of operators whose sessions stay loaded, visited in rounds until their intervals are narrow."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lanaprof.errors import BackendError, OperatorTimeout, UnsupportedOperator
+from lanaprof.lut.records import Measurement, utc_now
+from lanaprof.profiler.circuit import Circuit
+from lanaprof.profiler.clock import Clock, RawSample
+from lanaprof.profiler.environment import find_load
+from lanaprof.profiler.journal import Journal, JournalHeader, Round, open_journal, unfinished_journals
+from lanaprof.profiler.protocol import NETWORK, Protocol
+from lanaprof.profiler.rig import Rig, TimedRun, WorkerDied
+from lanaprof.profiler.sampling import PlannedVisit, plan_free_round, plan_relay_round
+from lanaprof.profiler.statistics import CleanSamples, Visit, clean_samples, drift_factors, estimate
+
+__all__ = ["Campaign", "CampaignResult", "Progress", "Provenance", "Target"]
+
+_BATCH_OPERATORS = 128  # sessions alive at once
+_CRASHES = 2  # of one batch without a finished round in between: then its operators are rows of failure
+_ROUNDS_LEAST = 3  # fewer give no interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Who measures: goes into every record."""
+
+    team: str
+    host: str
+    tool_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a campaign is.
+
+    Attributes:
+        done, total: operators ended, and asked for.
+        left_s: estimated seconds to the end.
+        text: what is going on.
+    """
+
+    done: int
+    total: int
+    left_s: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An operator to measure, and the layers it may stand in (under relay)."""
+
+    operator: str
+    layers: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class CampaignResult:
+    """What a campaign did: records by status, and whether a limit cut it short."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    measurements: dict[str, Measurement] = field(default_factory=dict)
+    incomplete: bool = False
+
+    def take(self, record: Measurement) -> None:
+        """Count a record."""
+        self.counts[record.status] = self.counts.get(record.status, 0) + 1
+        self.measurements[record.operator] = record
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The state of one batch."""
+
+    targets: tuple[Target, ...]
+    active: dict[str, Target]
+    samples: dict[str, list[tuple[int, RawSample]]]
+    rounds: int = 0
+    began_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Campaign:
+    """Measures operators in one environment under one protocol.
+
+    Attributes:
+        environment: key of the environment.
+        threads: threads of one run.
+        protocol: how to time; relay needs ``circuit``, ``space`` and targets with layers.
+        provenance: goes into the records.
+        journals: folder of the journals of unfinished batches.
+        graph_of: operator key → canonical graph.
+        new_rig: starts a rig.
+        emit: takes each record when its operator ends; it is acknowledged when this returns.
+        clock: for pauses and limits.
+        report: told after every round.
+        space: the relay context's digest.
+        circuit: the wiring under relay.
+        fillers: layer → operators that may stand there besides those measured; "" leaves the layer out.
+        companions: whole networks visited in every round of the first batch, under the network protocol.
+    """
+
+    environment: str
+    threads: int
+    protocol: Protocol
+    provenance: Provenance
+    journals: Path
+    graph_of: Callable[[str], Mapping[str, Any]]
+    new_rig: Callable[[], Rig]
+    emit: Callable[[Measurement], None]
+    clock: Clock
+    report: Callable[[Progress], None] = lambda _progress: None
+    space: str = ""
+    circuit: Circuit | None = None
+    fillers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    companions: tuple[str, ...] = ()
+
+    def run(
+        self,
+        targets: Iterable[Target],
+        *,
+        limit_s: float | None = None,
+        still_wanted: Callable[[str], bool] | None = None,
+    ) -> CampaignResult:
+        """Measure the targets, resuming batches that an earlier run left unfinished.
+
+        Args:
+            targets: what to measure, each operator once.
+            limit_s: stop after this time; what has enough rounds by then is recorded.
+            still_wanted: asked at the start of each batch, for another process may have measured meanwhile.
+        """
+        result = CampaignResult()
+        waiting = {target.operator: target for target in targets}
+        companions = self.companions
+        total = len(waiting) + len(companions)
+        end_s = None if limit_s is None else self.clock.now_s() + limit_s
+        rig: Rig | None = None
+        try:
+            while waiting or companions:
+                if end_s is not None and self.clock.now_s() >= end_s:
+                    result.incomplete = True
+                    break
+                batch = self._next_batch(waiting, companions)
+                for target in batch:
+                    waiting.pop(target.operator, None)
+                if still_wanted is not None:
+                    batch = tuple(t for t in batch if t.operator in companions or still_wanted(t.operator))
+                companions = ()
+                if not batch:
+                    continue
+                rig = rig or self.new_rig()
+                rig = self._run_batch(rig, batch, result, total, len(waiting), end_s)
+                if result.incomplete:
+                    break
+        finally:
+            if rig is not None:
+                rig.close()
+        return result
+
+    def _next_batch(self, waiting: Mapping[str, Target], companions: tuple[str, ...]) -> tuple[Target, ...]:
+        headers = unfinished_journals(
+            self.journals,
+            environment=self.environment,
+            protocol=self.protocol.text,
+            space=self.space,
+            wanted=[*waiting, *companions],
+        )
+        extra = [Target(key) for key in companions]
+        if headers:
+            keys = headers[0].operators
+            return tuple(
+                [waiting[key] for key in keys if key in waiting] + [t for t in extra if t.operator in keys]
+            )
+        return tuple(_interleaved(waiting.values())[:_BATCH_OPERATORS] + extra)
+
+    def _header(self, batch: Sequence[Target]) -> JournalHeader:
+        keys = {target.operator for target in batch}
+        found = unfinished_journals(
+            self.journals,
+            environment=self.environment,
+            protocol=self.protocol.text,
+            space=self.space,
+            wanted=keys,
+        )
+        for header in found:
+            if keys.issubset(header.operators):
+                return header
+        return JournalHeader(
+            environment=self.environment,
+            protocol=self.protocol.text,
+            space=self.space,
+            operators=tuple(target.operator for target in batch),
+        )
+
+    def _run_batch(
+        self,
+        rig: Rig,
+        targets: tuple[Target, ...],
+        result: CampaignResult,
+        total: int,
+        waiting: int,
+        end_s: float | None,
+    ) -> Rig:
+        batch = _Batch(targets, {t.operator: t for t in targets}, {t.operator: [] for t in targets})
+        with open_journal(self.journals, self._header(targets)) as journal:
+            for finished in journal.rounds:
+                self._absorb(batch, finished)
+            crashes = 0
+            rig = self._build_all(rig, batch, result, seed=0, end_s=end_s)
+            batch.began_s = self.clock.now_s()
+            while batch.active:
+                round_began_s = self.clock.now_s()
+                try:
+                    if batch.rounds and batch.rounds % self.protocol.rebuild_every == 0:
+                        rig = self._build_all(
+                            rig, batch, result, seed=batch.rounds // self.protocol.rebuild_every, end_s=end_s
+                        )
+                    timed = rig.run(self._plan(batch))
+                except WorkerDied as error:
+                    crashes += 1
+                    rig.close()
+                    rig = self.new_rig()
+                    if crashes >= _CRASHES:
+                        for key in list(batch.active):
+                            self._fail(batch, result, key, error)
+                    else:
+                        rig = self._build_all(rig, batch, result, seed=0, end_s=end_s)
+                    continue
+                crashes = 0
+                self._record_round(journal, batch, timed)
+                self._finish_ready(batch, result)
+                took_s = self.clock.now_s() - round_began_s
+                self._report(batch, result, total, waiting, max(took_s, self._pace_s))
+                if end_s is not None and self.clock.now_s() >= end_s and batch.active:
+                    self._finish_ready(batch, result, final=True)
+                    result.incomplete = result.incomplete or bool(batch.active)
+                    if batch.active:
+                        return rig
+                if batch.active and took_s < self._pace_s:
+                    self.clock.sleep(self._pace_s - took_s)
+            journal.remove()
+        rig.forget()
+        return rig
+
+    @property
+    def _pace_s(self) -> float:
+        """Return the least time from one round's begin to the next."""
+        return self.protocol.spread_s / self.protocol.rounds_min
+
+    def _build_all(
+        self, rig: Rig, batch: _Batch, result: CampaignResult, *, seed: int, end_s: float | None
+    ) -> Rig:
+        """Build what the batch runs; failures become rows, a dead worker is replaced."""
+        del end_s
+        support = {key for keys in self.fillers.values() for key in keys if key}
+        if self.circuit is not None:
+            support.update(self.circuit.segments)
+        pending = [*sorted(support - set(batch.active)), *batch.active]
+        built: list[str] = []
+        index = 0
+        while index < len(pending):
+            key = pending[index]
+            index += 1
+            try:
+                rig.build(key, self.graph_of(key), seed=seed)
+                built.append(key)
+            except BackendError as error:
+                if key in batch.active:
+                    self._fail(batch, result, key, error)
+                elif not isinstance(error, WorkerDied | OperatorTimeout):
+                    raise
+                if isinstance(error, WorkerDied | OperatorTimeout):
+                    rig.close()
+                    rig = self.new_rig()
+                    pending, index, built = [k for k in pending if k != key], 0, []
+        return rig
+
+    def _plan(self, batch: _Batch) -> tuple[PlannedVisit, ...]:
+        generator = random.Random(f"{self.environment} {self.space} {batch.rounds} {len(batch.active)}")
+        if self.protocol.cache != "relay":
+            return plan_free_round(batch.active, self.protocol, generator)
+        assert self.circuit is not None
+        places = {key: target.layers for key, target in batch.active.items() if target.layers}
+        networks = [key for key, target in batch.active.items() if not target.layers]
+        visits = list(plan_free_round(networks, NETWORK, generator))
+        if places:
+            visits.extend(plan_relay_round(self.circuit, places, self.fillers, self.protocol, generator))
+        return tuple(visits)
+
+    def _record_round(self, journal: Journal, batch: _Batch, timed: Sequence[TimedRun]) -> None:
+        samples: dict[str, list[RawSample]] = {}
+        for run in timed:
+            if run.operator in batch.active:
+                samples.setdefault(run.operator, []).append(run.sample)
+        finished = Round(batch.rounds, {key: tuple(found) for key, found in samples.items()})
+        journal.append(finished)
+        self._absorb(batch, finished)
+
+    @staticmethod
+    def _absorb(batch: _Batch, finished: Round) -> None:
+        for key, samples in finished.samples.items():
+            if key in batch.samples:
+                batch.samples[key].extend((finished.number, sample) for sample in samples)
+        batch.rounds = finished.number + 1
+
+    def _finish_ready(self, batch: _Batch, result: CampaignResult, *, final: bool = False) -> None:
+        """Record the operators that have enough; ``final`` records all that have any interval."""
+        least = _ROUNDS_LEAST if final else self.protocol.rounds_min
+        if batch.rounds < least:
+            return
+        at_limit = final or batch.rounds >= self.protocol.rounds_max
+        cleaned = {key: clean_samples(batch.samples[key], threads=self.threads) for key in batch.active}
+        corrected = self._corrected(batch, cleaned)
+        for key in list(batch.active):
+            clean = cleaned[key]
+            if not clean.seconds:
+                continue
+            if final and len(set(clean.rounds)) < _ROUNDS_LEAST:
+                continue
+            interval = estimate(corrected[key], clean.rounds, quantile=self.protocol.quantile)
+            if interval.half_width > self.protocol.tolerance and not at_limit:
+                continue
+            status = "noisy" if interval.half_width > self.protocol.noisy_above else "ok"
+            record = Measurement(
+                **self._common(batch.active[key]),
+                status=status,
+                latency_s=interval.latency_s,
+                ci_low_s=interval.ci_low_s,
+                ci_high_s=interval.ci_high_s,
+                samples=clean.seconds,
+                rounds=clean.rounds,
+                rejected=clean.rejected,
+                load=find_load(),
+                clock=clean.clock,
+            )
+            self.emit(record)
+            result.take(record)
+            del batch.active[key]
+
+    def _corrected(self, batch: _Batch, cleaned: Mapping[str, CleanSamples]) -> dict[str, tuple[float, ...]]:
+        """Return the samples with the drift that all operators of the batch share divided out."""
+        if not self.protocol.drift:
+            return {key: clean.seconds for key, clean in cleaned.items()}
+        visits: list[tuple[int, int, Visit]] = []
+        for key, rows in batch.samples.items():
+            by_round: dict[int, list[RawSample]] = {}
+            for number, sample in rows:
+                by_round.setdefault(number, []).append(sample)
+            for number, samples in by_round.items():
+                fastest = min(sample.wall_ns for sample in samples) / 1e9
+                start_ns = samples[0].start_ns
+                visits.append((number, start_ns, Visit(key, start_ns / 1e9, max(fastest, 1e-9))))
+        visits.sort(key=lambda entry: entry[:2])
+        factors = drift_factors([visit for _, _, visit in visits])
+        factor = {(v.operator, number): float(f) for (number, _, v), f in zip(visits, factors, strict=True)}
+        return {
+            key: tuple(s / factor[key, number] for s, number in zip(clean.seconds, clean.rounds, strict=True))
+            for key, clean in cleaned.items()
+        }
+
+    def _fail(self, batch: _Batch, result: CampaignResult, key: str, error: BackendError) -> None:
+        if isinstance(error, UnsupportedOperator):
+            status = "unsupported"
+        else:
+            status = "timeout" if isinstance(error, OperatorTimeout) else "failed"
+        record = Measurement(
+            **self._common(batch.active[key]), status=status, load=find_load(), message=error.message[:500]
+        )
+        self.emit(record)
+        result.take(record)
+        del batch.active[key]
+
+    def _common(self, target: Target) -> dict[str, Any]:
+        relayed = self.protocol.cache == "relay" and bool(target.layers)
+        protocol = NETWORK if self.protocol.cache == "relay" and not relayed else self.protocol
+        return {
+            "operator": target.operator,
+            "environment": self.environment,
+            "cache": protocol.cache,
+            "space": self.space if relayed else "",
+            "protocol": protocol.text,
+            "team": self.provenance.team,
+            "host": self.provenance.host,
+            "tool_version": self.provenance.tool_version,
+            "time": utc_now(),
+        }
+
+    def _report(
+        self, batch: _Batch, result: CampaignResult, total: int, waiting: int, round_s: float
+    ) -> None:
+        done = sum(result.counts.values())
+        rounds_left = max(1, self.protocol.rounds_min - batch.rounds) if batch.active else 0
+        share = waiting / max(1, len(batch.targets))
+        left_s = round_s * (rounds_left + share * self.protocol.rounds_min)
+        self.report(Progress(done, total, left_s, f"{self.protocol.name}: round {batch.rounds}"))
+
+
+def _interleaved(targets: Iterable[Target]) -> list[Target]:
+    """Return the targets so that neighbours stand in different layers: a batch has a few of every layer."""
+    queues: dict[str, list[Target]] = {}
+    for target in targets:
+        queues.setdefault(target.layers[0] if target.layers else "", []).append(target)
+    mixed: list[Target] = []
+    rows = list(queues.values())
+    for number in range(max((len(row) for row in rows), default=0)):
+        mixed.extend(row[number] for row in rows if number < len(row))
+    return mixed

@@ -1,0 +1,168 @@
+"""What really runs here: the environment record of this machine, and the conditions of the moment.
+
+Probes are parsers of text, so that other machines' texts can be tested.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from lanaprof.config.devices import Device
+from lanaprof.errors import DeviceUnavailable
+from lanaprof.lut.records import Environment
+from lanaprof.profiler.backends import backend_class
+
+__all__ = [
+    "available_cores",
+    "choose_cores",
+    "cpu_model_from_cpuinfo",
+    "cpu_quota_from_cgroup",
+    "find_cpu_quota",
+    "find_load",
+    "host_hash",
+    "isa_from_cpuinfo",
+    "local_environment",
+    "steal_from_proc_stat",
+]
+
+# Instruction sets that runtimes pick kernels by, weakest first.
+_X86_SETS = ("sse4_2", "avx", "fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile")
+_ARM_SETS = ("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme")
+
+
+def cpu_model_from_cpuinfo(text: str) -> str:
+    r"""Return the processor's name in the text of /proc/cpuinfo; empty when it names none.
+
+    >>> cpu_model_from_cpuinfo("processor\t: 0\nmodel name\t: AMD  EPYC 9R14\n")
+    'AMD EPYC 9R14'
+    """
+    fields = _fields(text)
+    if "model name" in fields:
+        return " ".join(fields["model name"].split())
+    parts = [fields[name] for name in ("CPU implementer", "CPU part", "CPU variant") if name in fields]
+    return "ARM " + " ".join(parts) if parts else ""
+
+
+def isa_from_cpuinfo(text: str, machine: str) -> str:
+    r"""Return the architecture with the instruction sets that runtimes pick kernels by.
+
+    >>> isa_from_cpuinfo("flags : fpu sse4_2 avx avx2 fma\n", "x86_64")
+    'x86_64 sse4_2 avx fma avx2'
+    """
+    fields = _fields(text)
+    have = set((fields.get("flags") or fields.get("Features") or "").split())
+    return " ".join([machine, *(name for name in (*_X86_SETS, *_ARM_SETS) if name in have)])
+
+
+def _fields(text: str) -> dict[str, str]:
+    pairs = [line.partition(":") for line in text.splitlines() if ":" in line]
+    return {name.strip(): value.strip() for name, _, value in reversed(pairs)}
+
+
+def steal_from_proc_stat(text: str) -> int:
+    r"""Return the clock ticks that the hypervisor took from this machine, from the text of /proc/stat.
+
+    >>> steal_from_proc_stat("cpu  10 0 5 100 1 0 2 7 0 0\n")
+    7
+    """
+    return int(text.split("\n", 1)[0].split()[8])
+
+
+def cpu_quota_from_cgroup(text: str) -> float | None:
+    r"""Return the cores a container may use, from the text of cgroup's cpu.max; None when unlimited.
+
+    >>> cpu_quota_from_cgroup("150000 100000\n"), cpu_quota_from_cgroup("max 100000\n")
+    (1.5, None)
+    """
+    quota, _, period = text.strip().partition(" ")
+    return None if quota == "max" or not period else int(quota) / int(period)
+
+
+def find_cpu_quota() -> float | None:
+    """Return the cores this process may use by its control group; None when unlimited or unknown."""
+    with contextlib.suppress(OSError, ValueError):
+        return cpu_quota_from_cgroup(Path("/sys/fs/cgroup/cpu.max").read_text())
+    return None
+
+
+def find_load() -> float | None:
+    """Return the load average of the last minute; None where the system has none."""
+    with contextlib.suppress(OSError, AttributeError):
+        return round(os.getloadavg()[0], 2)
+    return None
+
+
+def host_hash() -> str:
+    """Return a short hash that tells this host from others and does not name it."""
+    identity = ""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        with contextlib.suppress(OSError):
+            identity = identity or Path(path).read_text().strip()
+    return hashlib.sha256(f"lanaprof {identity} {socket.gethostname()}".encode()).hexdigest()[:12]
+
+
+def available_cores() -> tuple[int, ...]:
+    """Return the cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def choose_cores(device: Device) -> tuple[int, ...]:
+    """Return the cores to pin to: the device's own, else the last ones (the first serve interrupts).
+
+    Raises:
+        DeviceUnavailable: the machine has fewer cores, or not the named ones.
+    """
+    have = available_cores()
+    if device.cores:
+        absent = sorted(set(device.cores) - set(have))
+        if absent:
+            raise DeviceUnavailable(
+                f"device {device.name!r} wants core {absent[0]}, but this process may use {_listed(have)}",
+                hint="change `cores` in devices.yaml",
+            )
+        return device.cores
+    if len(have) < device.threads:
+        raise DeviceUnavailable(
+            f"device {device.name!r} wants {device.threads} threads, but this process may use {len(have)} cores",
+            hint=f"lower the threads: --device {device.name},threads={len(have)}",
+        )
+    return have[-device.threads :]
+
+
+def _listed(cores: Sequence[int]) -> str:
+    return "core " + ", ".join(str(core) for core in cores)
+
+
+def local_environment(device: Device) -> Environment:
+    """Return the environment in which the device would be measured here.
+
+    Raises:
+        BackendUnavailable: its runtime is not installed.
+        DeviceUnavailable: this machine is not that device.
+    """
+    backend = backend_class(device.backend)
+    version = backend.version()
+    cpuinfo = ""
+    with contextlib.suppress(OSError):
+        cpuinfo = Path("/proc/cpuinfo").read_text()
+    smt = False
+    with contextlib.suppress(OSError):
+        smt = Path("/sys/devices/system/cpu/smt/active").read_text().strip() == "1"
+    return Environment(
+        backend=backend.name,
+        backend_version=version,
+        cpu_model=cpu_model_from_cpuinfo(cpuinfo) or platform.processor() or platform.machine(),
+        isa=isa_from_cpuinfo(cpuinfo, platform.machine()),
+        cores=len(choose_cores(device)),
+        smt=smt,
+        threads=device.threads,
+        options=backend.options(device.threads),
+    )

@@ -1,0 +1,144 @@
+"""Any ONNX model → one with static shapes, our opset, no functions, no constant arithmetic, all shapes known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lanaprof.errors import UnsupportedOperator
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["OPSET", "prepared_model"]
+
+OPSET = 18  # both of torch's exporters write it
+
+Array = npt.NDArray[Any]
+
+_NEVER_FOLDED = frozenset({"Constant", "RandomNormal", "RandomUniform", "If", "Loop", "Scan"})
+_LARGEST_FOLDED = 10**8  # elements: beyond it folding would cost more memory than it saves work
+
+
+def prepared_model(model: onnx.ModelProto, *, batch: int | None = None) -> onnx.ModelProto:
+    """Return a copy of a model with everything static spelled out.
+
+    Args:
+        model: an ONNX model of any opset our version converter knows.
+        batch: what an open first dimension of an input is set to; None refuses it.
+
+    Raises:
+        UnsupportedOperator: open shapes, shapes that cannot be inferred, an opset that cannot be converted.
+    """
+    from onnx import ModelProto, inliner, shape_inference, version_converter
+
+    if len(model.functions):
+        model = inliner.inline_local_functions(model)
+    else:
+        copied = ModelProto()
+        copied.CopyFrom(model)
+        model = copied
+    _fix_inputs(model, batch)
+    version = {entry.domain: entry.version for entry in model.opset_import}.get("", OPSET)
+    if version != OPSET:
+        try:
+            model = version_converter.convert_version(model, OPSET)
+        except Exception as error:  # the converter raises plain RuntimeErrors from C++
+            raise UnsupportedOperator(f"opset {version} cannot be converted to {OPSET}: {error}") from error
+    # Recorded shapes may contradict what inference finds once the inputs are fixed.
+    for output in model.graph.output:
+        if output.type.tensor_type.HasField("shape"):
+            output.type.tensor_type.ClearField("shape")
+    while True:
+        del model.graph.value_info[:]
+        try:
+            model = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        except Exception as error:  # onnx raises InferenceError and ValueError, both from C++
+            raise UnsupportedOperator(f"shapes cannot be inferred: {error}") from error
+        if not _fold_constants(model):
+            return model
+
+
+def _fix_inputs(model: onnx.ModelProto, batch: int | None) -> None:
+    initial = {constant.name for constant in model.graph.initializer}
+    for value in model.graph.input:
+        if value.name in initial:
+            continue
+        for position, dimension in enumerate(value.type.tensor_type.shape.dim):
+            if dimension.dim_value > 0:
+                continue
+            if position == 0 and batch is not None:
+                dimension.dim_value = batch
+            else:
+                raise UnsupportedOperator(
+                    f"input {value.name!r} leaves dimension {position} open; only static shapes can be timed",
+                    hint="export the model with fixed shapes",
+                )
+
+
+def _fold_constants(model: onnx.ModelProto) -> bool:
+    """Compute, in place, what depends on no input (padding arithmetic, shapes); say whether anything did."""
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    outputs = {value.name for value in graph.output}
+    shapes = {v.name: v.type.tensor_type.shape.dim for v in [*graph.input, *graph.value_info]}
+    folded = []
+    for node in graph.node:
+        if (
+            node.op_type in _NEVER_FOLDED
+            or node.domain not in ("", "ai.onnx")
+            or outputs.intersection(node.output)
+        ):
+            continue
+        if node.op_type == "Shape" and node.input[0] in shapes:
+            dims = shapes[node.input[0]]
+            if all(d.HasField("dim_value") for d in dims):
+                constants[node.input[0] + "//dims"] = np.empty([d.dim_value for d in dims], dtype=np.bool_)
+                stand_in = helper.make_node("Shape", [node.input[0] + "//dims"], list(node.output))
+                stand_in.attribute.extend(node.attribute)
+                constants.update(_evaluated(stand_in, constants))
+                folded.append(node)
+            continue
+        if node.input and all(not name or name in constants for name in node.input):
+            if node.op_type == "Identity":
+                constants[node.output[0]] = constants[node.input[0]]
+            elif sum(constants[name].size for name in node.input if name) > _LARGEST_FOLDED:
+                continue
+            else:
+                constants.update(_evaluated(node, constants))
+            folded.append(node)
+    for node in folded:
+        graph.node.remove(node)
+        graph.initializer.extend(
+            numpy_helper.from_array(constants[name], name) for name in node.output if name
+        )
+    return bool(folded)
+
+
+def _evaluated(node: onnx.NodeProto, constants: dict[str, Array]) -> dict[str, Array]:
+    from onnx import helper
+    from onnx.reference import ReferenceEvaluator
+
+    sources = [name for name in dict.fromkeys(node.input) if name]
+    graph = helper.make_graph(
+        [node],
+        "constants",
+        [_described(name, constants[name]) for name in sources],
+        [helper.make_empty_tensor_value_info(name) for name in node.output],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    results = ReferenceEvaluator(model).run(None, {name: constants[name] for name in sources})
+    return {name: np.asarray(value) for name, value in zip(node.output, results, strict=True)}
+
+
+def _described(name: str, array: Array) -> onnx.ValueInfoProto:
+    from onnx import helper
+
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)

@@ -1,0 +1,71 @@
+"""Protocols: named and versioned ways of timing. A change of what a number means is a new version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["HOT", "NETWORK", "RELAY", "Protocol", "protocol_named"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """One way of timing.
+
+    Attributes:
+        name, version: printed as ``relay/1`` in every measurement.
+        cache: the cache state its numbers stand for.
+        warmups, recorded: passes of a visit that are not recorded, and that are.
+        rounds_min, rounds_max: visits of every operator, spread over the campaign.
+        rebuild_every: rounds after which all sessions are built anew (addresses and layouts vary by build).
+        tolerance: an operator ends when its 95 % interval's half-width is below this share of the estimate.
+        noisy_above: beyond this share at the end, its state is ``noisy``.
+        spread_s: the rounds of a batch cover at least this time; short batches pause in between.
+        quantile: the estimate is this low quantile of the clean samples.
+        drift: whether samples are corrected for drift by the visits around them.
+    """
+
+    name: str
+    version: int
+    cache: str
+    warmups: int
+    recorded: int
+    rounds_min: int
+    rounds_max: int
+    rebuild_every: int
+    tolerance: float = 0.01
+    noisy_above: float = 0.10
+    spread_s: float = 20.0
+    quantile: float = 0.10
+    drift: bool = False
+
+    @property
+    def text(self) -> str:
+        """Return ``name/version``."""
+        return f"{self.name}/{self.version}"
+
+
+RELAY = Protocol(
+    name="relay",
+    version=1,
+    cache="relay",
+    warmups=1,
+    recorded=2,
+    rounds_min=16,
+    rounds_max=32,
+    rebuild_every=8,
+)
+HOT = Protocol(
+    name="hot", version=1, cache="hot", warmups=1, recorded=4, rounds_min=6, rounds_max=24, rebuild_every=6,
+    spread_s=3.0, drift=True,
+)  # fmt: skip
+NETWORK = Protocol(
+    name="network", version=1, cache="hot", warmups=1, recorded=3, rounds_min=18, rounds_max=30,
+    rebuild_every=100, drift=True,
+)  # fmt: skip
+
+_KNOWN = {protocol.text: protocol for protocol in (RELAY, HOT, NETWORK)}
+
+
+def protocol_named(text: str) -> Protocol:
+    """Return a protocol by ``name/version``; KeyError when this version of lanaprof has none."""
+    return _KNOWN[text]

@@ -1,0 +1,112 @@
+"""Canonical graph → runnable ONNX model with seeded random weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["model_from_graph"]
+
+Array = npt.NDArray[Any]
+
+
+def model_from_graph(graph: Mapping[str, Any], *, seed: int = 0) -> onnx.ModelProto:
+    """Return a runnable ONNX model of a canonical graph, with seeded, realistic random weights.
+
+    Inputs are named ``x0, x1, …`` and outputs ``y0, y1, …``.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    generator = np.random.default_rng(seed)
+    names: dict[str, str] = {f"i{index}": f"x{index}" for index in range(len(graph["inputs"]))}
+    outputs = {reference: f"y{index}" for index, reference in enumerate(graph["outputs"])}
+    roles = _constant_roles(graph["nodes"])
+    initial = []
+    for index, constant in enumerate(graph["constants"]):
+        array = _constant_value(constant, roles.get(index, ("", 0)), generator)
+        initial.append(numpy_helper.from_array(array, f"c{index}"))
+        names[f"c{index}"] = f"c{index}"
+    nodes = []
+    domains = {""}
+    for index, node in enumerate(graph["nodes"]):
+        results = []
+        for slot, described in enumerate(node["outputs"]):
+            reference = f"n{index}.{slot}"
+            names[reference] = outputs.get(reference, reference) if described["type"] else ""
+            results.append(names[reference])
+        sources = [names[name] if name else "" for name in node["inputs"]]
+        attributes = {name: _attribute_back(value) for name, value in node["attributes"].items()}
+        domain = node.get("domain", "")
+        domains.add(domain)
+        nodes.append(helper.make_node(node["op"], sources, results, domain=domain, **attributes))
+    typed = {
+        f"n{i}.{slot}": out
+        for i, node in enumerate(graph["nodes"])
+        for slot, out in enumerate(node["outputs"])
+    }
+    return helper.make_model(
+        helper.make_graph(
+            nodes,
+            "operator",
+            [_value_info(f"x{index}", described) for index, described in enumerate(graph["inputs"])],
+            [_value_info(names[reference], typed[reference]) for reference in graph["outputs"]],
+            initializer=initial,
+        ),
+        opset_imports=[helper.make_opsetid(d, graph["opset"] if not d else 1) for d in sorted(domains)],
+        ir_version=min(onnx.IR_VERSION, 10),  # ONNX Runtime lags behind the newest
+        producer_name="lanaprof",
+    )
+
+
+def _value_info(name: str, described: Mapping[str, Any]) -> onnx.ValueInfoProto:
+    from onnx import helper
+
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(described["type"]))
+    return helper.make_tensor_value_info(name, element, described["shape"])
+
+
+def _attribute_back(value: Any) -> Any:
+    from onnx import numpy_helper
+
+    if isinstance(value, Mapping):
+        array = np.asarray(value["value"], dtype=value["type"]).reshape(value["shape"])
+        return numpy_helper.from_array(array)
+    return value
+
+
+def _constant_roles(nodes: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, int]]:
+    return {
+        int(name[1:]): (node["op"], position)
+        for node in nodes
+        for position, name in enumerate(node["inputs"])
+        if name.startswith("c")
+    }
+
+
+def _constant_value(
+    constant: Mapping[str, Any], role: tuple[str, int], generator: np.random.Generator
+) -> Array:
+    dtype, shape = np.dtype(constant["type"]), tuple(constant["shape"])
+    if "value" in constant:
+        return np.asarray(constant["value"], dtype=dtype).reshape(shape)
+    op, position = role
+    if not np.issubdtype(dtype, np.floating):
+        return np.zeros(shape, dtype=dtype)  # zero points
+    if (op, position) == ("BatchNormalization", 4):  # a variance
+        return generator.uniform(0.5, 1.5, shape).astype(dtype)
+    if op in ("QuantizeLinear", "DequantizeLinear"):
+        return np.full(shape, 0.02, dtype=dtype)
+    if op in ("Conv", "ConvTranspose", "Gemm", "MatMul") and position == 1:
+        fan_in = max(1, math.prod(shape) // max(1, shape[0] if op != "MatMul" else shape[-1]))
+        return (generator.standard_normal(shape, dtype=np.float32) * math.sqrt(2 / fan_in)).astype(dtype)
+    if op in ("Mul", "Div", "BatchNormalization", "LayerNormalization") and position == 1:
+        return generator.uniform(0.5, 1.5, shape).astype(dtype)  # scales
+    return (generator.standard_normal(shape, dtype=np.float32) * 0.1).astype(dtype)

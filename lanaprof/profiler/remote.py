@@ -1,0 +1,151 @@
+"""A rig in a child process: a crash or hang of the runtime costs one operator, not the campaign."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lanaprof.errors import BackendError, OperatorTimeout, UnsupportedOperator
+from lanaprof.profiler.circuit import Circuit
+from lanaprof.profiler.clock import RawSample
+from lanaprof.profiler.corelock import default_lock_folder
+from lanaprof.profiler.rig import TimedRun, WorkerDied
+from lanaprof.profiler.sampling import PlannedVisit
+
+__all__ = ["RemoteRig", "WorkerSettings"]
+
+_START_TIMEOUT_S = 120.0  # importing the runtime on a busy machine
+_BUILD_TIMEOUT_S = 120.0  # building and first running one operator
+_ROUND_TIMEOUT_S = 600.0  # one whole round of a batch
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How a worker is started."""
+
+    backend: str
+    threads: int
+    cores: tuple[int, ...]
+    locks: Path = field(default_factory=default_lock_folder)
+    build_timeout_s: float = _BUILD_TIMEOUT_S
+
+
+class RemoteRig:
+    """Runs operators in a child process.
+
+    Args:
+        settings: what the worker runs on.
+        circuit: the wiring under relay.
+        waiting: called with a text when the cores are held by another measuring process.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        circuit: Circuit | None = None,
+        waiting: Callable[[str], None] = lambda _holder: None,
+    ) -> None:
+        self._settings, self._waiting = settings, waiting
+        environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads), "PYTHONUNBUFFERED": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lanaprof.profiler.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
+        assert self._process.stdout is not None
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._process.stdout, selectors.EVENT_READ)
+        self._pending = b""
+        try:
+            reply = self._ask(
+                {
+                    "do": "start",
+                    "backend": settings.backend,
+                    "threads": settings.threads,
+                    "cores": list(settings.cores),
+                    "locks": str(settings.locks),
+                    "circuit": circuit.to_json() if circuit is not None else None,
+                },
+                _START_TIMEOUT_S,
+            )
+        except BaseException:
+            self.close()
+            raise
+        self._conditions = {"priority": str(reply["priority"])}
+
+    @property
+    def conditions(self) -> Mapping[str, str]:
+        """Return the worker's priority."""
+        return self._conditions
+
+    def build(self, operator: str, graph: Mapping[str, Any], *, seed: int) -> None:
+        """Compile an operator in the worker."""
+        request = {"do": "build", "operator": operator, "graph": graph, "seed": seed}
+        self._ask(request, self._settings.build_timeout_s)
+
+    def run(self, visits: Sequence[PlannedVisit]) -> list[TimedRun]:
+        """Run the visits in the worker."""
+        rows = [[[(run.operator, run.step) for run in v.runs], v.warmups, v.recorded] for v in visits]
+        try:
+            reply = self._ask({"do": "run", "visits": rows}, _ROUND_TIMEOUT_S)
+        except OperatorTimeout as error:
+            raise WorkerDied("the worker did not finish a round in time") from error
+        return [TimedRun(key, RawSample(*numbers)) for key, *numbers in reply["runs"]]
+
+    def forget(self) -> None:
+        """Drop every operator in the worker."""
+        self._ask({"do": "forget"}, _BUILD_TIMEOUT_S)
+
+    def close(self) -> None:
+        """End the worker."""
+        self._selector.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _ask(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise WorkerDied("the measuring process is gone") from error
+        while True:
+            reply: dict[str, Any] = json.loads(self._line(timeout_s))
+            if "waiting" in reply:
+                self._waiting(reply["waiting"])
+                timeout_s = float("inf")
+                continue
+            if "error" in reply:
+                kind = UnsupportedOperator if reply["error"] == "unsupported" else BackendError
+                raise kind(reply["message"])
+            return reply
+
+    def _line(self, timeout_s: float) -> bytes:
+        """Return the next line of the worker's output."""
+        assert self._process.stdout is not None
+        while b"\n" not in self._pending:
+            wait = None if timeout_s == float("inf") else timeout_s
+            if not self._selector.select(wait):
+                self._process.kill()
+                raise OperatorTimeout(f"no answer within {timeout_s:g} s; the measuring process was ended")
+            piece = os.read(self._process.stdout.fileno(), 1 << 20)
+            if not piece:
+                code = self._process.wait()
+                raise WorkerDied(f"the measuring process ended with code {code}")
+            self._pending += piece
+        line, _, self._pending = self._pending.partition(b"\n")
+        return line

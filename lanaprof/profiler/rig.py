@@ -1,0 +1,149 @@
+"""Builds operators on a backend and runs planned visits on them, in this process."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lanaprof.errors import BackendError
+from lanaprof.profiler.backends import Backend, Program
+from lanaprof.profiler.circuit import Circuit
+from lanaprof.profiler.clock import Clock, RawSample
+from lanaprof.profiler.sampling import PlannedVisit, Run
+
+__all__ = ["LocalRig", "Rig", "TimedRun", "WorkerDied"]
+
+_FIRST_RUNS = 2  # the runtime plans its memory on the first
+
+
+class WorkerDied(BackendError):
+    """The process that ran the operators is gone; all its sessions with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimedRun:
+    """One recorded run."""
+
+    operator: str
+    sample: RawSample
+
+
+class Rig(Protocol):
+    """Where operators run: in this process, or in a child that may die."""
+
+    def build(self, operator: str, graph: Mapping[str, Any], *, seed: int) -> None:
+        """Compile an operator, or compile it anew, and run it once or twice.
+
+        Raises:
+            BackendError: the runtime refused it, took too long, or died of it (WorkerDied).
+        """
+        ...
+
+    def run(self, visits: Sequence[PlannedVisit]) -> list[TimedRun]:
+        """Return the recorded runs of the visits, in order.
+
+        Raises:
+            WorkerDied: the runtime crashed or hung.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Drop every operator."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; the rig is of no further use."""
+        ...
+
+    @property
+    def conditions(self) -> Mapping[str, str]:
+        """Return what the process found for itself: its priority."""
+        ...
+
+
+class LocalRig:
+    """Runs operators in this process."""
+
+    def __init__(self, backend: Backend, clock: Clock, circuit: Circuit | None = None) -> None:
+        self._backend, self._clock, self._circuit = backend, clock, circuit
+        self._programs: dict[str, Program] = {}
+        self._graphs: dict[str, Mapping[str, Any]] = {}
+        self._calls: dict[Run, Callable[[], object]] = {}
+        self._buffers: dict[str, Any] = {}
+        if circuit is not None:
+            for index, (name, kind, shape) in enumerate(circuit.buffers):
+                self._buffers[name] = backend.buffer(kind, shape, seed=index)
+
+    @property
+    def conditions(self) -> Mapping[str, str]:
+        """Return nothing: this process was not set up for measuring."""
+        return {}
+
+    def build(self, operator: str, graph: Mapping[str, Any], *, seed: int) -> None:
+        """Compile an operator and run it on buffers of its own."""
+        self._programs[operator] = self._backend.compile(graph, seed=seed)
+        self._graphs[operator] = graph
+        self._calls = {run: call for run, call in self._calls.items() if run.operator != operator}
+        try:
+            call = self._call(Run(operator))
+            for _ in range(_FIRST_RUNS):
+                call()
+        except BackendError:
+            raise
+        except Exception as error:  # a runtime's own exception types
+            del self._programs[operator]
+            raise BackendError(f"the operator does not run: {error}") from error
+
+    def _call(self, run: Run) -> Callable[[], object]:
+        call = self._calls.get(run)
+        if call is None:
+            program, graph = self._programs[run.operator], self._graphs[run.operator]
+            if run.step < 0:
+                inputs = [
+                    self._backend.buffer(described["type"], described["shape"], seed=index)
+                    for index, described in enumerate(graph["inputs"])
+                ]
+                outputs = []
+                for reference in graph["outputs"]:
+                    node, slot = reference[1:].split(".")
+                    described = graph["nodes"][int(node)]["outputs"][int(slot)]
+                    outputs.append(self._backend.buffer(described["type"], described["shape"], seed=0))
+            else:
+                assert self._circuit is not None
+                step = self._circuit.steps[run.step]
+                inputs = [self._buffers[name] for name in step.inputs]
+                outputs = [self._buffers[name] for name in step.outputs]
+            call = self._calls[run] = program.bind(inputs, outputs)
+        return call
+
+    def run(self, visits: Sequence[PlannedVisit]) -> list[TimedRun]:
+        """Run the visits with the garbage collector off."""
+        rows = [[(run.operator, self._call(run)) for run in visit.runs] for visit in visits]
+        sample = self._clock.sample
+        timed: list[TimedRun] = []
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            for visit, row in zip(visits, rows, strict=True):
+                for _ in range(visit.warmups):
+                    for _, call in row:
+                        call()
+                for _ in range(visit.recorded):
+                    timed.extend([TimedRun(operator, sample(call)) for operator, call in row])
+        finally:
+            if collecting:
+                gc.enable()
+        return timed
+
+    def forget(self) -> None:
+        """Drop every operator."""
+        self._programs.clear()
+        self._graphs.clear()
+        self._calls.clear()
+
+    def close(self) -> None:
+        """Drop every operator and buffer."""
+        self.forget()
+        self._buffers.clear()
