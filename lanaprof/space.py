@@ -346,7 +346,7 @@ def architecture_from_json(data: Any, *, where: str = "the architecture") -> Arc
     Raises:
         BadArchitecture: another format, or choices that are no texts.
     """
-    hint = f'write {{"format": "{ARCHITECTURE_FORMAT}", "teacher": "...", "choices": {{"<layer>": "<operation>"}}}}'
+    hint = f'write {{"format": "{ARCHITECTURE_FORMAT}", "choices": {{"<layer>": "<operation>"}}}}'
     _check_format(data, ARCHITECTURE_FORMAT, where, BadArchitecture, hint)
     teacher, choices = data.get("teacher", ""), data.get("choices")
     if not isinstance(teacher, str):

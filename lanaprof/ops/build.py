@@ -35,7 +35,7 @@ def candidate_seed(seed: int, layer: str, operation: str) -> int:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Make torch's random numbers on the CPU follow the seed inside the block, and leave no trace after it."""
+    """Make torch's random numbers on the CPU follow the seed inside the block, leave no trace after it."""
     import torch  # heavy
 
     state = torch.default_generator.get_state()
