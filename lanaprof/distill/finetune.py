@@ -1,0 +1,363 @@
+"""Fine-tuning a whole student: distillation from the teacher's output, with labels where there are any."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lanaprof.digest import digest
+from lanaprof.distill.batchnorm import reestimate_batch_norm
+from lanaprof.distill.evaluation import Evaluation, class_logits, evaluate
+from lanaprof.distill.runtime import (
+    Limits,
+    Pace,
+    Progress,
+    ProgressCallback,
+    Runtime,
+    keep_random_state,
+    load_checkpoint,
+    write_whole,
+)
+from lanaprof.distill.training import autograd_step, cosine_rate, frozen_copy
+from lanaprof.distill.weights import state_digest
+from lanaprof.errors import BadInput
+
+if TYPE_CHECKING:
+    from lanaprof.distill.data import DataSource
+    from lanaprof.teachers import Teacher
+
+__all__ = ["FinetuneRecipe", "FinetuneResult", "Point", "augment", "finetune"]
+
+FINETUNE_VERSION = 1  # raise it when the same recipe gives other weights
+BATCH_NORM_BATCHES = 12
+GRADIENT_NORM = 5.0  # clipped above: the first steps after assembly are rough
+SHIFT_SHARE = 1 / 14  # of the image's side, to all sides: 2 pixels of 28
+_FORMAT = "lanaprof-finetuning/1"
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneRecipe:
+    """How a student is fine-tuned.
+
+    Attributes:
+        epochs: passes over the training data; parts of one are fine. ``steps`` wins when given.
+        steps: batches, or None.
+        batch_size: samples in a batch, at least 2.
+        learning_rate: of AdamW at its highest; warm-up, then a cosine to zero.
+        weight_decay: of AdamW.
+        temperature: both networks' logits are divided by it; the divergence is multiplied by its square.
+        alpha: the share of the cross entropy to the labels in the loss, where there are labels.
+        evaluations: how often the held-out data is looked at; the best moment is kept.
+        heldout_images: at most so many of them.
+        augment: flip and shift images.
+        seed: of order and augmentation.
+    """
+
+    epochs: float = 2.0
+    steps: int | None = None
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    temperature: float = 2.0
+    alpha: float = 0.1
+    evaluations: int = 4
+    heldout_images: int = 2048
+    augment: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        steps_fine = self.steps is None or self.steps >= 1
+        if not (self.epochs > 0 and steps_fine and self.batch_size >= 2 and self.learning_rate > 0):
+            raise BadInput(
+                f"cannot fine-tune for {self.epochs} epochs or {self.steps} steps of {self.batch_size} samples "
+                f"at learning rate {self.learning_rate}",
+                hint="more than 0 epochs, at least 1 step and 2 samples, a learning rate above 0",
+            )
+        if not (self.temperature > 0 and 0 <= self.alpha <= 1 and self.evaluations >= 1):
+            raise BadInput(
+                f"temperature {self.temperature}, alpha {self.alpha}, evaluations {self.evaluations} "
+                "make no loss",
+                hint="a temperature above 0, alpha between 0 and 1, at least 1 evaluation",
+            )
+
+    def step_count(self, train_count: int) -> int:
+        """Return how many batches this means for so many training samples."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, round(self.epochs * train_count / self.batch_size))
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The student at one moment: after ``step`` batches, on held-out data."""
+
+    step: int
+    train_loss: float | None
+    heldout: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneResult:
+    """What became of the student.
+
+    Attributes:
+        before: on held-out data, as it came.
+        reestimated: after batch norm was re-estimated, before the first step.
+        best: at the best moment, whose weights the student now has.
+        history: every look at the held-out data, in order, ``reestimated`` first.
+        steps: batches trained.
+        weights_digest: of the student's final weights.
+        reused: the result was there already; nothing was trained.
+    """
+
+    before: Evaluation
+    reestimated: Evaluation
+    best: Evaluation
+    history: tuple[Point, ...]
+    steps: int
+    weights_digest: str
+    reused: bool
+
+
+def finetune(
+    student: nn.Module,
+    teacher: Teacher,
+    data: DataSource,
+    *,
+    recipe: FinetuneRecipe | None = None,
+    folder: Path | None = None,
+    limits: Limits | None = None,
+    progress: ProgressCallback | None = None,
+) -> FinetuneResult:
+    """Fine-tune a student in place to give the teacher's outputs, and leave its best weights in it.
+
+    Batch norm is re-estimated first. Loss: (1 − alpha) · T² · KL(teacher ‖ student) at temperature T (Hinton
+    et al., arXiv 1503.02531) + alpha · cross entropy to the labels, without labels the first alone. The best
+    moment is the one of least such loss (T = 1) on held-out data; the ``test`` split is never touched.
+
+    Resumable like ``distill``: the same student, teacher, data and recipe go on from the last checkpoint and
+    end with the same weights; a finished run is loaded instead of trained again.
+
+    Args:
+        student: an assembled network giving logits; changed in place, left in eval mode.
+        teacher: left as it is.
+        data: ``train`` is trained on, ``heldout`` decides which moment is kept.
+        recipe: default: ``FinetuneRecipe()``.
+        folder: for checkpoints and the result; None keeps nothing.
+        limits: how often to save.
+        progress: called after every step.
+
+    Raises:
+        UserError: student or teacher give no logits.
+        StoreError: the folder cannot be written.
+    """
+    with keep_random_state():
+        return _Run(student, teacher, data, recipe or FinetuneRecipe(), folder, limits or Limits()).run(
+            progress
+        )
+
+
+def augment(x: Tensor, *, seed: int, step: int) -> Tensor:
+    """Return images (batch, channels, height, width), half of them flipped, each shifted a little.
+
+    What happens depends on the seed and the step alone. Shifted-in borders repeat the edge.
+    """
+    generator = torch.Generator().manual_seed(int(digest([seed, step])[:15], 16))
+    count, _, height, width = x.shape
+    flip = (torch.rand(count, generator=generator) < 0.5).to(x.device)
+    flipped = torch.where(flip[:, None, None, None], x.flip(3), x)
+    most = max(1, round(min(height, width) * SHIFT_SHARE))
+    down, right = (
+        torch.randint(-most, most + 1, (count, 1), generator=generator).to(x.device) for _ in range(2)
+    )
+    rows = (torch.arange(height, device=x.device) + down).clamp(0, height - 1)
+    columns = (torch.arange(width, device=x.device) + right).clamp(0, width - 1)
+    taken = flipped.gather(2, rows[:, None, :, None].expand_as(x))
+    return taken.gather(3, columns[:, None, None, :].expand_as(x))
+
+
+class _Run:
+    """One fine-tuning: its networks, its optimiser and all its state."""
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        data: DataSource,
+        recipe: FinetuneRecipe,
+        folder: Path | None,
+        limits: Limits,
+    ) -> None:
+        self._runtime = Runtime.here()
+        self._student = student
+        self._recipe = recipe
+        self._data = data
+        self._limits = limits
+        self._steps = recipe.step_count(data.train_count)
+        self._checkpoint: Path | None = None
+        if folder is not None:
+            parts = {
+                "student": [state_digest(student.state_dict()), digest(str(student))],
+                "teacher": teacher.weights_digest,
+                "data": data.digest,
+                "recipe": asdict(recipe),
+                "version": FINETUNE_VERSION,
+            }
+            self._checkpoint = folder / f"{digest(parts)}.pt"
+        self._teacher = frozen_copy(teacher.module, self._runtime)
+        self._runtime.place(student)
+        self._optimizer = torch.optim.AdamW(
+            [parameter for parameter in student.parameters() if parameter.requires_grad],
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        self._step = 0
+        self._before: Evaluation | None = None
+        self._history: list[Point] = []
+        self._best: dict[str, Tensor] = {}
+        self._best_loss = math.inf
+        self._loss_sum = torch.zeros((), device=self._runtime.device)
+        self._losses = 0
+
+    def run(self, progress: ProgressCallback | None) -> FinetuneResult:
+        """Start or resume, train to the end, give the student its best weights."""
+        reused = self._restore() and self._step == self._steps
+        if self._before is None:
+            self._before = self._look()
+            batches = self._data.batches("train", self._recipe.batch_size, seed=self._recipe.seed)
+            reestimate_batch_norm(self._student, (x for x, _ in batches), count=BATCH_NORM_BATCHES)
+            batches.close()
+            self._note(None)
+        if not reused:
+            self._train(progress)
+            self._save()
+        self._student.load_state_dict(self._best)
+        self._student.eval()
+        best = min(self._history, key=lambda point: self._heldout_loss(point.heldout))
+        assert self._before is not None
+        return FinetuneResult(
+            before=self._before,
+            reestimated=self._history[0].heldout,
+            best=best.heldout,
+            history=tuple(self._history),
+            steps=self._steps,
+            weights_digest=state_digest(self._student.state_dict()),
+            reused=reused,
+        )
+
+    def _train(self, progress: ProgressCallback | None) -> None:
+        recipe, first = self._recipe, self._step
+        looks = {round(self._steps * (place + 1) / recipe.evaluations) for place in range(recipe.evaluations)}
+        batches = self._data.batches(
+            "train", recipe.batch_size, seed=recipe.seed, start_step=BATCH_NORM_BATCHES + self._step
+        )
+        pace = Pace(self._limits.checkpoint_s)
+        self._student.train()
+        while self._step < self._steps:
+            x, y = next(batches)
+            self._learn(x, y)
+            self._step += 1
+            if self._step in looks or self._step == self._steps:
+                self._note((self._loss_sum / self._losses).item())
+                self._loss_sum, self._losses = torch.zeros_like(self._loss_sum), 0
+                self._student.train()
+            if self._step < self._steps:
+                pace.save_if_due(self._save)
+            if progress is not None:
+                left = pace.seconds_left(self._step - first, self._steps - first)
+                progress(Progress("fine-tuning", self._step, self._steps, left))
+        batches.close()
+
+    def _learn(self, x_read: Tensor, y_read: Tensor | None) -> None:
+        recipe = self._recipe
+        x = x_read.to(self._runtime.device)
+        if recipe.augment and self._data.images:
+            x = augment(x, seed=recipe.seed, step=self._step)
+        x = self._runtime.send(x)
+        torch.manual_seed(int(digest([recipe.seed, self._step, "dropout"])[:15], 16))
+        with self._runtime.autocast():
+            with torch.no_grad():
+                wanted = class_logits(self._teacher(x))
+            logits = class_logits(self._student(x))
+        loss = distillation_loss(logits, wanted, recipe.temperature)
+        if y_read is not None:
+            labels = y_read.to(self._runtime.device)
+            loss = (1 - recipe.alpha) * loss + recipe.alpha * nn.functional.cross_entropy(logits, labels)
+        for group in self._optimizer.param_groups:
+            group["lr"] = cosine_rate(self._step, self._steps, recipe.learning_rate)
+        autograd_step(loss, self._optimizer, max_norm=GRADIENT_NORM)
+        self._loss_sum = self._loss_sum + loss.detach()
+        self._losses += 1
+
+    def _look(self) -> Evaluation:
+        batches = self._data.iter_heldout(self._recipe.batch_size, self._recipe.heldout_images)
+        return evaluate(
+            self._student, ((self._runtime.send(x), y) for x, y in batches), teacher=self._teacher
+        )
+
+    def _note(self, train_loss: float | None) -> None:
+        heldout = self._look()
+        self._history.append(Point(self._step, train_loss, heldout))
+        loss = self._heldout_loss(heldout)
+        if not self._best or loss < self._best_loss:
+            self._best_loss = loss
+            state = self._student.state_dict()
+            self._best = {name: value.detach().cpu().clone() for name, value in state.items()}
+
+    def _heldout_loss(self, heldout: Evaluation) -> float:
+        assert heldout.kl is not None
+        kl = heldout.kl if math.isfinite(heldout.kl) else math.inf
+        if heldout.loss is None:
+            return kl
+        return (1 - self._recipe.alpha) * kl + self._recipe.alpha * heldout.loss
+
+    def _save(self) -> None:
+        if self._checkpoint is None:
+            return
+        assert self._before is not None
+        content = {
+            "format": _FORMAT,
+            "step": self._step,
+            "student": self._student.state_dict(),
+            "optimizer": self._optimizer.state_dict() if self._step < self._steps else None,
+            "best": self._best,
+            "best_loss": self._best_loss,
+            "before": asdict(self._before),
+            "history": [asdict(point) for point in self._history],
+            "loss_sum": self._loss_sum,
+            "losses": self._losses,
+        }
+        write_whole(self._checkpoint, lambda target: torch.save(content, target))
+
+    def _restore(self) -> bool:
+        found = None if self._checkpoint is None else load_checkpoint(self._checkpoint)
+        if found is None or found.get("format") != _FORMAT:
+            return False
+        self._student.load_state_dict(found["student"])
+        if found["optimizer"] is not None:
+            self._optimizer.load_state_dict(found["optimizer"])
+        self._step = found["step"]
+        self._best, self._best_loss = found["best"], found["best_loss"]
+        self._before = Evaluation(**found["before"])
+        self._history = [_point(entry) for entry in found["history"]]
+        self._loss_sum, self._losses = found["loss_sum"].to(self._runtime.device), found["losses"]
+        return True
+
+
+def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Return T² · KL(teacher ‖ student) at temperature T, mean over the batch and any positions."""
+    student = torch.log_softmax(logits / temperature, 1)
+    wanted = torch.log_softmax(teacher_logits / temperature, 1)
+    divergence = nn.functional.kl_div(student, wanted, reduction="none", log_target=True).sum(1)
+    return divergence.mean() * temperature**2
+
+
+def _point(entry: Mapping[str, Any]) -> Point:
+    return Point(entry["step"], entry["train_loss"], Evaluation(**entry["heldout"]))

@@ -1,0 +1,177 @@
+"""Where training runs, how often it saves, what it tells, and files that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lanaprof.errors import StoreError
+
+__all__ = [
+    "Limits",
+    "Progress",
+    "ProgressCallback",
+    "Runtime",
+    "keep_random_state",
+    "load_checkpoint",
+    "write_whole",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What training may use besides time.
+
+    Attributes:
+        checkpoint_s: seconds between checkpoints; kill -9 loses at most this much (and never less work than
+            ten times what writing one takes).
+        max_bytes: memory for weights, gradients and optimiser state; what needs more is trained in turns.
+            None: half of the machine's memory.
+    """
+
+    checkpoint_s: float = 20.0
+    max_bytes: int | None = None
+
+    @property
+    def bytes_allowed(self) -> int:
+        """The memory limit in bytes."""
+        return self.max_bytes if self.max_bytes is not None else _physical_memory_bytes() // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a long job is.
+
+    Attributes:
+        stage: what is being done, for people.
+        done: units done, of ``total``.
+        seconds_left: an estimate, or None before there is one.
+    """
+
+    stage: str
+    done: int
+    total: int
+    seconds_left: float | None
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The device computed on; with CUDA and bfloat16 in mixed precision, else in float32."""
+
+    device: torch.device
+    mixed: bool
+
+    @classmethod
+    def here(cls) -> Runtime:
+        """Return the best this machine has."""
+        if torch.cuda.is_available():
+            return cls(torch.device("cuda"), torch.cuda.is_bf16_supported(including_emulation=False))
+        return cls(torch.device("cpu"), False)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context the forward passes run in."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """Move a module here; convolutions get the layout they are fastest in, 1.3 times on our CPU."""
+        module.to(self.device)
+        return module.to(memory_format=torch.channels_last)
+
+    def send(self, x: Tensor) -> Tensor:
+        """Move a batch here, images in the modules' layout."""
+        moved = x.to(self.device, non_blocking=True)
+        return moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
+
+
+class Pace:
+    """Tells when to save and how long is left."""
+
+    def __init__(self, checkpoint_s: float) -> None:
+        self._checkpoint_s = checkpoint_s
+        self._began_s = self._saved_s = time.monotonic()
+        self._cost_s = 0.0
+
+    def save_if_due(self, save: Callable[[], None]) -> None:
+        """Call ``save`` when enough time has passed since the last call of it."""
+        began_s = time.monotonic()
+        if began_s - self._saved_s >= max(self._checkpoint_s, 10 * self._cost_s):
+            save()
+            self._saved_s = time.monotonic()
+            self._cost_s = self._saved_s - began_s
+
+    @property
+    def seconds_spent(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._began_s
+
+    def seconds_left(self, done: int, total: int) -> float | None:
+        """Return the time left when ``done`` of ``total`` units took until now."""
+        return (time.monotonic() - self._began_s) * (total - done) / done if done else None
+
+
+@contextmanager
+def keep_random_state() -> Iterator[None]:
+    """Give the global random numbers of the CPU back as they were; inside, anyone may seed."""
+    state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise StoreError(
+            f"cannot write {path}: {error}", hint="free some space, or choose a folder that can be written"
+        ) from error
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Return a checkpoint written by ``torch.save``, or None where there is none that can be read."""
+    if not path.is_file():
+        return None
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        Exception
+    ):  # damaged by the disk, or of an older torch: starting again is right, and loses only time
+        path.unlink(missing_ok=True)
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _physical_memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return 8 * 2**30

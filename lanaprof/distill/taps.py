@@ -1,0 +1,213 @@
+"""What flows through the teacher: inputs and outputs of named submodules, and suffixes computed alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lanaprof.errors import UserError
+
+__all__ = ["Replay", "Tap", "Taps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """What went into a submodule and what came out, as they were at that moment."""
+
+    input: Tensor
+    output: Tensor
+
+
+class Taps:
+    """Records the input and output of named submodules during forward passes without gradients.
+
+    A module behind or inside a tapped one may change a tensor in place (``ReLU(inplace=True)``). Torch counts
+    such changes; where one is seen the tensor is copied from then on, and the pass is repeated.
+
+    Args:
+        root: run in the mode it is in; meant to be in eval mode.
+        names: of submodules called once per pass, with a tensor first and a tensor out.
+    """
+
+    def __init__(self, root: nn.Module, names: Iterable[str]) -> None:
+        self._root = root
+        self._names = tuple(names)
+        self._copied: set[tuple[str, str]] = set()  # (name, "input" or "output")
+        self._seen: dict[tuple[str, str], tuple[Tensor, int]] = {}
+
+    def run(self, x: Tensor) -> tuple[Any, dict[str, Tap]]:
+        """Return the root's output and what went through every tap.
+
+        Raises:
+            UserError: a submodule was not called, or gives no tensor.
+        """
+        handles = []
+        try:
+            for name in self._names:
+                module = self._root.get_submodule(name)
+                handles.append(module.register_forward_pre_hook(self._before(name)))
+                handles.append(module.register_forward_hook(self._after(name)))
+            while True:
+                self._seen.clear()
+                with torch.no_grad():
+                    result = self._root(x)
+                changed = {key for key, (tensor, version) in self._seen.items() if tensor._version != version}
+                if not changed - self._copied:
+                    break
+                self._copied |= changed
+        finally:
+            for handle in handles:
+                handle.remove()
+        taps = {}
+        for name in self._names:
+            if (name, "output") not in self._seen:
+                raise UserError(
+                    f"the layer {name} was not called in the teacher's forward pass, or gave no tensor",
+                    hint="name other layers with --layers",
+                )
+            taps[name] = Tap(self._seen[name, "input"][0], self._seen[name, "output"][0])
+        self._seen.clear()  # the caller decides how long the tensors live
+        return result, taps
+
+    def _before(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
+            self._keep((name, "input"), arguments[0] if arguments else None)
+
+        return hook
+
+    def _after(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def hook(_module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> None:
+            self._keep((name, "output"), output)
+
+        return hook
+
+    def _keep(self, key: tuple[str, str], value: Any) -> None:
+        if isinstance(value, Tensor):
+            kept = value.detach().clone() if key in self._copied else value
+            self._seen[key] = (kept, kept._version)
+
+
+class Replay:
+    """Runs the network with one layer replaced, computing only what comes after it.
+
+    Everything that ran before the layer is replayed from a recorded pass: the other layers and, where they
+    are modules, stem and glue. What is left of the prefix is glue written as functions.
+
+    Args:
+        root: copied; eval mode.
+        layers: names of the layers that may be replaced.
+    """
+
+    def __init__(self, root: nn.Module, layers: Sequence[str], *, sample: Tensor) -> None:
+        self._root = copy.deepcopy(root).eval()
+        called = _call_order(self._root, _pieces(self._root, set(layers)), sample)
+        self._order = {name: place for place, name in enumerate(called)}
+        missing = [name for name in layers if name not in self._order]
+        if missing:
+            raise UserError(
+                f"the layer {missing[0]} is not called exactly once with a tensor coming out",
+                hint="name other layers with --layers",
+            )
+        self._taps = Taps(self._root, called)
+        self._x: Tensor | None = None
+        self._recorded: dict[str, Tap] = {}
+        self._careful: set[tuple[str, int]] = set()  # replacements that change their input in place
+
+    def record(self, x: Tensor) -> Any:
+        """Run the whole network on a batch, keep what flowed, and return its output."""
+        self._x = x
+        result, self._recorded = self._taps.run(x)
+        return result
+
+    def run(self, layer: str, replacement: nn.Module) -> Any:
+        """Return the network's output on the recorded batch with ``replacement`` standing in ``layer``."""
+        if self._x is None:
+            raise RuntimeError("record a batch first")
+        key = (layer, id(replacement))
+        result = self._run(layer, replacement, careful=key in self._careful)
+        if result is _DIRTY:
+            self._careful.add(key)
+            self.record(self._x)
+            result = self._run(layer, replacement, careful=True)
+        return result
+
+    def _run(self, layer: str, replacement: nn.Module, *, careful: bool) -> Any:
+        versions = [(tap.output, tap.output._version) for tap in self._recorded.values()]
+        forward: Callable[[Tensor], Any] = replacement
+        if careful:
+
+            def forward(value: Tensor) -> Any:
+                return replacement(value.clone())
+
+        patched: list[nn.Module] = []
+        try:
+            for name, place in self._order.items():
+                if place <= self._order[layer]:
+                    module = self._root.get_submodule(name)
+                    # on the instance: nn.Module calls self.forward, and code that reads the module's
+                    # attributes still finds them
+                    stand_in = (
+                        forward if name == layer else _returning(self._recorded[name].output, copied=careful)
+                    )
+                    module.__dict__["forward"] = stand_in
+                    patched.append(module)
+            with torch.no_grad():
+                result = self._root(self._x)
+        finally:
+            for module in patched:
+                del module.__dict__["forward"]
+        return _DIRTY if any(tensor._version != version for tensor, version in versions) else result
+
+
+_DIRTY = object()
+
+
+def _returning(value: Tensor, *, copied: bool) -> Callable[..., Tensor]:
+    return lambda *_arguments, **_named: value.clone() if copied else value
+
+
+def _pieces(root: nn.Module, layers: set[str]) -> Mapping[str, tuple[str, ...]]:
+    """Return the largest submodules that hold no layer, and the layers: each with its descendants' names."""
+    holders = {name.rpartition(".")[0] for name in layers}
+    for name in tuple(holders):
+        parts = name.split(".")
+        holders |= {".".join(parts[:length]) for length in range(len(parts))}
+    pieces: dict[str, tuple[str, ...]] = {}
+    for name, module in root.named_modules():
+        inside = any(name.startswith(f"{layer}.") for layer in layers)
+        if name and not inside and name not in holders:
+            pieces[name] = tuple(f"{name}.{child}" for child, _ in module.named_modules() if child)
+    return pieces
+
+
+def _call_order(root: nn.Module, pieces: Mapping[str, tuple[str, ...]], sample: Tensor) -> tuple[str, ...]:
+    """Return the pieces called exactly once with a tensor out, in order; of nested ones the outermost."""
+    ended: list[str] = []
+    tensor_out: dict[str, bool] = {}
+    handles: list[RemovableHandle] = []
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def note(_module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+            ended.append(name)
+            tensor_out[name] = (
+                isinstance(output, Tensor) and bool(arguments) and isinstance(arguments[0], Tensor)
+            )
+
+        return note
+
+    try:
+        handles += [root.get_submodule(name).register_forward_hook(hook(name)) for name in pieces]
+        with torch.no_grad():
+            root(sample)
+    finally:
+        for handle in handles:
+            handle.remove()
+    usable = [name for name in ended if ended.count(name) == 1 and tensor_out[name]]
+    covered = {child for name in usable for child in pieces[name]}
+    return tuple(name for name in usable if name not in covered)

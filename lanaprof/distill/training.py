@@ -1,0 +1,57 @@
+"""One step of training, and what it aims at."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lanaprof.distill.runtime import Runtime
+from lanaprof.errors import BadInput
+
+__all__ = ["autograd_step", "cosine_rate", "frozen_copy", "normalised_error"]
+
+WARM_UP_SHARE = 0.05  # of the steps: batch norm and Adam's moments start from nothing
+
+
+def autograd_step(loss: Tensor, optimizer: torch.optim.Optimizer, *, max_norm: float) -> None:
+    """Clear old gradients, compute new ones, clip their norm, step."""
+    optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    nn.utils.clip_grad_norm_(parameters, max_norm)
+    optimizer.step()
+
+
+def frozen_copy(module: nn.Module, runtime: Runtime) -> nn.Module:
+    """Return a copy of the teacher that is never trained, in eval mode, where training runs."""
+    return runtime.place(copy.deepcopy(module)).eval().requires_grad_(False)
+
+
+def normalised_error(output: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared error over the target's power: 0 is perfect, a constant 0 scores 1.
+
+    Raises:
+        BadInput: the shapes differ.
+    """
+    if output.shape != target.shape:
+        raise BadInput(
+            f"a candidate gives {tuple(output.shape)} where the teacher gives {tuple(target.shape)}",
+            hint="its operation family breaks its promise: leave it out",
+        )
+    # the tiniest power keeps a layer that is always zero from dividing by it
+    return nn.functional.mse_loss(output, target) / target.square().mean().clamp_min(1e-12)
+
+
+def cosine_rate(step: int, steps: int, highest: float, *, warm_up_share: float = WARM_UP_SHARE) -> float:
+    """Return the learning rate of a step: linear warm-up, then a cosine down to zero.
+
+    >>> [round(cosine_rate(step, 100, 1.0), 2) for step in (0, 4, 52, 99)]
+    [0.2, 1.0, 0.5, 0.0]
+    """
+    warm_up = max(1, round(steps * warm_up_share))
+    if step < warm_up:
+        return highest * (step + 1) / warm_up
+    return highest * 0.5 * (1 + math.cos(math.pi * (step - warm_up + 0.5) / max(1, steps - warm_up)))
