@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +18,51 @@ _CONVOLUTIONS = ("Conv2dSame", "Conv2dSameExport")  # timm.layers
 _POOLS = ("MaxPool2dSame", "AvgPool2dSame")  # timm.layers
 
 
-class PaddedConv2d(nn.Conv2d):
-    """A convolution after constant zero padding (left, right, top, bottom); weights are named as before.
+def _is_scripted_export() -> bool:
+    """Say whether the TorchScript-based exporter is tracing; torch.export needs no help."""
+    return torch.onnx.is_in_onnx_export() and torch._C._get_tracing_state() is not None
 
-    Exported it is Pad and Conv with constants; runtimes merge the two. With the padding computed from the
-    input's size it would be a chain of a dozen nodes that TensorRT and others refuse or run slowly.
+
+class _PaddedConvolution(torch.autograd.Function):
+    """Exports as one Conv with uneven pads, as the other exporter's optimiser makes it from Pad and Conv.
+
+    Left to itself the TorchScript-based exporter writes a dozen nodes for the pads of a constant padding.
     """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, owner: PaddedConv2d) -> Tensor:
+        del ctx, weight, bias
+        return owner.convolve(x)
+
+    @staticmethod
+    def symbolic(graph: Any, x: Any, weight: Any, bias: Any, owner: PaddedConv2d) -> Any:
+        left, right, top, bottom = owner.margins
+        inputs = [x, weight] if owner.bias is None else [x, weight, bias]
+        return graph.op(
+            "Conv",
+            *inputs,
+            kernel_shape_i=list(owner.kernel_size),
+            strides_i=list(owner.stride),
+            dilations_i=list(owner.dilation),
+            group_i=owner.groups,
+            pads_i=[top, left, bottom, right],
+        )
+
+
+class PaddedConv2d(nn.Conv2d):
+    """A convolution after constant zero padding (left, right, top, bottom); weights are named as before."""
 
     margins: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of the padded x."""
+        if _is_scripted_export():
+            exported: Tensor = _PaddedConvolution.apply(x, self.weight, self.bias, self)
+            return exported
+        return self.convolve(x)
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """Return the convolution of the padded x, (N, C, H, W)."""
         padded = functional.pad(x, self.margins)
         return functional.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
@@ -36,6 +70,42 @@ class PaddedConv2d(nn.Conv2d):
         """Say the margins, too: they are part of the structure."""
         usual: str = super().extra_repr()  # type: ignore[no-untyped-call]
         return f"{usual}, margins={self.margins}"
+
+
+class _ConstantPad(torch.autograd.Function):
+    """Exports as one Pad with constant pads."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, margins: tuple[int, int, int, int], value: float) -> Tensor:
+        del ctx
+        return functional.pad(x, margins, value=value)
+
+    @staticmethod
+    def symbolic(graph: Any, x: Any, margins: tuple[int, int, int, int], value: float) -> Any:
+        left, right, top, bottom = margins
+        pads = graph.op("Constant", value_t=torch.tensor([0, 0, top, left, 0, 0, bottom, right]))
+        filler = graph.op("Constant", value_t=torch.tensor(value))
+        return graph.op("Pad", x, pads, filler, mode_s="constant")
+
+
+class _Margins(nn.Module):
+    """Constant padding of images (left, right, top, bottom)."""
+
+    def __init__(self, margins: tuple[int, int, int, int], value: float) -> None:
+        super().__init__()
+        self.margins = margins
+        self.value = value
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x with its margins."""
+        if _is_scripted_export():
+            exported: Tensor = _ConstantPad.apply(x, self.margins, self.value)
+            return exported
+        return functional.pad(x, self.margins, value=self.value)
+
+    def extra_repr(self) -> str:
+        """Say the margins: they are part of the structure."""
+        return f"margins={self.margins}, value={self.value}"
 
 
 def make_padding_static(module: nn.Module, input_shape: tuple[int, ...]) -> int:
@@ -83,11 +153,11 @@ def _static(child: nn.Module, size: tuple[int, int]) -> nn.Module:
     if isinstance(child, nn.MaxPool2d):
         kernel, stride = _pair(child.kernel_size), _pair(child.stride)
         margins = _margins(size, kernel, stride, _pair(child.dilation))
-        pad = nn.ConstantPad2d(margins, -math.inf)
+        pad = _Margins(margins, -math.inf)
         return nn.Sequential(pad, nn.MaxPool2d(kernel, stride, 0, child.dilation, ceil_mode=child.ceil_mode))
     assert isinstance(child, nn.AvgPool2d)
     kernel, stride = _pair(child.kernel_size), _pair(child.stride)
-    pad = nn.ConstantPad2d(_margins(size, kernel, stride, (1, 1)), 0.0)
+    pad = _Margins(_margins(size, kernel, stride, (1, 1)), 0.0)
     pool = nn.AvgPool2d(kernel, stride, 0, child.ceil_mode, child.count_include_pad)
     return nn.Sequential(pad, pool)
 
