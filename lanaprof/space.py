@@ -99,8 +99,9 @@ class Space:
         for layer in self.layers:
             if layer.candidates[:1] != (TEACHER,):
                 raise BadProject(f"the first candidate of {layer.name!r} is not {TEACHER}", hint=_REPAIR)
-            if len(set(layer.candidates)) != len(layer.candidates):
-                raise BadProject(f"{layer.name!r} has a candidate twice", hint=_REPAIR)
+            twice = _find_twice(layer.candidates)
+            if twice is not None:
+                raise BadProject(f"the layer {layer.name!r} has the candidate {twice!r} twice", hint=_REPAIR)
 
     @property
     def candidate_count(self) -> int:
@@ -153,9 +154,8 @@ class Architecture:
 
     def __post_init__(self) -> None:
         """Check that each layer is named once."""
-        names = [layer for layer, _ in self.choices]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+        twice = _find_twice([layer for layer, _ in self.choices])
+        if twice is not None:
             raise BadArchitecture(
                 f"the architecture names the layer {twice!r} twice", hint="keep one of them"
             )
@@ -191,6 +191,15 @@ class Architecture:
 
 
 _REPAIR = "write the space anew: lanaprof init --force"
+
+
+def _find_twice(names: Sequence[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def _close(name: str, space: Space) -> str:
@@ -386,10 +395,9 @@ def load_architecture(source: str | Path | Mapping[str, Any]) -> Architecture:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse a key that stands twice: JSON would silently keep the last."""
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"the key {name!r} stands twice")
+    twice = _find_twice([name for name, _ in pairs])
+    if twice is not None:
+        raise ValueError(f"the key {twice!r} stands twice")
     return dict(pairs)
 
 

@@ -1,7 +1,7 @@
 """The modules of the families that come with lanaprof.
 
 Each takes (N, *input_shape) and gives (N, *output_shape). They are made of convolutions, batch norm,
-activations, global average pooling and additions only, so that every exporter and runtime knows them.
+activations, means over the pixels and additions only, so that every exporter and runtime knows them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1)
         self.reduce = nn.Conv2d(channels, squeezed, 1)
         self.act = nn.ReLU()
         self.expand = nn.Conv2d(squeezed, channels, 1)
@@ -63,7 +62,9 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x, gated; (N, C, H, W) both ways."""
-        gate: Tensor = self.gate(self.expand(self.act(self.reduce(self.pool(x)))))
+        # a mean, not AdaptiveAvgPool2d: both of PyTorch's exporters write it as the same node
+        means = x.mean((2, 3), keepdim=True)
+        gate: Tensor = self.gate(self.expand(self.act(self.reduce(means))))
         return x * gate
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lanaprof.digest import digest
-from lanaprof.errors import BackendError, UnknownOperation
+from lanaprof.errors import UnknownOperation
 from lanaprof.ops.family import Family, Shape
 from lanaprof.ops.registry import get_family
 from lanaprof.ops.spec import TEACHER, Operation
@@ -109,7 +109,7 @@ def _check_foreign(family: Family, module: nn.Module, input_shape: Shape, output
         shape = tuple(module(torch.zeros(1, *input_shape)).shape[1:])
     module.train(was_training)
     if shape != output_shape:
-        raise BackendError(
+        raise UnknownOperation(
             f"the operation family {family.name!r} ({family.module}) gives {shape} instead of {output_shape}",
             hint="report it to the package that registers this family",
         )

@@ -113,8 +113,8 @@ def assemble(
     chosen = Architecture(space.teacher, tuple(choices)).complete(space)
     network = copy.deepcopy(teacher.module)
     for layer, operation in zip(space.layers, chosen, strict=True):
-        if operation == TEACHER:
-            continue
+        if parse_operation(operation).family == TEACHER:
+            continue  # at another precision, too: that is the exporter's affair
         _expect_layer(teacher, layer)
         trained = (modules or {}).get((layer.name, operation))
         module = (
