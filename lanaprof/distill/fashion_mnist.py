@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +37,7 @@ _HINT = (
 _IDX_UNSIGNED_BYTE = 0x08
 
 
-def find_fashion_mnist(search_path: Sequence[str | os.PathLike[str]] | None = None) -> Path:
+def find_fashion_mnist(search_path: str | Path | None = None) -> Path:
     """Return the folder that holds the four idx files.
 
     Looked at in this order: the folder named by LANAPROF_FASHION_MNIST, the system's full set, then the
@@ -56,8 +55,7 @@ def find_fashion_mnist(search_path: Sequence[str | os.PathLike[str]] | None = No
         raise BadInput(f"{FOLDER_VARIABLE} names {folder}, which lacks {_first_missing(folder)}", hint=_HINT)
     if _is_complete(_SYSTEM_FOLDER):
         return _SYSTEM_FOLDER
-    starts = [Path(part).resolve() for part in search_path or ()]
-    starts += [Path.cwd().resolve(), Path(__file__).resolve().parent]
+    starts = [Path(search_path or ".").resolve(), Path.cwd().resolve(), Path(__file__).resolve().parent]
     for start in starts:
         for parent in (start, *start.parents):
             if _is_complete(parent / _SUBSET):

@@ -25,12 +25,11 @@ from lanaprof.distill.runtime import (
     write_whole,
 )
 from lanaprof.distill.training import autograd_step, cosine_rate, frozen_copy
-from lanaprof.distill.weights import state_digest
 from lanaprof.errors import BadInput
+from lanaprof.teachers import Teacher, state_digest
 
 if TYPE_CHECKING:
     from lanaprof.distill.data import DataSource
-    from lanaprof.teachers import Teacher
 
 __all__ = ["FinetuneRecipe", "FinetuneResult", "Point", "augment", "finetune"]
 
@@ -203,7 +202,7 @@ class _Run:
         self._checkpoint: Path | None = None
         if folder is not None:
             parts = {
-                "student": [state_digest(student.state_dict()), digest(str(student))],
+                "student": [state_digest(student), digest(str(student))],
                 "teacher": teacher.weights_digest,
                 "data": data.digest,
                 "recipe": asdict(recipe),
@@ -248,7 +247,7 @@ class _Run:
             best=best.heldout,
             history=tuple(self._history),
             steps=self._steps,
-            weights_digest=state_digest(self._student.state_dict()),
+            weights_digest=state_digest(self._student),
             reused=reused,
         )
 

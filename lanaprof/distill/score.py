@@ -14,9 +14,9 @@ from lanaprof.distill.evaluation import class_logits, kl_per_image
 from lanaprof.distill.runtime import Pace, Progress, ProgressCallback, Runtime
 from lanaprof.distill.taps import Replay
 from lanaprof.distill.training import frozen_copy
-from lanaprof.distill.userdata import find_function
 from lanaprof.errors import BadInput, UserError
 from lanaprof.ops import SKIP, TEACHER, parse_operation
+from lanaprof.teachers import load_attribute
 
 if TYPE_CHECKING:
     from lanaprof.distill.data import DataSource
@@ -29,6 +29,7 @@ METRICS = ("kl", "loss", "accuracy")
 
 # (outputs, teacher's outputs, labels or None) -> quality per image (batch,), or one number for the batch
 Metric = Callable[[Any, Any, Tensor | None], Tensor]
+OwnMetric = Callable[[Any, Any], Any]  # (outputs, labels or else teacher's outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def score_candidates(
     modules: Mapping[tuple[str, str], nn.Module],
     data: DataSource,
     *,
-    metric: str = "kl",
+    metric: str | OwnMetric = "kl",
     images: int = 1024,
     batch_size: int = 128,
     progress: ProgressCallback | None = None,
@@ -76,7 +77,7 @@ def score_candidates(
             (teacher's cross entropy minus this one's), ``accuracy`` (share right minus the teacher's), or
             ``package.module:function``: called with the outputs and the labels (without labels: the
             teacher's outputs), returns a tensor (batch,) or one number, higher is better; the score is its
-            difference to the teacher's.
+            difference to the teacher's. A function itself is taken, too.
         images: at most so many held-out images.
         batch_size: images in a batch.
         progress: called after every candidate of every batch.
@@ -130,26 +131,28 @@ def score_candidates(
     return tuple(results)
 
 
-def find_metric(name: str, *, labelled: bool) -> Metric:
-    """Return the function a metric's name means.
+def find_metric(metric: str | OwnMetric, *, labelled: bool) -> Metric:
+    """Return the function a metric means: a name, ``package.module:function``, or a function of the user's.
 
     Raises:
         BadInput: there is no such metric.
         UserError: it needs labels and there are none.
     """
-    if name in ("loss", "accuracy") and not labelled:
-        raise UserError(
-            f"the metric {name!r} needs labels, and the data has none",
-            hint="use --metric kl, which needs none, or data with labels (class folders, pairs (x, y))",
-        )
-    if name in _BUILT_IN:
-        return _BUILT_IN[name]
-    if ":" not in name:
-        raise BadInput(
-            f"there is no metric {name!r}; known are {', '.join(METRICS)}",
-            hint="use one of these, or package.module:function",
-        )
-    function = find_function(name)
+    name = metric if isinstance(metric, str) else getattr(metric, "__name__", "given")
+    if isinstance(metric, str):
+        if metric in ("loss", "accuracy") and not labelled:
+            raise UserError(
+                f"the metric {metric!r} needs labels, and the data has none",
+                hint="use --metric kl, which needs none, or data with labels (class folders, pairs (x, y))",
+            )
+        if metric in _BUILT_IN:
+            return _BUILT_IN[metric]
+        if ":" not in metric:
+            raise BadInput(
+                f"there is no metric {metric!r}; known are {', '.join(METRICS)}",
+                hint="use one of these, or package.module:function",
+            )
+    function: OwnMetric = load_attribute(metric) if isinstance(metric, str) else metric
 
     def own(outputs: Any, teacher_outputs: Any, labels: Tensor | None) -> Tensor:
         try:

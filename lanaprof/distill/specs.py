@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from lanaprof.distill.fashion_mnist import (
     read_fashion_mnist,
 )
 from lanaprof.distill.images import ArrayImages, FileImages, Preparation, find_images
-from lanaprof.distill.userdata import NoiseSamples, find_function, load_from_function
+from lanaprof.distill.userdata import NoiseSamples, load_from_function
 from lanaprof.errors import BadInput
+from lanaprof.teachers import load_attribute
 
 __all__ = ["DATA_SPECS", "load_data"]
 
@@ -46,7 +46,7 @@ def load_data(
     input_shape: tuple[int, ...],
     preprocessing: Mapping[str, Any] | None = None,
     seed: int = 0,
-    search_path: Sequence[str | os.PathLike[str]] | None = None,
+    search_path: str | Path | None = None,
 ) -> DataSource:
     """Return the data a spec names, read in batches as they are needed.
 
@@ -57,19 +57,21 @@ def load_data(
         preprocessing: the teacher's: ``mean`` and ``std`` per channel of pixel / 255, ``crop_pct``. Default:
             the data set's own for ``fashion-mnist``, else ImageNet's.
         seed: of the held-out tenth, where the data set does not come with one.
-        search_path: folders relative paths and modules are looked for in, before the working folder.
+        search_path: the project folder: relative paths and modules are looked for there first.
 
     Raises:
         BadInput: the spec is unknown, or what it names is missing, empty, damaged or of another shape.
     """
-    request = _Request(spec, input_shape, preprocessing, seed, tuple(search_path or ()))
+    request = _Request(spec, input_shape, preprocessing, seed, search_path)
     kind, _, rest = spec.partition(":")
     if spec in _PLAIN:
         return _PLAIN[spec](request)
     if kind in _PREFIXED:
         return _PREFIXED[kind](request)
     if kind.replace(".", "_").isidentifier() and rest.isidentifier():
-        function = find_function(spec, search_path=search_path)
+        function = load_attribute(spec, search_path=search_path)
+        if not callable(function):
+            raise BadInput(f"{spec!r} cannot be called", hint="name a function that yields samples")
         return load_from_function(
             spec, function, input_shape=input_shape, seed=seed, preprocessing=dict(preprocessing or {})
         )
@@ -82,17 +84,19 @@ class _Request:
     input_shape: tuple[int, ...]
     preprocessing: Mapping[str, Any] | None
     seed: int
-    search_path: tuple[str | os.PathLike[str], ...]
+    search_path: str | Path | None
 
     def preparation(self, own: Mapping[str, Any] | None = None) -> Preparation:
         """Return how images are prepared: as the teacher says, else as the data set itself says."""
-        return Preparation.for_input(self.input_shape, self.preprocessing or own, spec=self.spec)
+        return Preparation.for_input(
+            self.input_shape, {**(own or {}), **(self.preprocessing or {})}, spec=self.spec
+        )
 
     def resolve(self, path: str) -> Path:
-        """Return a path, relative ones from the first folder of the search path that has them."""
+        """Return a path, a relative one from the project folder if it is there."""
         given = Path(path).expanduser()
-        found = (Path(part) / given for part in self.search_path if not given.is_absolute())
-        return next((place for place in found if place.exists()), given)
+        in_project = Path(self.search_path or ".") / given  # an absolute path stays what it is
+        return in_project if in_project.exists() else given
 
 
 def _fashion_mnist(request: _Request) -> DataSource:

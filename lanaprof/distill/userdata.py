@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +12,7 @@ from torch import Tensor
 from lanaprof.distill.data import Batch, DataSource, Samples, split_off
 from lanaprof.errors import BadInput
 
-__all__ = ["NoiseSamples", "find_function", "load_from_function"]
+__all__ = ["NoiseSamples", "load_from_function"]
 
 MOST_BYTES = 4 * 2**30  # of samples an iterator may fill memory with; a sequence is read in place instead
 
@@ -102,39 +98,6 @@ class SequenceSamples:
             raise BadInput(
                 f"the label of sample {place} of {self._spec} is {item[1]!r}, not a class number"
             ) from error
-
-
-def find_function(
-    spec: str, *, search_path: Sequence[str | os.PathLike[str]] | None = None
-) -> Callable[..., Any]:
-    """Return what ``package.module:function`` names; the folders of ``search_path`` become importable.
-
-    Raises:
-        BadInput: there is no such module or function, or importing it fails.
-    """
-    module_name, _, name = spec.partition(":")
-    for part in search_path or ():
-        folder = str(Path(part).resolve())
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # the user's module may raise anything while it is imported
-        raise BadInput(
-            f"cannot import {module_name} for {spec!r}: {type(error).__name__}: {error}",
-            hint="give package.module:function; the project's folder is importable",
-        ) from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        known = [
-            known for known, value in vars(module).items() if callable(value) and not known.startswith("_")
-        ]
-        raise BadInput(
-            f"{module_name} has no function {name!r}; it has {', '.join(sorted(known)) or 'none'}",
-            hint="give package.module:function",
-        )
-    found: Callable[..., Any] = function
-    return found
 
 
 def load_from_function(

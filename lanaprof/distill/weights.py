@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lanaprof.digest import DIGEST_LENGTH, digest
+from lanaprof.digest import digest
 from lanaprof.distill.runtime import write_whole
 from lanaprof.errors import BadInput, StoreError
 from lanaprof.ops import build_operation, candidate_seed, parse_operation
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from lanaprof.teachers import state_digest
 
 __all__ = [
     "Recipe",
@@ -32,7 +28,6 @@ __all__ = [
     "find_trained",
     "load_candidate",
     "save_candidate",
-    "state_digest",
     "weights_text",
 ]
 
@@ -131,7 +126,7 @@ def save_candidate(
         "format": _FORMAT,
         "layer": layer,
         "operation": weights_text(operation),
-        "digest": state_digest(state),
+        "digest": state_digest(module),
         "error": error,
         "steps": steps,
     }
@@ -185,16 +180,6 @@ def load_candidate(
             f"the weights in {path} cannot be used: {error}", hint=f"delete it; {hint}"
         ) from error
     return module.eval()
-
-
-def state_digest(state: Mapping[str, Tensor]) -> str:
-    """Return the digest of a state dict: names, types, shapes and bytes."""
-    content = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name].detach().cpu().contiguous()
-        content.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        content.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return content.hexdigest()[:DIGEST_LENGTH]
 
 
 def _read_description(path: Path) -> dict[str, Any] | None:
