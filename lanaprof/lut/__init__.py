@@ -1,0 +1,122 @@
+"""The latency database: what was measured, where, by whom, and which number counts.
+
+Records go in and come out through a `Store`; those above read a `Table`. Names are imported on first use:
+neither SQL nor file formats load before they are needed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lanaprof.lut.adding import AddReport, Refusal
+    from lanaprof.lut.checking import CheckReport, check
+    from lanaprof.lut.compare import Comparison, OperatorRatio, compare_tables
+    from lanaprof.lut.exchange import ExportReport, ImportReport, RefusedRow, export_file, import_files, merge
+    from lanaprof.lut.graph import GraphStatistics, describe_graph, graph_statistics
+    from lanaprof.lut.keys import GRAPH_FORMAT, TYPE_BITS, check_graph, environment_key, operator_key
+    from lanaprof.lut.policy import Coverage, Estimate, Viewpoint, coverage
+    from lanaprof.lut.queries import RecordFilter
+    from lanaprof.lut.records import (
+        CACHES,
+        GOOD_STATUSES,
+        STATUSES,
+        Calibration,
+        Environment,
+        Measurement,
+        Operator,
+        Recipe,
+        Record,
+        Retraction,
+        Score,
+        Selection,
+        record_from_json,
+        utc_now,
+    )
+    from lanaprof.lut.schema import UpgradeReport, upgrade
+    from lanaprof.lut.source import Source, parse_source
+    from lanaprof.lut.store import Holding, Store, open_store
+    from lanaprof.lut.table import EnvironmentChoice, Table, choose_environment, open_table
+
+__all__ = [
+    "CACHES",
+    "GOOD_STATUSES",
+    "GRAPH_FORMAT",
+    "STATUSES",
+    "TYPE_BITS",
+    "AddReport",
+    "Calibration",
+    "CheckReport",
+    "Comparison",
+    "Coverage",
+    "Environment",
+    "EnvironmentChoice",
+    "Estimate",
+    "ExportReport",
+    "GraphStatistics",
+    "Holding",
+    "ImportReport",
+    "Measurement",
+    "Operator",
+    "OperatorRatio",
+    "Recipe",
+    "Record",
+    "RecordFilter",
+    "Refusal",
+    "RefusedRow",
+    "Retraction",
+    "Score",
+    "Selection",
+    "Source",
+    "Store",
+    "Table",
+    "UpgradeReport",
+    "Viewpoint",
+    "check",
+    "check_graph",
+    "choose_environment",
+    "compare_tables",
+    "coverage",
+    "describe_graph",
+    "environment_key",
+    "export_file",
+    "graph_statistics",
+    "import_files",
+    "merge",
+    "open_store",
+    "open_table",
+    "operator_key",
+    "parse_source",
+    "record_from_json",
+    "upgrade",
+    "utc_now",
+]
+
+_MODULES = {
+    "adding": "AddReport Refusal",
+    "checking": "CheckReport check",
+    "compare": "Comparison OperatorRatio compare_tables",
+    "exchange": "ExportReport ImportReport RefusedRow export_file import_files merge",
+    "graph": "GraphStatistics describe_graph graph_statistics",
+    "keys": "GRAPH_FORMAT TYPE_BITS check_graph environment_key operator_key",
+    "policy": "Coverage Estimate Viewpoint coverage",
+    "queries": "RecordFilter",
+    "records": "CACHES GOOD_STATUSES STATUSES Calibration Environment Measurement Operator Recipe Record "
+    "Retraction Score Selection record_from_json utc_now",
+    "schema": "UpgradeReport upgrade",
+    "source": "Source parse_source",
+    "store": "Holding Store open_store",
+    "table": "EnvironmentChoice Table choose_environment open_table",
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

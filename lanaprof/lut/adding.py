@@ -1,0 +1,132 @@
+"""Adding records within one transaction: what is new, what is known, what is refused and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy import insert, select
+from sqlalchemy.engine import Connection
+
+from lanaprof.errors import BadInput
+from lanaprof.lut.models import TABLES
+from lanaprof.lut.records import RECORD_TYPES, Record
+from lanaprof.lut.rows import row_from_record
+
+__all__ = ["AddReport", "Refusal", "add_records", "chunked"]
+
+CHUNK = 500  # values in one SQL list; SQLite's oldest builds allow 999
+_REFERENCES: Mapping[str, tuple[tuple[str, str], ...]] = {  # kind → (field, kind it refers to)
+    "measurement": (("operator", "operator"), ("environment", "environment")),
+    "calibration": (("environment", "environment"),),
+    "recipe": (("operator", "operator"),),
+}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A record that was not added, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddReport:
+    """What became of the records given: newly added, there already, refused."""
+
+    added: int = 0
+    known: int = 0
+    refused: tuple[Refusal, ...] = ()
+
+    def __add__(self, other: AddReport) -> AddReport:
+        return AddReport(
+            added=self.added + other.added,
+            known=self.known + other.known,
+            refused=self.refused + other.refused,
+        )
+
+
+def chunked(values: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    """Yield the values in lists of at most ``size``."""
+    iterator = iter(values)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def add_records(connection: Connection, records: Iterable[Record]) -> AddReport:
+    """Add records in any order; the connection's transaction holds the write lock."""
+    groups: dict[str, dict[str, Record]] = {
+        kind: {} for kind in RECORD_TYPES
+    }  # operators, environments first
+    given = 0
+    refused: list[Refusal] = []
+    for record in records:
+        given += 1
+        if record.content_id() == record.id:
+            groups[record.record].setdefault(record.id, record)
+        else:
+            refused.append(Refusal(record.id, "it was read without its samples: read it with_samples=True"))
+    added = 0
+    for kind, group in groups.items():
+        stored = _column_of(connection, kind, "id", group)
+        fresh = [record for key, record in group.items() if key not in stored]
+        reasons = _reasons(connection, kind, fresh)
+        rows: list[dict[str, Any]] = []
+        for record in fresh:
+            try:
+                reason = reasons(record)
+                if not reason:
+                    rows.append(row_from_record(record))
+            except BadInput as error:
+                reason = error.message
+            if reason:
+                refused.append(Refusal(record.id, reason))
+        if rows:
+            connection.execute(insert(TABLES[kind]), rows)
+        added += len(rows)
+    return AddReport(added=added, known=given - added - len(refused), refused=tuple(refused))
+
+
+def _reasons(connection: Connection, kind: str, records: Sequence[Record]) -> Callable[[Record], str]:
+    """Return a function that says why a record cannot be added; empty when it can."""
+    if kind == "retraction":
+        targets = [getattr(record, "target") for record in records]  # noqa: B009  (a retraction's field)
+        teams = _column_of(connection, "measurement", "team", targets)
+
+        def foreign(record: Record) -> str:
+            target, team = getattr(record, "target"), getattr(record, "team")  # noqa: B009
+            owner = teams.get(target, team)
+            if owner == team:
+                return ""
+            return f"measurement {target} is of team {owner!r}: team {team!r} cannot retract it"
+
+        return foreign
+    references = _REFERENCES.get(kind, ())
+    there = {
+        field: _column_of(connection, other, "id", {getattr(record, field) for record in records})
+        for field, other in references
+    }
+
+    def dangling(record: Record) -> str:
+        for field, _ in references:
+            key = getattr(record, field)
+            if key not in there[field]:
+                return f"its {field} {key} is not in the database"
+        return ""
+
+    return dangling
+
+
+def _column_of(connection: Connection, kind: str, column: str, ids: Iterable[str]) -> dict[str, str]:
+    """Return one column's value by id, for the ids that are stored."""
+    table = TABLES[kind]
+    query = select(table.c.id, table.c[column])
+    return {
+        row[0]: row[1]
+        for chunk in chunked(ids)
+        for row in connection.execute(query.where(table.c.id.in_(chunk)))
+    }

@@ -1,0 +1,269 @@
+"""Export, import and merge: databases as files, and their union.
+
+Every format holds the same records. Adding records is a set union by id, so importing or merging twice
+changes nothing, and the order does not matter. What a file is shows in its content, not in its name; only
+an export chooses by the name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from lanaprof.errors import BadInput, StoreError
+from lanaprof.lut import jsonl, parquet
+from lanaprof.lut.adding import chunked
+from lanaprof.lut.engine import SQLITE_HEADER
+from lanaprof.lut.filerow import FileRow, Manifest
+from lanaprof.lut.models import HEAD
+from lanaprof.lut.queries import RecordFilter
+from lanaprof.lut.records import Record, utc_now
+from lanaprof.lut.schema import seal
+from lanaprof.lut.store import Store, open_store
+
+__all__ = ["ExportReport", "ImportReport", "RefusedRow", "export_file", "import_files", "merge"]
+
+_BATCH = 2_000  # records added in one transaction
+_FIRST = ("operator", "environment")  # what the other records refer to
+_SUFFIXES = (".jsonl", ".jsonl.zst", ".parquet", ".sqlite", ".db")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportReport:
+    """What was written."""
+
+    path: Path
+    records: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedRow:
+    """A row of a file that was not imported.
+
+    Attributes:
+        row: the line (JSON lines, from 1 with the manifest), the row (Parquet, from 1), or 0 (SQLite).
+        id: the record's id as the file has it; empty when it cannot be read.
+    """
+
+    file: str
+    row: int
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportReport:
+    """What became of the records in the files: newly added, there already, refused."""
+
+    added: int = 0
+    known: int = 0
+    refused: tuple[RefusedRow, ...] = ()
+
+    def __add__(self, other: ImportReport) -> ImportReport:
+        return ImportReport(
+            added=self.added + other.added,
+            known=self.known + other.known,
+            refused=self.refused + other.refused,
+        )
+
+
+def export_file(store: Store, out: str | Path, *, records: RecordFilter | None = None) -> ExportReport:
+    """Write a database's records to a file; its name says the format. Complete or not at all.
+
+    Args:
+        store: the database.
+        out: ends with .jsonl, .jsonl.zst, .parquet, .sqlite or .db. An existing file is replaced, but a
+            database never is.
+        records: which records; all by default.
+
+    Raises:
+        BadInput: unknown ending, the file cannot be written, or a database is in the way.
+        StoreError: the database cannot be read.
+    """
+    path = Path(out)
+    name = path.name.lower()
+    if not name.endswith(_SUFFIXES):
+        raise BadInput(
+            f"cannot tell the format from {path.name!r}", hint=f"end it with {', '.join(_SUFFIXES)}"
+        )
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder", hint=f"name a file in it: {path / 'lut.jsonl.zst'}")
+    _keep_databases(path)
+    manifest = Manifest(schema=HEAD, tool_version=tool_version(), time=utc_now())
+    found = store.iter_records(records)
+    with _replacing(path) as temporary:
+        if name.endswith((".sqlite", ".db")):
+            count = _write_sqlite(temporary, found, store, records)
+        elif name.endswith(".parquet"):
+            count = parquet.write(temporary, manifest, found)
+        else:
+            count = jsonl.write(temporary, manifest, found, compress=name.endswith(".zst"))
+    return ExportReport(path=path, records=count)
+
+
+def import_files(store: Store, files: Iterable[str | Path]) -> ImportReport:
+    """Add the records in exported files to a database.
+
+    A row that is damaged, or refers to an operator or environment that is nowhere, is refused with a reason
+    and does not spoil the rest.
+
+    Raises:
+        BadInput: a file is missing, unreadable, or no export at all.
+        StoreError: the database cannot be written.
+        SchemaMismatch: a SQLite file has another schema.
+    """
+    paths = [Path(file) for file in files]
+    readers = [_reader_of(path) for path in paths]  # before anything is added: every file is looked at
+    return sum(
+        (_import_rows(store, str(path), read) for path, read in zip(paths, readers, strict=True)),
+        ImportReport(),
+    )
+
+
+def merge(
+    source: str | Path | Store, destination: str | Path, *, records: RecordFilter | None = None
+) -> ImportReport:
+    """Add everything in one database, or what a filter chooses of it, to another; a missing one is made.
+
+    Args:
+        source: path or URL of a database, or an open store.
+        destination: path or URL.
+        records: which records of the source.
+
+    Raises:
+        StoreError: the source is no database, or the destination cannot be written.
+        SchemaMismatch: one of them has another schema.
+    """
+    opened = None if isinstance(source, Store) else open_store(source, readonly=True)
+    origin = source if isinstance(source, Store) else opened
+    assert origin is not None
+    try:
+        with open_store(destination, create=True) as store:
+            return _import_rows(store, origin.name, lambda kinds: _rows_of(origin, records, kinds))
+    finally:
+        if opened is not None:
+            opened.close()
+
+
+def tool_version() -> str:
+    """Return lanaprof's version as installed."""
+    try:
+        return version("lanaprof")
+    except PackageNotFoundError:  # run from a checkout that nobody installed
+        return "0+unknown"
+
+
+_Reader = Callable[[Sequence[str] | None], Iterator[FileRow]]
+"""Yields a file's rows: all, or those of some kinds only (then rows that cannot be read are left out)."""
+
+
+def _import_rows(store: Store, file: str, read: _Reader) -> ImportReport:
+    """Add a file's records in two passes: first what the others refer to."""
+    total = ImportReport()
+    for kinds in (_FIRST, None):
+        for rows in chunked(read(kinds), _BATCH):
+            sound = [(row, row.record) for row in rows if row.record is not None]
+            if kinds is None:
+                sound = [(row, record) for row, record in sound if record.record not in _FIRST]
+            report = store.add(record for _, record in sound)
+            places = {record.id: row.row for row, record in sound}
+            refused = [
+                RefusedRow(file=file, row=places[refusal.id], id=refusal.id, reason=refusal.reason)
+                for refusal in report.refused
+            ]
+            if kinds is None:
+                refused += [
+                    RefusedRow(file=file, row=row.row, id=row.id, reason=row.problem)
+                    for row in rows
+                    if row.record is None
+                ]
+            refused.sort(key=lambda each: each.row)
+            total += ImportReport(added=report.added, known=report.known, refused=tuple(refused))
+    return total
+
+
+def _rows_of(store: Store, records: RecordFilter | None, kinds: Sequence[str] | None) -> Iterator[FileRow]:
+    for record in store.iter_records(records, kinds=kinds):
+        yield FileRow(row=0, id=record.id, record=record)
+
+
+def _reader_of(path: Path) -> _Reader:
+    """Return how to read a file, judged by its first bytes."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except FileNotFoundError:
+        raise BadInput(f"there is no file {path}", hint="check the name") from None
+    except OSError as error:
+        raise BadInput(
+            f"{path} cannot be read: {error.strerror}", hint="check the name and its permissions"
+        ) from None
+    if start == SQLITE_HEADER:
+        return _sqlite_reader(path)
+    if start.startswith(parquet.MAGIC):
+        parquet.check(path)
+        return lambda kinds: parquet.read(path, kinds)
+    jsonl.check(path)
+    return lambda kinds: jsonl.read(path, kinds)
+
+
+def _sqlite_reader(path: Path) -> _Reader:
+    try:
+        open_store(path, readonly=True).close()
+    except StoreError as error:
+        raise BadInput(error.message, hint=error.hint) from error
+
+    def read(kinds: Sequence[str] | None) -> Iterator[FileRow]:
+        with open_store(path, readonly=True) as store:
+            yield from _rows_of(store, None, kinds)
+
+    return read
+
+
+def _write_sqlite(path: Path, found: Iterator[Record], store: Store, records: RecordFilter | None) -> int:
+    count = 0
+    with open_store(path, create=True) as copy:
+        for kinds in (_FIRST, None):
+            source = store.iter_records(records, kinds=kinds) if kinds else found
+            for chunk in chunked(source, _BATCH):
+                fresh = [record for record in chunk if kinds or record.record not in _FIRST]
+                count += copy.add(fresh).added
+    seal(path)
+    return count
+
+
+def _keep_databases(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            is_database = file.read(len(SQLITE_HEADER)) == SQLITE_HEADER
+    except OSError:
+        return  # absent, or the error shows again when it is written
+    if is_database:
+        raise BadInput(
+            f"{path} is a database already; an export would replace it",
+            hint=f"`lanaprof lut merge SRC {path}` adds to it; or name another file",
+        )
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file beside ``path`` that takes its place at the end, or vanishes on an error."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            raise BadInput(
+                f"cannot write {path}: {error.strerror or error}",
+                hint="check that the folder exists, may be written to, and has room",
+            ) from error
+    finally:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)

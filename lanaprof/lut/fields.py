@@ -1,0 +1,266 @@
+"""What a record is made of: how each type of field is checked and written, and the class all records share.
+
+The declared type of a field is its format: ``_CODECS`` below has one line per type. Nothing else in the
+database knows how a field looks in JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import numbers
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from itertools import pairwise
+from typing import Any, ClassVar, NamedTuple, Self, cast
+
+from lanaprof.digest import canonical_json, digest
+from lanaprof.errors import BadInput
+from lanaprof.lut.keys import is_digest
+
+__all__ = ["LARGEST_INTEGER", "LARGEST_ROUND", "Codec", "Record", "field_codecs", "is_time", "shown"]
+
+LARGEST_INTEGER = 2**63 - 1  # SQL's largest
+LARGEST_ROUND = 2**16 - 1  # rounds are stored in 16 bits
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z")
+
+
+class _Wrong(Exception):
+    """A field's value is wrong; the text completes a sentence that starts with the field's name."""
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _Wrong(f"is {shown(value)}, expected text")
+    if "\0" in value:
+        raise _Wrong("holds a NUL character, which no database keeps")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _Wrong("holds half a surrogate pair") from None
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _Wrong(f"is {shown(value)}, expected true or false")
+    return value
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise _Wrong(f"is {shown(value)}, expected an integer")
+    number = int(value)
+    if not 0 <= number <= LARGEST_INTEGER:
+        raise _Wrong(f"is {shown(number)}, expected an integer from 0 to 2^63 - 1")
+    return number
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise _Wrong(f"is {shown(value)}, expected a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise _Wrong(f"is {number}, expected a finite number")
+    return number + 0.0  # -0.0 becomes 0.0: SQLite keeps no sign of zero, and the id must not depend on it
+
+
+def _real_or_none(value: Any) -> float | None:
+    return None if value is None else _real(value)
+
+
+def _pairs(check: Callable[[Any], Any]) -> Callable[[Any], tuple[tuple[str, Any], ...]]:
+    """Return a check for name → value pairs: an object in JSON, pairs sorted by name in memory."""
+
+    def checked(value: Any) -> tuple[tuple[str, Any], ...]:
+        items = list(value.items() if isinstance(value, Mapping) else _listed(value))
+        if any(not isinstance(item, (list, tuple)) or len(item) != 2 for item in items):
+            raise _Wrong("does not consist of names with their values")
+        pairs = sorted((_text(name), check(item)) for name, item in items)
+        twice = {name for (name, _), (other, _) in pairwise(pairs) if name == other}
+        if twice:
+            raise _Wrong(f"names {sorted(twice)[0]!r} twice")
+        return tuple(pairs)
+
+    return checked
+
+
+def _tuple_of(check: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
+    def checked(value: Any) -> tuple[Any, ...]:
+        return tuple(check(item) for item in _listed(value))
+
+    return checked
+
+
+def _listed(value: Any) -> Iterable[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise _Wrong(f"is {shown(value)}, expected a list")
+    return value
+
+
+def _json_object(value: Any) -> dict[str, Any]:
+    """Return an independent copy in plain JSON types: what is stored and what comes back are equal."""
+    if not isinstance(value, Mapping):
+        raise _Wrong(f"is {shown(value)}, expected an object")
+    try:
+        text = canonical_json(value)
+        text.encode()
+        copy: dict[str, Any] = json.loads(text)
+    except RecursionError:
+        raise _Wrong("is nested too deeply") from None
+    except (TypeError, ValueError) as error:
+        raise _Wrong(f"has no JSON text ({error})") from None
+    return copy
+
+
+def shown(value: Any) -> str:
+    """Return a value for an error message, or its type when it is long."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"of type {type(value).__name__}"
+
+
+class Codec(NamedTuple):
+    """How a field of one type is checked (an error with a reason) and written to JSON."""
+
+    check: Callable[[Any], Any]
+    write: Callable[[Any], Any]
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+_CODECS: Mapping[str, Codec] = {
+    "str": Codec(_text, _same),
+    "bool": Codec(_truth, _same),
+    "int": Codec(_count, _same),
+    "float": Codec(_real, _same),
+    "float | None": Codec(_real_or_none, _same),
+    "tuple[str, ...]": Codec(_tuple_of(_text), list),
+    "tuple[int, ...]": Codec(_tuple_of(_count), list),
+    "tuple[float, ...]": Codec(_tuple_of(_real), list),
+    "tuple[tuple[float, ...], ...]": Codec(_tuple_of(_tuple_of(_real)), lambda rows: [list(r) for r in rows]),
+    "tuple[tuple[str, str], ...]": Codec(_pairs(_text), dict),
+    "tuple[tuple[str, float], ...]": Codec(_pairs(_real), dict),
+    "Mapping[str, Any]": Codec(_json_object, _same),
+}
+
+
+def field_codecs(cls: type[Record]) -> tuple[tuple[str, Codec], ...]:
+    """Return the record's own fields in their declared order, each with its codec."""
+    return _field_codecs(cast(Hashable, cls))
+
+
+@cache
+def _field_codecs(cls: Any) -> tuple[tuple[str, Codec], ...]:
+    return tuple((field.name, _CODECS[str(field.type)]) for field in dataclasses.fields(cls) if field.init)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One record of the database.
+
+    Lists and mappings given to a record become tuples, sorted where they are name → value pairs.
+
+    Raises:
+        BadInput: a field has the wrong type, or the fields do not hold together.
+    """
+
+    record: ClassVar[str] = ""
+    _id: str = dataclasses.field(default="", init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, codec in field_codecs(type(self)):
+            try:
+                object.__setattr__(self, name, codec.check(getattr(self, name)))
+            except _Wrong as error:
+                raise BadInput(f"{self.record} record: {name} {error}") from None
+        self._check()
+
+    def _check(self) -> None:
+        """Check what holds between fields."""
+
+    def _demand(self, holds: bool, reason: str) -> None:
+        if not holds:
+            raise BadInput(f"{self.record} record: {reason}")
+
+    def _demand_digests(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            self._demand(is_digest(value), f"{name} is {value!r}, expected 32 hexadecimal digits")
+
+    def _demand_provenance(self) -> None:
+        team, time = getattr(self, "team"), getattr(self, "time")  # noqa: B009  (fields of some subclasses)
+        self._demand(bool(team), "team is empty")
+        self._demand(is_time(time), f"time is {time!r}, expected UTC like 2026-01-31T12:00:00Z")
+
+    @property
+    def id(self) -> str:
+        """The record's name everywhere: 32 hexadecimal digits."""
+        if not self._id:
+            object.__setattr__(self, "_id", self.content_id())
+        return self._id
+
+    def content_id(self) -> str:
+        """Return the id computed afresh from the fields."""
+        return digest({"record": self.record, **self._fields_to_json()})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON values, with ``record`` and ``id``."""
+        return {"record": self.record, "id": self.id, **self._fields_to_json()}
+
+    def _fields_to_json(self) -> dict[str, Any]:
+        return {name: codec.write(getattr(self, name)) for name, codec in field_codecs(type(self))}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Return the record in JSON values, after checking every field and the id.
+
+        Raises:
+            BadInput: a field is missing, unknown or wrong, or the id is not the digest of the rest.
+        """
+        names = [name for name, _ in field_codecs(cls)]
+        if value.get("record") != cls.record:
+            raise BadInput(f"record is {value.get('record')!r}, expected {cls.record!r}")
+        lacking = [name for name in ("id", *names) if name not in value]
+        if lacking:
+            raise BadInput(f"{cls.record} record: {', '.join(lacking)} is missing")
+        unknown = sorted(set(value) - {"record", "id", *names})
+        if unknown:
+            raise BadInput(f"{cls.record} record: unknown field {', '.join(map(repr, unknown))}")
+        record = cls(**{name: value[name] for name in names})
+        if record.id != value["id"]:
+            raise BadInput(
+                f"{cls.record} record: id is {shown(value['id'])}, but the content's digest is {record.id}: "
+                "the record was changed or damaged"
+            )
+        return record
+
+    @classmethod
+    def restore(cls, record_id: str, values: Iterable[Any]) -> Self:
+        """Return a record from values a store has checked before, in the order of the fields."""
+        record = object.__new__(cls)
+        put = object.__setattr__
+        put(record, "_id", record_id)
+        for (name, _), value in zip(field_codecs(cls), values, strict=True):
+            put(record, name, value)
+        return record
+
+
+def is_time(text: str) -> bool:
+    """Return whether a text is a time as records write it: UTC, ISO 8601, with Z."""
+    if _TIME.fullmatch(text) is None:
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,291 @@
+"""The table: the latencies of one environment, as everything above the database sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lanaprof.digest import digest
+from lanaprof.errors import BadInput, MissingMeasurement
+from lanaprof.lut.fields import field_codecs
+from lanaprof.lut.policy import Estimate, Viewpoint, estimate_from
+from lanaprof.lut.records import CACHES, GOOD_STATUSES, Environment, Measurement
+from lanaprof.lut.source import Source, parse_source
+from lanaprof.lut.store import Store, open_store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["EnvironmentChoice", "Table", "choose_environment", "open_table"]
+
+
+class Table:
+    """Latencies by operator key, in one environment.
+
+    Args:
+        environment: where everything in the table was measured.
+        estimates: the entries.
+        space: digest of the space whose relay numbers are in it; empty for none.
+        warning: what the user should know about how the environment was found; may be empty.
+        database: where the measurements are, for `to_pandas`.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        estimates: Iterable[Estimate],
+        *,
+        space: str = "",
+        warning: str = "",
+        database: str = "",
+    ) -> None:
+        self.environment = environment
+        self.space = space
+        self.warning = warning
+        self._database = database
+        self._entries: Mapping[str, Estimate] = {
+            estimate.operator: estimate for estimate in sorted(estimates, key=lambda each: each.operator)
+        }
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Estimate]:
+        """Iterate over the entries, sorted by operator key."""
+        return iter(self._entries.values())
+
+    def __contains__(self, operator: object) -> bool:
+        return operator in self._entries
+
+    def find(self, operator: str) -> Estimate | None:
+        """Return an operator's entry, or None."""
+        return self._entries.get(operator)
+
+    def get(self, operator: str) -> Estimate:
+        """Return an operator's entry; one that failed has no latency.
+
+        Raises:
+            MissingMeasurement: nobody tried to time the operator in this environment.
+        """
+        estimate = self._entries.get(operator)
+        if estimate is None:
+            environment = self.environment
+            raise MissingMeasurement(
+                f"operator {operator} is not measured in environment {environment.id[:12]} "
+                f"({environment.gpu_model or environment.cpu_model}, {environment.backend})",
+                hint="lanaprof measure --device DEVICE",
+            )
+        return estimate
+
+    def cache_of(self, operator: str) -> str:
+        """Return the cache state of an operator's entry: relay, hot or cold.
+
+        Raises:
+            MissingMeasurement: there is no entry.
+        """
+        return self.get(operator).cache
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of the (operator, measurement id) pairs: equal tables have equal digests."""
+        return digest([[estimate.operator, estimate.measurement] for estimate in self])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the measurements behind the entries, one a row, in the columns of a measurement record.
+
+        Raises:
+            StoreError: the database cannot be opened any more.
+        """
+        import pandas as pd  # heavy, and needed only here
+
+        with open_store(self._database, readonly=True) as store:
+            found = store.find_measurements([estimate.measurement for estimate in self])
+        columns = ["record", "id", *(name for name, _ in field_codecs(Measurement))]
+        rows = [found[estimate.measurement].to_json() for estimate in self]
+        return pd.DataFrame(rows, columns=pd.Index(columns))
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentChoice:
+    """An environment, and a warning when it is not the asker's own; empty otherwise."""
+
+    environment: Environment
+    warning: str
+
+
+def choose_environment(
+    store: Store,
+    candidates: Iterable[Environment],
+    *,
+    viewpoint: Viewpoint,
+    cache: str | None = None,
+    space: str | None = None,
+) -> EnvironmentChoice:
+    """Return which of several environments to read.
+
+    The asker's own if it is among them and has measurements; else the newest that covers everything wanted
+    (when none does: that which covers most), with a warning that names it. Without ``viewpoint.wanted``
+    everything that any candidate measured is wanted.
+
+    Raises:
+        BadInput: no candidate has measurements; the message lists what the database has.
+    """
+    measured: dict[str, set[str]] = {}
+    newest: dict[str, str] = {}
+    known = {environment.id: environment for environment in candidates}
+    for key in sorted(known):
+        for row in store.measurements(environment=key, cache=cache):
+            if row.space and space is not None and row.space != space:
+                continue
+            measured.setdefault(key, set()).add(row.operator)
+            newest[key] = max(newest.get(key, ""), row.time.rstrip("Z"))
+    if viewpoint.environment in measured:
+        return EnvironmentChoice(known[viewpoint.environment], "")
+    if not measured:
+        raise _nothing_measured(store)
+    wanted = set(viewpoint.wanted) or set().union(*measured.values())
+    best = max(sorted(measured), key=lambda key: (len(wanted & measured[key]), newest[key]))
+    if len(measured) == 1 and not viewpoint.environment:
+        return EnvironmentChoice(known[best], "")
+    covered = len(wanted & measured[best])
+    extent = "full coverage" if covered == len(wanted) else f"{covered} of {len(wanted)} operators"
+    environment = known[best]
+    return EnvironmentChoice(
+        environment,
+        f"using environment {best[:12]} ({environment.gpu_model or environment.cpu_model}, "
+        f"{environment.backend} {environment.backend_version}, newest measurement {newest[best]}Z, {extent}); "
+        f"--environment pins another",
+    )
+
+
+def open_table(
+    source: str | Path | Source | Store,
+    *,
+    device: str | None = None,
+    environment: str | None = None,
+    team: str | None = None,
+    space: str | None = None,
+    cache: str | None = None,
+    matches: Callable[[Environment], bool] | None = None,
+    viewpoint: Viewpoint = Viewpoint(),  # noqa: B008 (frozen)
+) -> Table:
+    """Return the latencies of one environment in a database.
+
+    Args:
+        source: a SOURCE text, its parsed form, or an open store (which stays open).
+        device: a device's name; ``matches`` says which environments it means.
+        environment: an environment key or how it starts; pins the environment.
+        team: only this team's measurements.
+        space: relay numbers of this space, and hot ones where it has none. None means the only space that
+            relayed in the environment (with several: none, and a warning); empty means hot numbers only.
+        cache: only this cache state: relay, hot or cold.
+        matches: whether an environment is one the device means (devices.yaml is read elsewhere).
+        viewpoint: whose measurements come first.
+
+    Raises:
+        BadInput: unknown environment, several without a device, nothing measured.
+        StoreError: the database cannot be opened.
+    """
+    if cache is not None and cache not in CACHES:
+        raise BadInput(f"cache state {cache!r} is unknown", hint=f"one of {', '.join(CACHES)}")
+    if isinstance(source, Store):
+        parsed = Source(database=source.name)
+        opened = nullcontext(source)
+    else:
+        parsed = source if isinstance(source, Source) else parse_source(source)
+        opened = open_store(parsed.database, readonly=True)  # type: ignore[assignment]
+    with opened as store:
+        pinned = environment or parsed.environment
+        if pinned:
+            choice = EnvironmentChoice(store.get_environment(pinned), "")
+        else:
+            candidates = _candidates(store, device or parsed.device, matches)
+            choice = choose_environment(store, candidates, viewpoint=viewpoint, cache=cache, space=space)
+        rows = store.measurements(
+            environment=choice.environment.id,
+            cache=cache,
+            team=team or parsed.team or None,
+            since=parsed.since or None,
+        )
+        database = store.url
+    warning = choice.warning
+    if space is None:
+        spaces = sorted({row.space for row in rows if row.space})
+        space = spaces[0] if len(spaces) == 1 else ""
+        if len(spaces) > 1:
+            listed = ", ".join(each[:12] for each in spaces)
+            warning = "; ".join(
+                filter(None, (warning, f"relay numbers of several spaces ({listed}) left out"))
+            )
+    return Table(
+        choice.environment,
+        _estimates(rows, space=space, cache=cache, viewpoint=viewpoint),
+        space=space,
+        warning=warning,
+        database=database,
+    )
+
+
+def _candidates(
+    store: Store, device: str, matches: Callable[[Environment], bool] | None
+) -> tuple[Environment, ...]:
+    there = store.environments()
+    if matches is not None:
+        found = tuple(each for each in there if matches(each))
+        if not found:
+            raise BadInput(
+                f"nothing in {store.name} was measured on device {device or '?'}; it has {_listed(there)}",
+                hint=f"lanaprof measure --device {device or 'DEVICE'}",
+            )
+        return found
+    if device:
+        raise BadInput(
+            f"which environments device {device!r} means is not known here",
+            hint="name the environment: #environment=KEY",
+        )
+    used = {holding.environment for holding in store.holdings()}
+    measured = tuple(each for each in there if each.id in used)
+    if len(measured) > 1:
+        raise BadInput(
+            f"{store.name} has several environments: {_listed(measured)}",
+            hint="name a device, or one of these: environment=KEY",
+        )
+    return measured
+
+
+def _estimates(
+    rows: Iterable[Measurement], *, space: str, cache: str | None, viewpoint: Viewpoint
+) -> list[Estimate]:
+    """Return one estimate per operator: relay rows of the space, else hot ones, or those of one cache state."""
+    order = (cache,) if cache is not None else ("relay", "hot")
+    groups: dict[str, dict[str, list[Measurement]]] = {}
+    for row in rows:
+        if row.cache in order and row.space in ("", space):
+            groups.setdefault(row.operator, {}).setdefault(row.cache, []).append(row)
+    estimates = []
+    for states in groups.values():
+        each = [estimate_from(states[state], viewpoint) for state in order if state in states]
+        # A relay row that failed does not hide a hot one that worked.
+        estimates.append(next((one for one in each if one.status in GOOD_STATUSES), each[0]))
+    return estimates
+
+
+def _nothing_measured(store: Store) -> BadInput:
+    return BadInput(
+        f"{store.name} has no such measurements; it has {_listed(store.environments())}",
+        hint="lanaprof measure --device DEVICE",
+    )
+
+
+def _listed(environments: Iterable[Environment]) -> str:
+    return (
+        "; ".join(
+            f"{each.id[:12]} ({each.gpu_model or each.cpu_model}, {each.backend}, {each.threads} threads)"
+            for each in environments
+        )
+        or "no environments"
+    )

@@ -1,0 +1,1 @@
+"""Alembic environment and revisions of the latency database. Run through `lanaprof.lut.schema`."""
