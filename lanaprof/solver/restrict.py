@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +95,7 @@ def empty_layers(problem: Problem, allowed: NDArray[np.bool_]) -> NDArray[np.int
     return np.flatnonzero(held == 0)
 
 
-def raise_infeasible(budgets: Mapping[str, float], least: Mapping[str, float]) -> None:
+def raise_infeasible(budgets: Mapping[str, float], least: Mapping[str, float]) -> NoReturn:
     """Raise the InfeasibleBudget that fits: nothing at all, one budget too small, or all together too small.
 
     Args:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from lanaprof.errors import BadInput
-from lanaprof.solver.check import Solution, check_answer
+from lanaprof.solver.check import Answer, Solution, check_answer
 from lanaprof.solver.problem import Problem
 from lanaprof.solver.registry import get_selector
 from lanaprof.solver.restrict import check_budgets
@@ -31,18 +32,17 @@ def solve(
         UserError: the time limit passed before any choice was found.
     """
     _check_time_limit(time_limit_s)
-    checked = check_budgets(problem, budgets)
+    return _solve(problem, check_budgets(problem, budgets), method, time_limit_s)[1]
+
+
+def _solve(
+    problem: Problem, budgets: Mapping[str, float], method: str, time_limit_s: float
+) -> tuple[Answer, Solution]:
     selector = get_selector(method)
     start_s = time.perf_counter()
-    answer = selector(problem, checked, time_limit_s=time_limit_s)
-    solution = check_answer(problem, checked, answer)
-    return _timed(solution, start_s)
-
-
-def _timed(solution: Solution, start_s: float) -> Solution:
-    from dataclasses import replace
-
-    return replace(solution, solve_s=time.perf_counter() - start_s)
+    answer = selector(problem, budgets, time_limit_s=time_limit_s)
+    solution = check_answer(problem, budgets, answer)
+    return answer, replace(solution, solve_s=time.perf_counter() - start_s)
 
 
 def _check_time_limit(time_limit_s: float) -> None:
@@ -80,17 +80,12 @@ def solve_diverse(
     if not 0 <= overlap <= 1:
         raise BadInput(f"the overlap is {overlap}, not between 0 and 1", hint="--overlap 0.7")
     _check_time_limit(time_limit_s)
-    first = solve(problem, budgets, time_limit_s=time_limit_s)
+    checked = check_budgets(problem, budgets)
+    answer, first = _solve(problem, checked, "exact", time_limit_s)
     if top == 1:
         return (first,)
-    from lanaprof.solver.diverse import iter_others
+    from lanaprof.solver.diverse import iter_others  # brings the integer program along
 
-    others = iter_others(
-        problem,
-        check_budgets(problem, budgets),
-        first=first,
-        overlap=overlap,
-        count=top - 1,
-        time_limit_s=max(time_limit_s - first.solve_s, 1e-3),
-    )
+    left_s = max(0.0, time_limit_s - first.solve_s)
+    others = iter_others(problem, checked, first=answer, overlap=overlap, count=top - 1, time_limit_s=left_s)
     return (first, *others)
