@@ -3,5 +3,15 @@
 from __future__ import annotations
 
 from lanaprof.config.devices import Device, known_devices, parse_device
+from lanaprof.config.project import PROJECT_FILE, ProjectConfig, input_shape_from_text, read_config, write_config
 
-__all__ = ["Device", "known_devices", "parse_device"]
+__all__ = [
+    "PROJECT_FILE",
+    "Device",
+    "ProjectConfig",
+    "input_shape_from_text",
+    "known_devices",
+    "parse_device",
+    "read_config",
+    "write_config",
+]

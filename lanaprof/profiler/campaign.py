@@ -53,10 +53,22 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An operator to measure, and the layers it may stand in (under relay)."""
+    """An operator to measure.
+
+    Attributes:
+        operator: its key.
+        layers: those it may stand in, under relay.
+        segment: whether it is a fixed piece of the circuit, which every visit runs.
+    """
 
     operator: str
     layers: tuple[str, ...] = ()
+    segment: bool = False
+
+    @property
+    def relayed(self) -> bool:
+        """Say whether it runs inside a circuit."""
+        return bool(self.layers) or self.segment
 
 
 @dataclass(slots=True)
@@ -286,9 +298,9 @@ class Campaign:
             return plan_free_round(batch.active, self.protocol, generator)
         assert self.circuit is not None
         places = {key: target.layers for key, target in batch.active.items() if target.layers}
-        networks = [key for key, target in batch.active.items() if not target.layers]
+        networks = [key for key, target in batch.active.items() if not target.relayed]
         visits = list(plan_free_round(networks, NETWORK, generator))
-        if places:
+        if len(networks) < len(batch.active):
             visits.extend(plan_relay_round(self.circuit, places, self.fillers, self.protocol, generator))
         return tuple(visits)
 
@@ -376,7 +388,7 @@ class Campaign:
         del batch.active[key]
 
     def _common(self, target: Target) -> dict[str, Any]:
-        relayed = self.protocol.cache == "relay" and bool(target.layers)
+        relayed = self.protocol.cache == "relay" and target.relayed
         protocol = NETWORK if self.protocol.cache == "relay" and not relayed else self.protocol
         return {
             "operator": target.operator,

@@ -16,6 +16,7 @@ from lanaprof.profiler.sampling import PlannedVisit, Run
 __all__ = ["LocalRig", "Rig", "TimedRun", "WorkerDied"]
 
 _FIRST_RUNS = 2  # the runtime plans its memory on the first
+_WAKE_S = 0.01  # unrecorded work at a round's begin: a core that paused runs slowly at first
 
 
 class WorkerDied(BackendError):
@@ -126,6 +127,7 @@ class LocalRig:
         collecting = gc.isenabled()
         gc.disable()
         try:
+            self._wake([call for _, call in rows[0]] if rows else [])
             for visit, row in zip(visits, rows, strict=True):
                 for _ in range(visit.warmups):
                     for _, call in row:
@@ -136,6 +138,12 @@ class LocalRig:
             if collecting:
                 gc.enable()
         return timed
+
+    def _wake(self, calls: Sequence[Callable[[], object]]) -> None:
+        end_s = self._clock.now_s() + _WAKE_S
+        while calls and self._clock.now_s() < end_s:
+            for call in calls:
+                call()
 
     def forget(self) -> None:
         """Drop every operator."""

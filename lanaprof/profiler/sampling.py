@@ -65,7 +65,7 @@ def plan_relay_round(
         layers = list(places[operator])
         generator.shuffle(layers)
         standing[min(layers, key=lambda layer: len(standing[layer]))].append(operator)
-    length = max(len(choices) for choices in standing.values())
+    length = max(1, *(len(choices) for choices in standing.values()))
     for layer, choices in standing.items():
         others = list(fillers.get(layer, ()))
         generator.shuffle(others)

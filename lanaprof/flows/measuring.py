@@ -1,0 +1,282 @@
+"""measure: fill the database for a project, for ONNX files, or for whatever it lacks."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lanaprof.config import Device
+from lanaprof.errors import BadInput, UnsupportedOperator
+from lanaprof.flows.operators import OperatorMap, export_networks, export_operators, find_operators
+from lanaprof.flows.project import STATE_FOLDER, Project
+from lanaprof.lut import Environment, Measurement, Operator, Store
+from lanaprof.ops import SKIP, TEACHER
+from lanaprof.profiler.campaign import Campaign, CampaignResult, Progress, Provenance, Target
+from lanaprof.profiler.circuit import Circuit
+from lanaprof.profiler.clock import SystemClock
+from lanaprof.profiler.environment import choose_cores, host_hash, local_environment
+from lanaprof.profiler.protocol import HOT, NETWORK, RELAY, Protocol
+from lanaprof.profiler.remote import RemoteRig, WorkerSettings
+from lanaprof.profiler.rig import Rig
+
+__all__ = ["Bench", "FileResult", "MeasureReport", "measure_files", "measure_gaps", "measure_project", "open_bench"]
+
+_NO_LAYER = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """This machine as the device: where operators are timed and whose name goes into the records."""
+
+    device: Device
+    environment: Environment
+    provenance: Provenance
+    store: Store
+    journals: Path
+    report: Callable[[Progress], None] = lambda _progress: None
+    notice: Callable[[str], None] = lambda _text: None
+
+    def campaign(self, protocol: Protocol, **relay: Any) -> Campaign:
+        """Return a campaign on this bench; ``relay`` holds space, circuit, fillers and companions."""
+        circuit: Circuit | None = relay.get("circuit")
+
+        @cache
+        def graph_of(key: str) -> Mapping[str, Any]:
+            return self.store.get_operator(key).graph
+
+        def new_rig() -> Rig:
+            settings = WorkerSettings(self.device.backend, self.device.threads, choose_cores(self.device))
+            return RemoteRig(settings, circuit, lambda holder: self.notice(f"waiting: {holder} is measuring"))
+
+        spread = os.environ.get("LANAPROF_SPREAD_S")
+        return Campaign(
+            environment=self.environment.id,
+            threads=self.device.threads,
+            protocol=protocol if spread is None else replace(protocol, spread_s=float(spread)),
+            provenance=self.provenance,
+            journals=self.journals,
+            graph_of=graph_of,
+            new_rig=new_rig,
+            emit=lambda record: _added(self.store, record),
+            clock=SystemClock(),
+            report=self.report,
+            **relay,
+        )
+
+
+def _added(store: Store, record: Measurement) -> None:
+    store.add([record])
+
+
+def open_bench(
+    device: Device,
+    store: Store,
+    *,
+    team: str,
+    state: Path | None = None,
+    report: Callable[[Progress], None] = lambda _progress: None,
+    notice: Callable[[str], None] = lambda _text: None,
+) -> Bench:
+    """Return this machine as the device, its environment recorded in the database.
+
+    Raises:
+        DeviceUnavailable, BackendUnavailable: it is not that device; says what it needs.
+    """
+    from lanaprof import __version__
+
+    environment = local_environment(device)
+    store.add([environment])
+    provenance = Provenance(team=team, host=host_hash(), tool_version=__version__)
+    journals = (state or Path.cwd() / STATE_FOLDER) / "journals"
+    return Bench(device, environment, provenance, store, journals, report, notice)
+
+
+@dataclass(slots=True)
+class MeasureReport:
+    """What ``measure`` did: operators by what became of them."""
+
+    measured: int = 0
+    reused: int = 0
+    noisy: int = 0
+    failed: int = 0
+    unsupported: int = 0
+    timeout: int = 0
+    exported: int = 0
+    seconds: float = 0.0
+    incomplete: bool = False
+    cache: str = "hot"
+    networks: dict[str, Measurement] = field(default_factory=dict)
+
+    def take(self, result: CampaignResult, keys: Iterable[str]) -> None:
+        """Count a campaign's records of these operators."""
+        for key in keys:
+            record = result.measurements.get(key)
+            if record is None:
+                continue
+            if record.status in ("ok", "noisy"):
+                self.measured += 1
+            if record.status != "ok":
+                setattr(self, record.status, getattr(self, record.status) + 1)
+        self.incomplete = self.incomplete or result.incomplete
+
+
+def measure_project(
+    project: Project,
+    bench: Bench,
+    *,
+    exporter: str = "torchscript",
+    retry: Sequence[str] = (),
+    force: bool = False,
+    limit_s: float | None = None,
+    plan_only: bool = False,
+    exporting: Callable[[int, int], None] = lambda _done, _total: None,
+) -> MeasureReport:
+    """Export and measure what the project's space lacks on a device.
+
+    Args:
+        project: whose space.
+        bench: where to measure.
+        exporter: ``torchscript`` or ``dynamo``.
+        retry: states that are measured again, e.g. ``failed``.
+        force: measure everything again.
+        limit_s: for all of it, export included.
+        plan_only: export, store and count; measure nothing.
+        exporting: told (done, total) while operators are exported.
+    """
+    began_s = time.monotonic()
+    device, store = bench.device, bench.store
+    exported = export_operators(
+        project, device, store, exporter=exporter, progress=exporting, limit_s=limit_s
+    )
+    operators = find_operators(project, device, store)
+    report = MeasureReport(exported=exported.operators, unsupported=operators.unexportable)
+    relayed = operators.circuit is not None and bool(operators.circuit.steps)
+    protocol = RELAY if relayed else HOT
+    space = project.space.relay_digest(device.batch, precision=device.precision) if relayed else ""
+    report.cache = protocol.cache
+    rows = store.measurements(environment=bench.environment.id, cache=protocol.cache, space=space or None)
+    done = {row.operator for row in rows if row.status not in retry} if not force else set()
+    report.reused = len(done.intersection(operators.keys))
+    wanted = [key for key in operators.keys if key not in done]
+    if plan_only or (not wanted and not operators.missing):
+        report.incomplete = bool(operators.missing)
+        report.seconds = time.monotonic() - began_s
+        return report
+    teacher_choices = (TEACHER,) * len(project.space.layers)
+    network = export_networks(project, device, store, [teacher_choices])[teacher_choices]
+    left_s = None if limit_s is None else max(0.0, limit_s - (time.monotonic() - began_s))
+    targets = [Target(key, operators.layers_of(key) if relayed else ()) for key in wanted]
+    relay: dict[str, Any] = {}
+    if relayed:
+        assert operators.circuit is not None
+        targets += [Target(key, (), True) for key in dict.fromkeys(operators.circuit.segments) if key not in done]
+        relay = {"space": space, "circuit": operators.circuit, "fillers": _fillers(project, operators)}
+    else:
+        bench.notice("the teacher cannot be cut at its layers: measuring hot, without its context")
+        targets.append(Target(network))
+
+    def still_wanted(key: str) -> bool:
+        found = store.measurements(
+            environment=bench.environment.id, operators=[key], cache=protocol.cache, space=space or None
+        )
+        return force or all(row.status in retry for row in found)
+
+    campaign = bench.campaign(protocol, companions=(network,) if relayed else (), **relay)
+    result = campaign.run(targets, limit_s=left_s, still_wanted=still_wanted)
+    report.take(result, wanted)
+    report.incomplete = report.incomplete or bool(operators.missing)
+    if network in result.measurements:
+        report.networks[network] = result.measurements[network]
+    report.seconds = time.monotonic() - began_s
+    return report
+
+
+def _fillers(project: Project, operators: OperatorMap) -> dict[str, tuple[str, ...]]:
+    """Return what may stand in a layer besides the measured: the teacher's own, or nothing where it can be skipped."""
+    fillers = {}
+    for layer in project.space.layers:
+        own = operators.operator(layer.name, TEACHER)
+        idle = (_NO_LAYER,) if SKIP in layer.candidates else ()
+        fillers[layer.name] = ((own,) if own else ()) + idle
+    return fillers
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
+    """The latency of a user's ONNX file."""
+
+    file: str
+    operator: str
+    measurement: Measurement | None
+    message: str = ""
+
+
+def measure_files(
+    files: Sequence[Path], bench: Bench, *, force: bool = False, limit_s: float | None = None
+) -> tuple[tuple[FileResult, ...], MeasureReport]:
+    """Time whole ONNX files, hot.
+
+    Raises:
+        BadInput: a file that is not there or no ONNX model.
+    """
+    import onnx
+
+    from lanaprof.profiler.canonical import canonical_graph
+
+    began_s = time.monotonic()
+    keys: list[tuple[Path, str, str]] = []
+    for path in files:
+        try:
+            model = onnx.load(path)
+            onnx.checker.check_model(model)
+        except FileNotFoundError:
+            raise BadInput(f"there is no file {path}") from None
+        except Exception as error:  # protobuf's DecodeError, onnx's ValidationError, OSError
+            first = str(error).strip().split("\n", 1)[0]
+            raise BadInput(f"{path} is not an ONNX model that can be read: {first}") from error
+        try:
+            operator = Operator(graph=canonical_graph(model, batch=bench.device.batch))
+        except UnsupportedOperator as error:
+            keys.append((path, "", error.message))
+            continue
+        bench.store.add([operator])
+        keys.append((path, operator.id, ""))
+    report = MeasureReport(cache="hot")
+    wanted = list(dict.fromkeys(key for _, key, _ in keys if key))
+    known = {row.operator: row for row in _hot_rows(bench, wanted)} if not force else {}
+    report.reused = len(known)
+    missing = [key for key in wanted if key not in known]
+    if missing:
+        result = bench.campaign(NETWORK).run([Target(key) for key in missing], limit_s=limit_s)
+        report.take(result, missing)
+        known.update(result.measurements)
+    report.unsupported += sum(1 for _, key, _ in keys if not key)
+    report.seconds = time.monotonic() - began_s
+    return tuple(FileResult(str(path), key, known.get(key), why) for path, key, why in keys), report
+
+
+def _hot_rows(bench: Bench, keys: Sequence[str]) -> tuple[Measurement, ...]:
+    return bench.store.measurements(environment=bench.environment.id, operators=keys, cache="hot")
+
+
+def measure_gaps(
+    bench: Bench, *, retry: Sequence[str] = (), force: bool = False, limit_s: float | None = None, plan_only: bool = False
+) -> MeasureReport:
+    """Measure, hot, the database's operators that have no measurement in this environment; needs no torch."""
+    began_s = time.monotonic()
+    rows = bench.store.measurements(environment=bench.environment.id)
+    done = set() if force else {row.operator for row in rows if row.status not in retry}
+    keys = bench.store.operator_keys()
+    wanted = [key for key in keys if key not in done]
+    report = MeasureReport(reused=len(keys) - len(wanted))
+    if wanted and not plan_only:
+        result = bench.campaign(HOT).run([Target(key) for key in wanted], limit_s=limit_s)
+        report.take(result, wanted)
+    report.incomplete = report.incomplete or (plan_only and bool(wanted))
+    report.seconds = time.monotonic() - began_s
+    return report

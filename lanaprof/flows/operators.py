@@ -1,0 +1,315 @@
+"""Which operator is which candidate: recipes, their cached keys, and the export of what is missing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lanaprof.config import Device
+from lanaprof.digest import digest
+from lanaprof.errors import UnsupportedOperator, UserError
+from lanaprof.flows.project import Project, write_json
+from lanaprof.lut import Operator, Recipe, Store
+from lanaprof.ops import GENERATOR_VERSION, SKIP
+from lanaprof.profiler.circuit import Circuit, Segment, Step, circuit_from_json
+from lanaprof.space import recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lanaprof.lut import Record
+    from lanaprof.teachers import Teacher
+
+__all__ = ["ExportReport", "OperatorMap", "export_networks", "export_operators", "find_networks", "find_operators"]
+
+_CHUNK = 16  # operators exported between two acknowledged writes
+_UNEXPORTABLE = ""  # cached for a recipe that no exporter can express
+
+Choices = tuple[str, ...]  # one operation per layer, in the space's order
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorMap:
+    """The operators of a project for one batch and precision.
+
+    Attributes:
+        candidates: (layer, operation) → operator key; None not exported yet, "" cannot be exported. ``skip``
+            needs no operator and is left out.
+        circuit: how layers and segments are wired; None before the first export, without steps where the
+            teacher cannot be cut.
+        problems: recipe → why it cannot be exported.
+    """
+
+    candidates: Mapping[tuple[str, str], str | None]
+    circuit: Circuit | None
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return the distinct operators of all candidates, in the space's order."""
+        return tuple(dict.fromkeys(key for key in self.candidates.values() if key))
+
+    @property
+    def missing(self) -> int:
+        """Return how many recipes wait to be exported."""
+        return sum(1 for key in self.candidates.values() if key is None)
+
+    @property
+    def unexportable(self) -> int:
+        """Return how many recipes no exporter can express."""
+        return len(self.problems)
+
+    def layers_of(self, operator: str) -> tuple[str, ...]:
+        """Return the layers an operator may stand in."""
+        return tuple(dict.fromkeys(layer for (layer, _), key in self.candidates.items() if key == operator))
+
+    def operator(self, layer: str, operation: str) -> str | None:
+        """Return a candidate's operator; None for ``skip`` and for what has none."""
+        return self.candidates.get((layer, operation)) or None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What an export did."""
+
+    exported: int
+    operators: int
+    unexportable: int
+    seconds: float
+
+
+def _variant(device: Device) -> str:
+    return f"b{device.batch}-{device.precision}"
+
+
+def _recipes_path(project: Project) -> Path:
+    return project.state / "recipes.json"
+
+
+def _circuit_path(project: Project, device: Device) -> Path:
+    return project.state / f"circuit-{_variant(device)}.json"
+
+
+def _cached(project: Project) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the cached recipe → key, and recipe → reason of those that cannot be exported."""
+    try:
+        document = json.loads(_recipes_path(project).read_text(encoding="utf-8"))
+        return dict(document["operators"]), dict(document["problems"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}, {}
+
+
+def _candidate_recipes(project: Project, device: Device) -> dict[tuple[str, str], str]:
+    return {
+        (layer.name, operation): recipe(layer, operation, batch=device.batch, precision=device.precision)
+        for layer in project.space.layers
+        for operation in layer.candidates
+        if operation != SKIP
+    }
+
+
+def find_operators(project: Project, device: Device, store: Store | None = None) -> OperatorMap:
+    """Return what is known of the project's operators, from the cache and the database; exports nothing."""
+    recipes = _candidate_recipes(project, device)
+    cached, problems = _cached(project)
+    wanted = set(recipes.values())
+    if store is not None:
+        known = store.find_recipes(wanted)
+        here = set(store.operator_keys())
+        cached = {**{r: k for r, k in cached.items() if k in here or not k}, **known}
+    circuit = None
+    path = _circuit_path(project, device)
+    if path.is_file():
+        circuit = circuit_from_json(json.loads(path.read_text(encoding="utf-8")))
+    keys = {name: _UNEXPORTABLE if r in problems else cached.get(r) for name, r in recipes.items()}
+    return OperatorMap(keys, circuit, {r: why for r, why in problems.items() if r in wanted})
+
+
+def _deployed_modules(
+    teacher: Teacher, project: Project, wanted: Iterable[tuple[str, str]]
+) -> Iterable[tuple[tuple[str, str], nn.Module]]:
+    """Yield each candidate's module in its deployed form, in eval mode."""
+    from lanaprof.ops import fuse
+    from lanaprof.teachers import build_candidate
+
+    for layer, operation in wanted:
+        module = build_candidate(teacher, project.space.get_layer(layer), operation, seed=project.config.seed)
+        yield (layer, operation), fuse(module)
+
+
+def _refuse_precision(device: Device) -> None:
+    if device.precision != "fp32":
+        raise UserError(
+            f"device {device.text!r} asks for precision {device.precision}, which backend {device.backend!r} cannot "
+            "measure in this version; it can: fp32",
+            hint=f"--device {device.name},precision=fp32",
+        )
+
+
+def export_operators(
+    project: Project,
+    device: Device,
+    store: Store,
+    *,
+    exporter: str = "torchscript",
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    limit_s: float | None = None,
+) -> ExportReport:
+    """Export every candidate whose operator is unknown, and the circuit; store the operators.
+
+    Args:
+        project: whose space.
+        device: gives batch and precision.
+        store: gets operators and recipes, in chunks, so that a crash loses little.
+        exporter: ``torchscript`` or ``dynamo``.
+        progress: told (done, total).
+        limit_s: stop after this time; what is left stays missing.
+    """
+    from lanaprof.profiler.export import exported_graph
+
+    _refuse_precision(device)
+    began_s = time.monotonic()
+    known = find_operators(project, device, store)
+    recipes = _candidate_recipes(project, device)
+    todo: dict[str, tuple[str, str]] = {}
+    for name, key in known.candidates.items():
+        if key is None:
+            todo.setdefault(recipes[name], name)
+    if not todo and known.circuit is not None and _complete(known.circuit, store):
+        return ExportReport(0, 0, known.unexportable, time.monotonic() - began_s)
+    teacher = project.load_teacher()
+    operators, problems = _cached(project)
+    if known.circuit is None or not _complete(known.circuit, store):
+        _export_circuit(project, device, store, teacher)
+    pending: list[Record] = []
+    new_keys: set[str] = set()
+    done = 0
+    try:
+        for (layer, operation), module in _deployed_modules(teacher, project, todo.values()):
+            if limit_s is not None and time.monotonic() - began_s > limit_s:
+                break
+            name = recipes[layer, operation]
+            shape = (device.batch, *project.space.get_layer(layer).input_shape)
+            try:
+                operator = Operator(graph=exported_graph(module, shape, exporter=exporter))
+            except UnsupportedOperator as error:
+                operators[name], problems[name] = _UNEXPORTABLE, error.message
+            else:
+                operators[name] = operator.id
+                new_keys.add(operator.id)
+                pending += [operator, Recipe(recipe=name, operator=operator.id, generator=GENERATOR_VERSION)]
+            done += 1
+            progress(done, len(todo))
+            if len(pending) >= 2 * _CHUNK:
+                store.add(pending)
+                pending = []
+    finally:
+        if pending:
+            store.add(pending)
+        write_json(_recipes_path(project), {"operators": operators, "problems": problems})
+    return ExportReport(done, len(new_keys), len(problems), time.monotonic() - began_s)
+
+
+def _complete(circuit: Circuit, store: Store) -> bool:
+    return set(circuit.segments) <= set(store.operator_keys())
+
+
+def _export_circuit(project: Project, device: Device, store: Store, teacher: Teacher) -> None:
+    """Cut the teacher at its layers; a teacher that cannot be cut has no circuit and is measured hot."""
+    from lanaprof.profiler.circuit import circuit_from_skeleton
+    from lanaprof.profiler.export import exported_model
+    from lanaprof.teachers import skeleton
+
+    layers = project.space.layers
+    shapes = {x.name: ((device.batch, *x.input_shape), (device.batch, *x.output_shape)) for x in layers}
+    model = exported_model(skeleton(teacher, project.space), (device.batch, *project.space.input_shape))
+    try:
+        pieces, buffers, wires = circuit_from_skeleton(model, shapes)
+    except UnsupportedOperator:
+        pieces, buffers, wires = (), {}, {}
+    steps = []
+    records: list[Record] = []
+    for piece in pieces:
+        if isinstance(piece, Segment):
+            operator = Operator(graph=piece.graph)
+            records.append(operator)
+            steps.append(Step("", operator.id, piece.inputs, piece.outputs))
+        else:
+            source, target = wires[piece]
+            steps.append(Step(piece, "", (source,), (target,)))
+    store.add(records)
+    used = {name for step in steps for name in (*step.inputs, *step.outputs)}
+    circuit = Circuit(tuple(steps), tuple((n, *described) for n, described in sorted(buffers.items()) if n in used))
+    write_json(_circuit_path(project, device), circuit.to_json())
+
+
+# ------------------------------------------------------------------------------------- whole networks
+
+
+def network_recipe(project: Project, device: Device, choices: Choices) -> str:
+    """Return the recipe of a whole network: the teacher's wiring with one recipe per layer."""
+    names = [
+        recipe(layer, operation, batch=device.batch, precision=device.precision)
+        for layer, operation in zip(project.space.layers, choices, strict=True)
+    ]
+    return digest(
+        {
+            "network": project.facts["structure"],
+            "input": list(project.space.input_shape),
+            "batch": device.batch,
+            "precision": device.precision,
+            "layers": names,
+            "generator": GENERATOR_VERSION,
+        }
+    )
+
+
+def find_networks(
+    project: Project, device: Device, store: Store, architectures: Iterable[Choices]
+) -> dict[Choices, str]:
+    """Return the operators of the networks that were exported before."""
+    recipes = {network_recipe(project, device, choices): choices for choices in architectures}
+    return {recipes[name]: key for name, key in store.find_recipes(recipes).items()}
+
+
+def export_networks(
+    project: Project,
+    device: Device,
+    store: Store,
+    architectures: Sequence[Choices],
+    *,
+    teacher: Teacher | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> dict[Choices, str]:
+    """Return the operator of every whole network, exporting those that are new.
+
+    A network's operator holds no weights, so seeded initial weights serve for candidates not trained yet.
+    """
+    from lanaprof.ops import fuse
+    from lanaprof.profiler.export import exported_graph
+    from lanaprof.teachers import assemble
+
+    _refuse_precision(device)
+    known = find_networks(project, device, store, architectures)
+    todo = [choices for choices in dict.fromkeys(architectures) if choices not in known]
+    if todo and teacher is None:
+        teacher = project.load_teacher()
+    names = [layer.name for layer in project.space.layers]
+    for number, choices in enumerate(todo, start=1):
+        assert teacher is not None
+        network = assemble(
+            teacher, list(zip(names, choices, strict=True)), space=project.space, seed=project.config.seed
+        )
+        graph = exported_graph(fuse(network), (device.batch, *project.space.input_shape))
+        operator = Operator(graph=graph)
+        made = Recipe(
+            recipe=network_recipe(project, device, choices), operator=operator.id, generator=GENERATOR_VERSION
+        )
+        store.add([operator, made])
+        known[choices] = operator.id
+        progress(number, len(todo))
+    return {choices: known[choices] for choices in architectures}

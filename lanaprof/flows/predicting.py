@@ -1,0 +1,229 @@
+"""From the table to whole networks: features, predictions, and every candidate's costs. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lanaprof.config import Device
+from lanaprof.errors import BackendUnavailable, DeviceUnavailable, MissingMeasurement
+from lanaprof.flows.operators import Choices, OperatorMap, find_networks, find_operators
+from lanaprof.flows.project import Project
+from lanaprof.lut import Calibration, Environment, Estimate, GraphStatistics, Store, Table, Viewpoint, open_table
+from lanaprof.ops import SKIP, TEACHER
+from lanaprof.profiler.calibration import FitResult, Prediction, predict
+
+__all__ = ["Predictor", "open_predictor", "table_for"]
+
+_UNCALIBRATED = 0.15  # half-width of the interval before any calibration: naive sums are off by up to this
+_GOOD = ("ok", "noisy")
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """Predicts whole networks of one project in one environment.
+
+    Attributes:
+        project, device: whose networks, and where.
+        operators: which operator is which candidate.
+        table: their latencies.
+        statistics: their sizes.
+        fitted: the calibration, or None before ``calibrate``.
+        teacher_s: the teacher's measured latency, None when nobody timed it.
+        warnings: what the user should know about where the numbers come from.
+    """
+
+    project: Project
+    device: Device
+    operators: OperatorMap
+    table: Table
+    statistics: Mapping[str, GraphStatistics]
+    fitted: FitResult | None
+    teacher_s: float | None
+    warnings: tuple[str, ...]
+
+    @property
+    def cost_name(self) -> str:
+        """Return the name of the latency cost, e.g. ``latency_s@cpu``."""
+        return f"latency_s@{self.device.text}"
+
+    def find_estimate(self, layer: str, operation: str) -> Estimate | None:
+        """Return a candidate's entry; None when there is no usable one."""
+        key = self.operators.operator(layer, operation)
+        estimate = self.table.find(key) if key else None
+        return estimate if estimate is not None and estimate.status in _GOOD else None
+
+    def features(self, choices: Choices) -> tuple[float, ...]:
+        """Return a network's features: latency sum, activation bytes at layer edges, operators, 1.
+
+        Raises:
+            MissingMeasurement: an operator has no latency; names it and what to type.
+        """
+        total = list(self._fixed_features)
+        for layer, operation in zip(self.project.space.layers, choices, strict=True):
+            for index, value in enumerate(self.candidate_features(layer.name, operation)):
+                total[index] += value
+        return (*total, 1.0)
+
+    def candidate_features(self, layer: str, operation: str) -> tuple[float, float, float]:
+        """Return what one candidate adds to a network's features."""
+        if operation == SKIP:
+            return (0.0, 0.0, 0.0)
+        estimate = self.find_estimate(layer, operation)
+        if estimate is None:
+            raise self._missing(layer, operation)
+        assert estimate.latency_s is not None
+        sizes = self.statistics[estimate.operator]
+        return (estimate.latency_s, float(sizes.input_bytes + sizes.output_bytes), 1.0)
+
+    def _missing(self, layer: str, operation: str) -> MissingMeasurement:
+        key = self.operators.operator(layer, operation)
+        found = self.table.find(key) if key else None
+        command = f"lanaprof measure --device {self.device.text}"
+        if key is None:
+            state, hint = "was not exported yet, so nobody could measure it", command
+        elif found is None:
+            state, hint = f"(operator {key}) is not measured", command
+        else:
+            state = f"(operator {key}) has no latency: its measurement {found.status}"
+            hint = f"{command} --retry {found.status}, or choose another operation"
+        return MissingMeasurement(f"{operation!r} in layer {layer!r} {state} on device {self.device.text!r}", hint=hint)
+
+    @property
+    def _segments(self) -> tuple[Estimate, ...]:
+        circuit = self.operators.circuit
+        found = [self.table.find(key) for key in (circuit.segments if circuit is not None else ())]
+        return tuple(e for e in found if e is not None and e.status in _GOOD)
+
+    @property
+    def _fixed_features(self) -> tuple[float, float, float]:
+        segments = self._segments
+        return (sum(e.latency_s or 0.0 for e in segments), 0.0, float(len(segments)))
+
+    @property
+    def fixed_s(self) -> float:
+        """Return the latency that no choice changes: before calibration the teacher's minus the sum of its layers."""
+        if self.fitted is not None:
+            row = (*self._fixed_features, 1.0)
+            return sum(w * x for w, x in zip(self.fitted.weights, row, strict=True))
+        if self.teacher_s is not None:
+            layers = [self.candidate_features(layer.name, TEACHER)[0] for layer in self.project.space.layers]
+            return self.teacher_s - sum(layers)
+        return self._fixed_features[0]
+
+    def candidate_cost_s(self, layer: str, operation: str) -> float:
+        """Return what one candidate adds to a network's predicted latency; may be negative after a calibration."""
+        row = self.candidate_features(layer, operation)
+        if self.fitted is None:
+            return row[0]
+        return sum(w * x for w, x in zip(self.fitted.weights, row, strict=False))
+
+    def predict(self, choices: Choices, *, level: float = 0.9) -> Prediction:
+        """Return a network's latency with its central interval."""
+        if self.fitted is not None:
+            return predict(self.fitted, self.features(choices), level=level)
+        latency_s = self.fixed_s + sum(
+            self.candidate_cost_s(layer.name, operation)
+            for layer, operation in zip(self.project.space.layers, choices, strict=True)
+        )
+        return Prediction(
+            latency_s, latency_s * (1 - _UNCALIBRATED), latency_s * (1 + _UNCALIBRATED), level, calibrated=False
+        )
+
+    def measured_candidates(self) -> dict[str, list[str]]:
+        """Return, per layer, the candidates whose latency is known; ``skip`` needs none."""
+        return {
+            layer.name: [
+                operation
+                for operation in layer.candidates
+                if operation == SKIP or self.find_estimate(layer.name, operation) is not None
+            ]
+            for layer in self.project.space.layers
+        }
+
+    def expect_teacher(self) -> None:
+        """Check that the teacher's own layers are measured: without them nothing can be predicted.
+
+        Raises:
+            MissingMeasurement: one is not.
+        """
+        for layer in self.project.space.layers:
+            if self.find_estimate(layer.name, TEACHER) is None:
+                raise self._missing(layer.name, TEACHER)
+
+
+def _local_environment(device: Device) -> tuple[str, str]:
+    """Return this machine's environment key and host as the device; empty when it is not one."""
+    from lanaprof.profiler.environment import host_hash, local_environment
+
+    try:
+        return local_environment(device).id, host_hash()
+    except (DeviceUnavailable, BackendUnavailable):
+        return "", host_hash()
+
+
+def table_for(
+    store: Store, device: Device, *, team: str, space: str, wanted: Sequence[str], environment: str | None = None
+) -> Table:
+    """Return the device's table: this machine's own environment if measured, else the newest with full coverage."""
+
+    def matches(found: Environment) -> bool:
+        return device.matches(
+            backend=found.backend, cpu_model=found.cpu_model, gpu_model=found.gpu_model, threads=found.threads
+        )
+
+    own, host = _local_environment(device)
+    viewpoint = Viewpoint(host=host, team=team, environment=own, wanted=tuple(wanted))
+    return open_table(
+        store, device=device.text, environment=environment, space=space, matches=matches, viewpoint=viewpoint
+    )
+
+
+def open_predictor(
+    project: Project, device: Device, store: Store, *, team: str, environment: str | None = None
+) -> Predictor:
+    """Return the predictor of a project on a device.
+
+    Raises:
+        MissingMeasurement: nothing is measured there; names the command.
+        BadInput: an environment that is not in the database.
+    """
+    operators = find_operators(project, device, store)
+    space = project.space.relay_digest(device.batch, precision=device.precision)
+    if not store.measurements(operators=operators.keys):
+        raise MissingMeasurement(
+            f"no operator of this project is measured on device {device.text!r} in {store.name}",
+            hint=f"lanaprof measure --device {device.text}",
+        )
+    table = table_for(store, device, team=team, space=space, wanted=operators.keys, environment=environment)
+    warnings = [table.warning] if table.warning else []
+    found = store.calibrations(table.environment.id, space)
+    fitted = None
+    if found:
+        newest = found[-1]
+        fitted = _fit_from(newest)
+        if newest.table != table_digest(table, operators):
+            warnings.append(
+                "the calibration was fitted on another state of the table; refresh it: "
+                f"lanaprof calibrate --device {device.text}"
+            )
+    keys = [*operators.keys, *(operators.circuit.segments if operators.circuit is not None else ())]
+    teacher = (TEACHER,) * len(project.space.layers)
+    network = find_networks(project, device, store, [teacher]).get(teacher)
+    estimate = table.find(network) if network else None
+    teacher_s = estimate.latency_s if estimate is not None else None
+    statistics = store.operator_statistics(keys)
+    return Predictor(project, device, operators, table, statistics, fitted, teacher_s, tuple(warnings))
+
+
+def table_digest(table: Table, operators: OperatorMap) -> str:
+    """Return the digest of the entries a project's predictions rest on."""
+    from lanaprof.digest import digest
+
+    keys = sorted({*operators.keys, *(operators.circuit.segments if operators.circuit is not None else ())})
+    found = [table.find(key) for key in keys]
+    return digest([[e.operator, e.measurement] for e in found if e is not None])
+
+
+def _fit_from(record: Calibration) -> FitResult:
+    return FitResult(record.weights, record.covariance, record.residual_sd, record.degrees)

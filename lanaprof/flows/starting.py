@@ -1,0 +1,68 @@
+"""init: find the teacher's layers and write the project."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from lanaprof.config import PROJECT_FILE, ProjectConfig, known_devices, parse_device, write_config
+from lanaprof.errors import BadProject
+from lanaprof.flows.project import _SPACE_FILE, _TEACHER_FILE, STATE_FOLDER, Project, write_json
+from lanaprof.space import save_space
+
+__all__ = ["init_project"]
+
+
+def init_project(folder: Path, config: ProjectConfig, *, force: bool = False) -> Project:
+    """Write lanaprof.toml and the space, and return the project.
+
+    Args:
+        folder: the project's; made when absent.
+        config: as the options say.
+        force: replace a project that is there; its database and weights stay.
+
+    Raises:
+        BadProject: there is one already, or the folder cannot be written.
+        UserError: teacher, weights, layers or operations cannot be found.
+    """
+    from lanaprof.teachers import PRETRAINED, find_layers, load_teacher, make_space, structure_digest
+
+    if (folder / PROJECT_FILE).exists() and not force:
+        raise BadProject(f"{folder} already holds a project", hint="use another folder, or --force to replace it")
+    for text in config.devices:
+        parse_device(text, folder)
+    known_devices(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadProject(f"{folder} cannot be made: {error.strerror or error}") from error
+    weights: Path | str | None = config.weights or None
+    if weights is not None and weights != PRETRAINED:
+        weights = Path(weights).absolute()
+        config = replace(config, weights=os.path.relpath(weights, folder))
+    teacher = load_teacher(
+        config.teacher, weights=weights, input_shape=config.input_shape, seed=config.seed, search_path=folder
+    )
+    ops = config.ops
+    if ops not in ("quick", "lana"):
+        path = Path(ops).absolute()
+        config = replace(config, ops=os.path.relpath(path, folder))
+        ops = str(path)
+    space = make_space(teacher, find_layers(teacher, config.layers or None), ops)
+    space = replace(space, teacher=config.teacher)
+    facts = {
+        "weights": teacher.weights,
+        "weights_digest": teacher.weights_digest,
+        "seeded": teacher.seeded,
+        "structure": structure_digest(teacher.module),
+        "preprocessing": dict(teacher.preprocessing),
+        "input_shape": list(teacher.input_shape),
+    }
+    write_json(folder / STATE_FOLDER / _TEACHER_FILE, facts)
+    try:
+        save_space(space, folder / _SPACE_FILE)
+    except OSError as error:
+        raise BadProject(f"{folder} cannot be written: {error.strerror or error}") from error
+    write_config(folder, config)
+    return Project(folder, config, space, facts)
