@@ -1,0 +1,120 @@
+"""Catalogues: quick, files, and the page made from the register."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lanaprof.errors import BadInput, UnknownOperation, UserError
+from lanaprof.ops import get_family, operations_for, operations_markdown
+
+RESNET = ((64, 28, 28), (64, 28, 28), 2 * 64 * 64 * 9 * 28 * 28, False)
+MBCONV = ((24, 28, 28), (24, 28, 28), 144 * (24 + 9 + 24) * 28 * 28, True)
+STRIDED = ((40, 28, 28), (80, 14, 14), 240 * 40 * 28 * 28 + 240 * (9 + 80) * 14 * 14, True)
+
+
+def texts(case: tuple[tuple[int, ...], tuple[int, ...], int, bool]) -> list[str]:
+    input_shape, output_shape, macs, signed = case
+    found = operations_for("quick", input_shape, output_shape, teacher_macs=macs, signed=signed)
+    return [operation.text for operation in found]
+
+
+@pytest.mark.parametrize("case", [RESNET, MBCONV])
+def test_quick_gives_twelve_with_teacher_and_skip_first(
+    case: tuple[tuple[int, ...], tuple[int, ...], int, bool],
+) -> None:
+    """A layer whose shapes are equal gets teacher, skip and ten others, each once."""
+    found = texts(case)
+
+    assert found[:2] == ["teacher", "skip"]
+    assert len(found) == len(set(found)) == 12
+
+
+def test_quick_has_no_skip_between_different_shapes() -> None:
+    """The identity is no candidate where the layer strides."""
+    found = texts(STRIDED)
+
+    assert found[0] == "teacher"
+    assert "skip" not in found
+    assert len(found) >= 8
+
+
+@pytest.mark.parametrize("case", [RESNET, MBCONV, STRIDED])
+def test_quick_spans_the_costs_below_the_teacher(
+    case: tuple[tuple[int, ...], tuple[int, ...], int, bool],
+) -> None:
+    """There is one with at most a fifth of the teacher's arithmetic, one in the middle, and none far above."""
+    input_shape, output_shape, macs, signed = case
+    shares = []
+    for operation in operations_for("quick", input_shape, output_shape, teacher_macs=macs, signed=signed):
+        count = get_family(operation.family).macs
+        if operation.family not in ("teacher", "skip") and count is not None:
+            shares.append(count(input_shape, output_shape, dict(operation.parameters)) / macs)
+
+    assert min(shares) <= 0.2
+    assert any(0.25 <= share <= 0.75 for share in shares)
+    assert max(shares) <= 2.0
+
+
+def test_quick_ends_as_the_teacher_does() -> None:
+    """Where the teacher's outputs are never negative, candidates end with a ReLU; elsewhere none does."""
+    assert {"ds(out=relu)", "basic(width=0.5)", "conv"} <= set(texts(RESNET))
+    assert {"ds", "basic(width=0.5,out=none)", "conv(act=none)"} <= set(texts(MBCONV))
+
+
+def test_quick_gives_tokens_only_what_fits() -> None:
+    """A transformer's layer has no convolutions."""
+    found = operations_for("quick", (16, 64), (16, 64))
+
+    assert [operation.text for operation in found] == ["teacher", "skip"]
+
+
+def test_a_file_names_one_operation_a_line(tmp_path: Path) -> None:
+    """Comments and empty lines are skipped, repetitions and the teacher too; teacher comes first."""
+    path = tmp_path / "ops.txt"
+    path.write_text("# mine\nconv( kernel=1 )  # cheap\n\nskip\nconv(kernel=1)\nteacher\nds\n")
+
+    found = operations_for(path, (8, 4, 4), (16, 4, 4))
+
+    assert [operation.text for operation in found] == ["teacher", "conv(kernel=1)", "ds"]
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ("conv\nmbconf\n", UnknownOperation, "line 2: there is no operation family 'mbconf'"),
+        ("conv@int8\n", UnknownOperation, "line 1: conv@int8 cannot be built"),
+        ("# nothing\n", BadInput, "holds no operation"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_line(
+    tmp_path: Path, content: str, error: type[UserError], message: str
+) -> None:
+    """The message says where in the file."""
+    path = tmp_path / "ops.txt"
+    path.write_text(content)
+
+    with pytest.raises(error, match=message):
+        operations_for(str(path), (8, 4, 4), (8, 4, 4))
+
+
+def test_an_unknown_catalogue_says_what_there_is(tmp_path: Path) -> None:
+    """Neither a catalogue nor a readable file: the hint names both ways."""
+    with pytest.raises(BadInput, match="there is no catalogue 'fast'") as caught:
+        operations_for("fast", (8, 4, 4), (8, 4, 4))
+
+    assert "--ops quick, or --ops FILE" in caught.value.hint
+
+
+def test_the_catalogue_that_is_not_there_yet_says_so() -> None:
+    """``lana`` is announced, not pretended."""
+    with pytest.raises(UserError, match="not there yet"):
+        operations_for("lana", (8, 4, 4), (8, 4, 4))
+
+
+def test_the_page_is_the_one_the_register_gives() -> None:
+    """docs/operations.md is up to date; write it anew with the command in its test."""
+    page = Path(__file__).parents[2] / "docs" / "operations.md"
+
+    assert page.read_text(encoding="utf-8") == operations_markdown()
