@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lanaprof.distill.batchnorm import reestimate_batch_norm
     from lanaprof.distill.data import DataSource
     from lanaprof.distill.evaluation import Evaluation, evaluate
-    from lanaprof.distill.finetune import FinetuneRecipe, FinetuneResult, finetune
+    from lanaprof.distill.finetuning import FinetuneRecipe, FinetuneResult, finetune
     from lanaprof.distill.pretrain import DistillPlan, DistillResult, distill, plan
     from lanaprof.distill.runtime import Limits, Progress
     from lanaprof.distill.score import CandidateScore, score_candidates
@@ -33,8 +33,8 @@ _HOME = {
     "DistillPlan": "pretrain",
     "DistillResult": "pretrain",
     "Evaluation": "evaluation",
-    "FinetuneRecipe": "finetune",
-    "FinetuneResult": "finetune",
+    "FinetuneRecipe": "finetuning",
+    "FinetuneResult": "finetuning",
     "Limits": "runtime",
     "Progress": "runtime",
     "Recipe": "weights",
@@ -43,7 +43,7 @@ _HOME = {
     "distill_key": "weights",
     "evaluate": "evaluation",
     "find_trained": "weights",
-    "finetune": "finetune",
+    "finetune": "finetuning",
     "load_candidate": "weights",
     "load_data": "specs",
     "plan": "pretrain",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +142,8 @@ def distill(
     before = find_trained(folder, job.key)
     todo = [name for name in names if name not in before]
     diverged: list[_Name] = []
+    if todo:
+        job.describe()
     with keep_random_state():
         first = job.resumed(todo)
         groups = [first] if first else []
@@ -215,6 +218,7 @@ class _Student:
         self.optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
+        self.copies_input = False  # for those that would overwrite what their neighbours get, too
         self.tail = torch.zeros((), dtype=torch.float64)  # sum of the last losses; NaN tells of divergence
 
     def state(self) -> dict[str, Any]:
@@ -254,6 +258,18 @@ class _Job:
         self._teacher = frozen_copy(teacher.module, self._runtime)
         self._checkpoint = folder / self.key / "checkpoint.pt"
         self._tail_steps = max(1, math.ceil(recipe.steps * TAIL_SHARE))
+
+    def describe(self) -> None:
+        """Write for people what the folder's key stands for; a folder that cannot be written shows here."""
+        about = {
+            "teacher": self._space.teacher,
+            "data": self._data.spec,
+            "preprocessing": self._data.preprocessing,
+            "train_count": self._data.train_count,
+            "recipe": asdict(self.recipe),
+        }
+        text = json.dumps(about, indent=2)
+        write_whole(self._folder / self.key / "about.json", lambda target: target.write_text(f"{text}\n"))
 
     def resumed(self, todo: Sequence[_Name]) -> list[_Name]:
         """Return those of ``todo`` an interrupted call had begun."""
@@ -339,7 +355,13 @@ class _Job:
         )
 
     def _student(self, name: _Name) -> _Student:
-        return _Student(self._build(name), self.recipe, self._runtime)
+        student = _Student(self._build(name), self.recipe, self._runtime)
+        x = self._runtime.send(torch.zeros(2, *self._space.get_layer(name[0]).input_shape))
+        with torch.no_grad():
+            student.module.eval()(x)
+        student.module.train()
+        student.copies_input = x._version > 0
+        return student
 
     def _taps(self, names: Sequence[_Name]) -> Taps:
         return Taps(self._teacher, dict.fromkeys(layer for layer, _ in names))
@@ -364,7 +386,7 @@ class _Job:
         for group in student.optimizer.param_groups:
             group["lr"] = cosine_rate(step, self.recipe.steps, self.recipe.learning_rate)
         with self._runtime.autocast():
-            output = student.module(tap.input)
+            output = student.module(tap.input.clone() if student.copies_input else tap.input)
         loss = normalised_error(output.float(), tap.output.float())
         autograd_step(loss, student.optimizer, max_norm=GRADIENT_NORM)
         if step >= self.recipe.steps - self._tail_steps:

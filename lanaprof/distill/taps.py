@@ -75,6 +75,10 @@ class Taps:
         self._seen.clear()  # the caller decides how long the tensors live
         return result, taps
 
+    def is_changed(self, name: str) -> bool:
+        """Return whether something behind a submodule was seen changing its output in place."""
+        return (name, "output") in self._copied
+
     def _before(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
             self._keep((name, "input"), arguments[0] if arguments else None)
@@ -152,8 +156,9 @@ class Replay:
                     module = self._root.get_submodule(name)
                     # on the instance: nn.Module calls self.forward, and code that reads the module's
                     # attributes still finds them
+                    copied = careful or self._taps.is_changed(name)
                     stand_in = (
-                        forward if name == layer else _returning(self._recorded[name].output, copied=careful)
+                        forward if name == layer else _returning(self._recorded[name].output, copied=copied)
                     )
                     module.__dict__["forward"] = stand_in
                     patched.append(module)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lanaprof.digest import digest
 from lanaprof.distill.data import Batch, DataSource, Samples, split_off
 from lanaprof.errors import BadInput
 
@@ -39,7 +40,8 @@ class NoiseSamples:
         """Return the samples at these places."""
         drawn = []
         for place in places:
-            generator = torch.Generator().manual_seed((self._seed << 32) + place)
+            # hashed, because torch's generator on the CPU looks at the lowest 32 bits of its seed alone
+            generator = torch.Generator().manual_seed(int(digest([self._seed, place])[:15], 16))
             drawn.append(torch.randn(self._shape, generator=generator))
         return torch.stack(drawn), None
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from lanaprof.digest import digest
 from lanaprof.distill.batchnorm import reestimate_batch_norm
@@ -211,6 +214,7 @@ class _Run:
             self._checkpoint = folder / f"{digest(parts)}.pt"
         self._teacher = frozen_copy(teacher.module, self._runtime)
         self._runtime.place(student)
+        self._backward_copies = _overwrites_what_gradients_need(student, data, self._runtime)
         self._optimizer = torch.optim.AdamW(
             [parameter for parameter in student.parameters() if parameter.requires_grad],
             lr=recipe.learning_rate,
@@ -281,10 +285,16 @@ class _Run:
             x = augment(x, seed=recipe.seed, step=self._step)
         x = self._runtime.send(x)
         torch.manual_seed(int(digest([recipe.seed, self._step, "dropout"])[:15], 16))
-        with self._runtime.autocast():
+        with ExitStack() as contexts:
+            contexts.enter_context(self._runtime.autocast())
             with torch.no_grad():
                 wanted = class_logits(self._teacher(x))
-            logits = class_logits(self._student(x))
+            if self._backward_copies:
+                contexts.enter_context(allow_mutation_on_saved_tensors())
+            self._step_from(class_logits(self._student(x)), wanted, y_read)
+
+    def _step_from(self, logits: Tensor, wanted: Tensor, y_read: Tensor | None) -> None:
+        recipe = self._recipe
         loss = distillation_loss(logits, wanted, recipe.temperature)
         if y_read is not None:
             labels = y_read.to(self._runtime.device)
@@ -356,6 +366,24 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float
     wanted = torch.log_softmax(teacher_logits / temperature, 1)
     divergence = nn.functional.kl_div(student, wanted, reduction="none", log_target=True).sum(1)
     return divergence.mean() * temperature**2
+
+
+def _overwrites_what_gradients_need(student: nn.Module, data: DataSource, runtime: Runtime) -> bool:
+    """Return whether the network changes tensors in place that its gradients need.
+
+    The teacher's glue may do so (``ReLU(inplace=True)``, ``+=``) behind a layer whose own last operation does
+    not need its output for gradients; a candidate's may. Torch then refuses, unless it keeps copies, which
+    costs time. Tried on a copy, so that batch norm's statistics stay out of it.
+    """
+    tried = copy.deepcopy(student).train()
+    x = runtime.send(data.batch("train", range(min(2, data.train_count)))[0])
+    try:
+        torch.autograd.backward(class_logits(tried(x)).sum())
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        return True
+    return False
 
 
 def _point(entry: Mapping[str, Any]) -> Point:
