@@ -11,6 +11,9 @@ from lanaprof.errors import BadInput
 
 __all__ = ["load_attribute"]
 
+# Folders whose modules may be forgotten: Python keeps one module per name, two projects may use the same.
+_FOLDERS: set[Path] = set()
+
 
 def load_attribute(text: str, *, search_path: str | Path | None = None) -> Any:
     """Return what ``package.module:attribute`` names.
@@ -28,10 +31,7 @@ def load_attribute(text: str, *, search_path: str | Path | None = None) -> Any:
         raise BadInput(f"{text!r} names no Python object", hint="write it like package.module:function")
     folder = Path(search_path).resolve() if search_path is not None else None
     if folder is not None:
-        if str(folder) not in sys.path:
-            sys.path.insert(0, str(folder))
-        _forget_namesake(module_name, folder)
-        importlib.invalidate_caches()
+        _put_first(folder)
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -66,14 +66,20 @@ def load_attribute(text: str, *, search_path: str | Path | None = None) -> Any:
     return found
 
 
-def _forget_namesake(module_name: str, folder: Path) -> None:
-    """Drop an imported module that another project's folder provided under the same name."""
-    top = module_name.partition(".")[0]
-    if not ((folder / f"{top}.py").is_file() or (folder / top).is_dir()):
-        return
-    loaded = sys.modules.get(top)
-    origin = getattr(loaded, "__file__", None) or next(iter(getattr(loaded, "__path__", [])), None)
-    if loaded is None or origin is None or folder in Path(origin).resolve().parents:
-        return
-    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
-        del sys.modules[name]
+def _put_first(folder: Path) -> None:
+    """Make imports look into the folder first, and forget what another project's folder gave for its names."""
+    if sys.path[:1] != [str(folder)]:
+        sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
+    others = _FOLDERS - {folder}
+    _FOLDERS.add(folder)
+    for name, module in list(sys.modules.items()):
+        top = name.partition(".")[0]
+        origin = getattr(sys.modules.get(top, module), "__file__", None)
+        if origin is None or not (
+            (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
+        ):
+            continue
+        home = Path(origin).resolve().parent
+        if home in others or (home.name == top and home.parent in others):
+            del sys.modules[name]
+    importlib.invalidate_caches()

@@ -230,10 +230,15 @@ def _timm(name: str) -> _Named:
     architecture = name.partition(".")[0]
     if not name or not timm.is_model(architecture):
         raise _unknown("timm", name, timm.list_models())
-    config = timm.models.get_pretrained_cfg(name) or timm.models.get_pretrained_cfg(architecture)
-    if config is None or (name != architecture and config.tag != name.partition(".")[2]):
-        raise _unknown("timm", name, timm.list_pretrained(f"{architecture}.*") or timm.list_models())
-    known: dict[str, Any] = config.to_dict()  # type: ignore[no-untyped-call]
+    try:
+        config = timm.models.get_pretrained_cfg(name)
+    except RuntimeError as error:  # the network exists, weights of this name do not
+        tags = ", ".join(f"timm:{one}" for one in timm.list_pretrained(f"{architecture}.*")[:4])
+        raise UnknownTeacher(
+            f"timm has no network {name!r}",
+            hint=f"write timm:{architecture}" + (f", or one of {tags}" if tags else ""),
+        ) from error
+    known: dict[str, Any] = {} if config is None else config.to_dict()  # type: ignore[no-untyped-call]
     keys = ("mean", "std", "interpolation", "crop_pct")
     preprocessing = {key: known[key] for key in keys if known.get(key) is not None}
 
