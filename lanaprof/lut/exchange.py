@@ -21,7 +21,7 @@ from lanaprof.lut.engine import SQLITE_HEADER
 from lanaprof.lut.filerow import FileRow, Manifest
 from lanaprof.lut.models import HEAD
 from lanaprof.lut.queries import RecordFilter
-from lanaprof.lut.records import Record, utc_now
+from lanaprof.lut.records import RECORD_TYPES, utc_now
 from lanaprof.lut.schema import seal
 from lanaprof.lut.store import Store, open_store
 
@@ -92,16 +92,19 @@ def export_file(store: Store, out: str | Path, *, records: RecordFilter | None =
         )
     if path.is_dir():
         raise BadInput(f"{path} is a folder", hint=f"name a file in it: {path / 'lut.jsonl.zst'}")
+    if not path.absolute().parent.is_dir():
+        raise BadInput(f"the folder of {path} does not exist", hint=f"mkdir -p {path.absolute().parent}")
     _keep_databases(path)
     manifest = Manifest(schema=HEAD, tool_version=tool_version(), time=utc_now())
-    found = store.iter_records(records)
     with _replacing(path) as temporary:
         if name.endswith((".sqlite", ".db")):
-            count = _write_sqlite(temporary, found, store, records)
+            count = _write_sqlite(temporary, store, records)
         elif name.endswith(".parquet"):
-            count = parquet.write(temporary, manifest, found)
+            count = parquet.write(temporary, manifest, store.iter_records(records))
         else:
-            count = jsonl.write(temporary, manifest, found, compress=name.endswith(".zst"))
+            count = jsonl.write(
+                temporary, manifest, store.iter_records(records), compress=name.endswith(".zst")
+            )
     return ExportReport(path=path, records=count)
 
 
@@ -117,11 +120,9 @@ def import_files(store: Store, files: Iterable[str | Path]) -> ImportReport:
         SchemaMismatch: a SQLite file has another schema.
     """
     paths = [Path(file) for file in files]
-    readers = [_reader_of(path) for path in paths]  # before anything is added: every file is looked at
-    return sum(
-        (_import_rows(store, str(path), read) for path, read in zip(paths, readers, strict=True)),
-        ImportReport(),
-    )
+    stages = [_stages_of(path) for path in paths]  # every file is looked at before anything is added
+    reports = (_import_rows(store, str(path), each) for path, each in zip(paths, stages, strict=True))
+    return sum(reports, ImportReport())
 
 
 def merge(
@@ -143,7 +144,7 @@ def merge(
     assert origin is not None
     try:
         with open_store(destination, create=True) as store:
-            return _import_rows(store, origin.name, lambda kinds: _rows_of(origin, records, kinds))
+            return _import_rows(store, origin.name, _store_stages(origin, records))
     finally:
         if opened is not None:
             opened.close()
@@ -157,41 +158,57 @@ def tool_version() -> str:
         return "0+unknown"
 
 
-_Reader = Callable[[Sequence[str] | None], Iterator[FileRow]]
-"""Yields a file's rows: all, or those of some kinds only (then rows that cannot be read are left out)."""
+_Stages = Sequence[Callable[[], Iterator[FileRow]]]
+"""Reads a source's rows in stages, such that what other records refer to comes first."""
 
 
-def _import_rows(store: Store, file: str, read: _Reader) -> ImportReport:
-    """Add a file's records in two passes: first what the others refer to."""
+def _import_rows(store: Store, file: str, stages: _Stages) -> ImportReport:
     total = ImportReport()
-    for kinds in (_FIRST, None):
-        for rows in chunked(read(kinds), _BATCH):
+    for read in stages:
+        for rows in chunked(read(), _BATCH):
             sound = [(row, row.record) for row in rows if row.record is not None]
-            if kinds is None:
-                sound = [(row, record) for row, record in sound if record.record not in _FIRST]
             report = store.add(record for _, record in sound)
             places = {record.id: row.row for row, record in sound}
             refused = [
                 RefusedRow(file=file, row=places[refusal.id], id=refusal.id, reason=refusal.reason)
                 for refusal in report.refused
             ]
-            if kinds is None:
-                refused += [
-                    RefusedRow(file=file, row=row.row, id=row.id, reason=row.problem)
-                    for row in rows
-                    if row.record is None
-                ]
+            refused += [
+                RefusedRow(file=file, row=row.row, id=row.id, reason=row.problem)
+                for row in rows
+                if row.record is None
+            ]
             refused.sort(key=lambda each: each.row)
             total += ImportReport(added=report.added, known=report.known, refused=tuple(refused))
     return total
 
 
-def _rows_of(store: Store, records: RecordFilter | None, kinds: Sequence[str] | None) -> Iterator[FileRow]:
-    for record in store.iter_records(records, kinds=kinds):
-        yield FileRow(row=0, id=record.id, record=record)
+def _file_stages(read: Callable[[Sequence[str] | None], Iterator[FileRow]]) -> _Stages:
+    """Return the stages of a file in any order: two passes over it.
+
+    Args:
+        read: yields the rows of some kinds of record, or all rows, those that cannot be read included.
+    """
+
+    def rest() -> Iterator[FileRow]:
+        for row in read(None):
+            if row.record is None or row.record.record not in _FIRST:
+                yield row
+
+    return (lambda: read(_FIRST), rest)
 
 
-def _reader_of(path: Path) -> _Reader:
+def _store_stages(store: Store, records: RecordFilter | None = None) -> _Stages:
+    """Return the one stage of a database: it can be read in the right order, as one consistent state."""
+
+    def rows() -> Iterator[FileRow]:
+        for record in store.iter_records(records, kinds=RECORD_TYPES):
+            yield FileRow(row=0, id=record.id, record=record)
+
+    return (rows,)
+
+
+def _stages_of(path: Path) -> _Stages:
     """Return how to read a file, judged by its first bytes."""
     try:
         with path.open("rb") as file:
@@ -203,37 +220,33 @@ def _reader_of(path: Path) -> _Reader:
             f"{path} cannot be read: {error.strerror}", hint="check the name and its permissions"
         ) from None
     if start == SQLITE_HEADER:
-        return _sqlite_reader(path)
+        return _sqlite_stages(path)
     if start.startswith(parquet.MAGIC):
         parquet.check(path)
-        return lambda kinds: parquet.read(path, kinds)
+        return _file_stages(lambda kinds: parquet.read(path, kinds))
     jsonl.check(path)
-    return lambda kinds: jsonl.read(path, kinds)
+    return _file_stages(lambda kinds: jsonl.read(path, kinds))
 
 
-def _sqlite_reader(path: Path) -> _Reader:
+def _sqlite_stages(path: Path) -> _Stages:
     try:
         open_store(path, readonly=True).close()
     except StoreError as error:
         raise BadInput(error.message, hint=error.hint) from error
 
-    def read(kinds: Sequence[str] | None) -> Iterator[FileRow]:
+    def rows() -> Iterator[FileRow]:
         with open_store(path, readonly=True) as store:
-            yield from _rows_of(store, None, kinds)
+            for stage in _store_stages(store):
+                yield from stage()
 
-    return read
+    return (rows,)
 
 
-def _write_sqlite(path: Path, found: Iterator[Record], store: Store, records: RecordFilter | None) -> int:
-    count = 0
+def _write_sqlite(path: Path, store: Store, records: RecordFilter | None) -> int:
     with open_store(path, create=True) as copy:
-        for kinds in (_FIRST, None):
-            source = store.iter_records(records, kinds=kinds) if kinds else found
-            for chunk in chunked(source, _BATCH):
-                fresh = [record for record in chunk if kinds or record.record not in _FIRST]
-                count += copy.add(fresh).added
+        report = _import_rows(copy, store.name, _store_stages(store, records))
     seal(path)
-    return count
+    return report.added
 
 
 def _keep_databases(path: Path) -> None:
@@ -256,7 +269,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     try:
         try:
             yield temporary
-            with temporary.open("rb") as file:
+            with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
         except OSError as error:

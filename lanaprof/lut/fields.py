@@ -20,9 +20,9 @@ from typing import Any, ClassVar, NamedTuple, Self, cast
 
 from lanaprof.digest import canonical_json, digest
 from lanaprof.errors import BadInput
-from lanaprof.lut.keys import is_digest
+from lanaprof.lut.keys import is_digest, shown
 
-__all__ = ["LARGEST_INTEGER", "LARGEST_ROUND", "Codec", "Record", "field_codecs", "is_time", "shown"]
+__all__ = ["LARGEST_INTEGER", "LARGEST_ROUND", "Codec", "Record", "field_codecs", "is_time"]
 
 LARGEST_INTEGER = 2**63 - 1  # SQL's largest
 LARGEST_ROUND = 2**16 - 1  # rounds are stored in 16 bits
@@ -121,12 +121,6 @@ def _json_object(value: Any) -> dict[str, Any]:
     return copy
 
 
-def shown(value: Any) -> str:
-    """Return a value for an error message, or its type when it is long."""
-    text = repr(value)
-    return text if len(text) <= 40 else f"of type {type(value).__name__}"
-
-
 class Codec(NamedTuple):
     """How a field of one type is checked (an error with a reason) and written to JSON."""
 
@@ -162,6 +156,12 @@ def field_codecs(cls: type[Record]) -> tuple[tuple[str, Codec], ...]:
 @cache
 def _field_codecs(cls: Any) -> tuple[tuple[str, Codec], ...]:
     return tuple((field.name, _CODECS[str(field.type)]) for field in dataclasses.fields(cls) if field.init)
+
+
+@cache
+def _slot_setters(cls: Any) -> tuple[Callable[[Any, Any], None], ...]:
+    """Return what puts a value into the id and each field of a frozen record."""
+    return tuple(getattr(cls, name).__set__ for name in ("_id", *(name for name, _ in _field_codecs(cls))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,10 +248,8 @@ class Record:
     def restore(cls, record_id: str, values: Iterable[Any]) -> Self:
         """Return a record from values a store has checked before, in the order of the fields."""
         record = object.__new__(cls)
-        put = object.__setattr__
-        put(record, "_id", record_id)
-        for (name, _), value in zip(field_codecs(cls), values, strict=True):
-            put(record, name, value)
+        for put, value in zip(_slot_setters(cast(Hashable, cls)), (record_id, *values), strict=True):
+            put(record, value)
         return record
 
 

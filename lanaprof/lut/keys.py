@@ -8,13 +8,22 @@ fields. What a graph may look like is checked here, before it gets a key.
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lanaprof.digest import DIGEST_LENGTH, digest
 from lanaprof.errors import BadInput
 
-__all__ = ["GRAPH_FORMAT", "TYPE_BITS", "check_graph", "environment_key", "is_digest", "operator_key"]
+__all__ = [
+    "GRAPH_FORMAT",
+    "TYPE_BITS",
+    "check_graph",
+    "environment_key",
+    "is_digest",
+    "operator_key",
+    "shown",
+]
 
 GRAPH_FORMAT = "lanaprof-graph/1"
 
@@ -37,6 +46,12 @@ def is_digest(text: str) -> bool:
     (True, False)
     """
     return _DIGEST.fullmatch(text) is not None
+
+
+def shown(value: Any) -> str:
+    """Return a value for an error message, or its type when it is long."""
+    text = reprlib.repr(value)
+    return text if len(text) <= 60 else f"of type {type(value).__name__}"
 
 
 def operator_key(graph: Mapping[str, Any]) -> str:
@@ -75,10 +90,10 @@ def check_graph(graph: Mapping[str, Any]) -> None:
     if not isinstance(graph, Mapping):
         raise _bad(f"it is {_kind(graph)}, not an object")
     if graph.get("format") != GRAPH_FORMAT:
-        raise _bad(f"format is {graph.get('format')!r}, expected {GRAPH_FORMAT!r}")
+        raise _bad(f"format is {shown(graph.get('format'))}, expected {GRAPH_FORMAT!r}")
     opset = graph.get("opset")
     if not isinstance(opset, int) or isinstance(opset, bool) or opset < 1:
-        raise _bad(f"opset is {opset!r}, expected a positive integer")
+        raise _bad(f"opset is {shown(opset)}, expected a positive integer")
     inputs = _items(graph, "inputs")
     constants = _items(graph, "constants")
     for name, values in (("inputs", inputs), ("constants", constants)):
@@ -99,7 +114,7 @@ def _check_node(node: Any, where: str, known: tuple[int, int, list[int]]) -> Non
     if not isinstance(node, Mapping):
         raise _bad(f"{where} is {_kind(node)}, not an object")
     if not isinstance(node.get("op"), str) or not node["op"]:
-        raise _bad(f"{where}.op is {node.get('op')!r}, expected an ONNX operator's name")
+        raise _bad(f"{where}.op is {shown(node.get('op'))}, expected an ONNX operator's name")
     if not isinstance(node.get("domain", ""), str):
         raise _bad(f"{where}.domain is {_kind(node['domain'])}, expected text")
     if not isinstance(node.get("attributes", {}), Mapping):
@@ -119,16 +134,18 @@ def _check_tensor(value: Any, where: str) -> None:
     if not isinstance(value, Mapping):
         raise _bad(f"{where} is {_kind(value)}, not an object")
     if not isinstance(value.get("type"), str) or value["type"] not in TYPE_BITS:
-        raise _bad(f"{where}.type is {value.get('type')!r}; known: {', '.join(sorted(TYPE_BITS))}")
+        raise _bad(f"{where}.type is {shown(value.get('type'))}; known: {', '.join(sorted(TYPE_BITS))}")
     for size in _items(value, "shape", where):
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise _bad(f"{where}.shape holds {size!r}; sizes are integers from 0 on (static shapes only)")
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 2**63:
+            raise _bad(
+                f"{where}.shape holds {shown(size)}; sizes are integers from 0 on (static shapes only)"
+            )
 
 
 def _check_reference(reference: Any, where: str, known: tuple[int, int, list[int]]) -> None:
     match = _REFERENCE.fullmatch(reference) if isinstance(reference, str) else None
     if match is None:
-        raise _bad(f"{where} is {reference!r}, expected i<k>, c<k> or n<k>.<j>")
+        raise _bad(f"{where} is {shown(reference)}, expected i<k>, c<k> or n<k>.<j>")
     inputs, constants, arities = known
     if match[1] is not None:
         there = int(match[2]) < (inputs if match[1] == "i" else constants)

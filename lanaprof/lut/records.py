@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from lanaprof.errors import BadInput
-from lanaprof.lut.fields import LARGEST_ROUND, Record, shown
-from lanaprof.lut.keys import environment_key, operator_key
+from lanaprof.lut.fields import LARGEST_ROUND, Record
+from lanaprof.lut.keys import environment_key, operator_key, shown
 
 __all__ = [
     "CACHES",

@@ -276,6 +276,30 @@ class Store:
         found = self._select(Measurement, *conditions, with_samples=with_samples)
         return found if wanted is None else tuple(each for each in found if each.operator in wanted)
 
+    def measured_operators(
+        self, environments: Iterable[str], *, cache: str | None = None, space: str | None = None
+    ) -> dict[str, dict[str, str]]:
+        """Return, per environment that has any, the operators measured there and the time of the newest row.
+
+        Args:
+            environments: environment keys.
+            cache: only rows of this cache state.
+            space: only rows of this space and of none.
+        """
+        table = TABLES["measurement"]
+        conditions = [kept(), table.c.environment.in_(sorted(set(environments)))]
+        if cache is not None:
+            conditions.append(table.c.cache == cache)
+        if space is not None:
+            conditions.append(table.c.space.in_(("", space)))
+        query = select(table.c.environment, table.c.operator, func.max(func.rtrim(table.c.time, "Z")))
+        found: dict[str, dict[str, str]] = {}
+        for environment, operator, time in self._rows(
+            query.where(*conditions).group_by(table.c.environment, table.c.operator)
+        ):
+            found.setdefault(environment, {})[operator] = f"{time}Z"
+        return found
+
     def find_measurements(self, ids: Iterable[str], *, with_samples: bool = True) -> dict[str, Measurement]:
         """Return measurements by id, retracted ones too; absent ones are left out."""
         return {
@@ -396,13 +420,13 @@ class Store:
     def iter_records(
         self, records: RecordFilter | None = None, *, kinds: Iterable[str] | None = None
     ) -> Iterator[Record]:
-        """Yield all records sorted by (kind, id), as one consistent state, without holding them in memory.
+        """Yield records sorted by (kind, id), as one consistent state, without holding them in memory.
 
         Args:
-            records: which ones; see RecordFilter.
-            kinds: only these kinds.
+            records: which ones; see RecordFilter. None yields all.
+            kinds: only these kinds, in this order of kinds.
         """
-        chosen = sorted(TABLES if kinds is None else set(kinds))
+        chosen = sorted(TABLES) if kinds is None else list(kinds)
         with self._reading() as connection:
             for kind in chosen:
                 condition = within(kind, records or RecordFilter())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,31 +134,25 @@ def choose_environment(
     Raises:
         BadInput: no candidate has measurements; the message lists what the database has.
     """
-    measured: dict[str, set[str]] = {}
-    newest: dict[str, str] = {}
     known = {environment.id: environment for environment in candidates}
-    for key in sorted(known):
-        for row in store.measurements(environment=key, cache=cache):
-            if row.space and space is not None and row.space != space:
-                continue
-            measured.setdefault(key, set()).add(row.operator)
-            newest[key] = max(newest.get(key, ""), row.time.rstrip("Z"))
+    measured = store.measured_operators(known, cache=cache, space=space)
     if viewpoint.environment in measured:
         return EnvironmentChoice(known[viewpoint.environment], "")
     if not measured:
         raise _nothing_measured(store)
     wanted = set(viewpoint.wanted) or set().union(*measured.values())
-    best = max(sorted(measured), key=lambda key: (len(wanted & measured[key]), newest[key]))
-    if len(measured) == 1 and not viewpoint.environment:
+    newest = {key: max(times.values()) for key, times in measured.items()}
+    best = max(sorted(measured), key=lambda key: (len(wanted & measured[key].keys()), newest[key]))
+    if len(known) == 1 and not viewpoint.environment:
         return EnvironmentChoice(known[best], "")
-    covered = len(wanted & measured[best])
+    covered = len(wanted & measured[best].keys())
     extent = "full coverage" if covered == len(wanted) else f"{covered} of {len(wanted)} operators"
     environment = known[best]
     return EnvironmentChoice(
         environment,
         f"using environment {best[:12]} ({environment.gpu_model or environment.cpu_model}, "
-        f"{environment.backend} {environment.backend_version}, newest measurement {newest[best]}Z, {extent}); "
-        f"--environment pins another",
+        f"{environment.backend} {environment.backend_version}, newest measurement {newest[best]}, {extent}); "
+        "--environment pins another",
     )
 
 
@@ -194,10 +188,10 @@ def open_table(
         raise BadInput(f"cache state {cache!r} is unknown", hint=f"one of {', '.join(CACHES)}")
     if isinstance(source, Store):
         parsed = Source(database=source.name)
-        opened = nullcontext(source)
+        opened: AbstractContextManager[Store] = nullcontext(source)
     else:
         parsed = source if isinstance(source, Source) else parse_source(source)
-        opened = open_store(parsed.database, readonly=True)  # type: ignore[assignment]
+        opened = open_store(parsed.database, readonly=True)
     with opened as store:
         pinned = environment or parsed.environment
         if pinned:

@@ -1,0 +1,89 @@
+"""Several processes at one database: nothing is lost, nothing is half there."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lanaprof.lut import Store, check, open_store
+
+WRITER = """
+import sys
+from lanaprof.lut import Score, open_store
+database, name, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+with open_store(database, create=True) as store:
+    for number in range(count):
+        score = Score(teacher="t", candidate=name, data="d", layer="x", operation=str(number), metric="m",
+            score=1.0, images=1, team="a", time="2026-01-01T00:00:00Z")
+        assert store.add([score]).added == 1
+        print(score.id, flush=True)
+"""
+
+
+def test_four_processes_make_and_fill_one_database(database: Path, python: Callable[..., Any]) -> None:
+    """They start at once with no database there; every row of each arrives."""
+    processes = [python(WRITER, str(database), f"writer {index}", "200") for index in range(4)]
+    results = [process.communicate() for process in processes]
+
+    assert [err for _, err in results] == ["", "", "", ""]
+    acknowledged = {line for out, _ in results for line in out.split()}
+    with open_store(database) as store:
+        assert len(acknowledged) == 800
+        assert {score.id for score in store.scores()} == acknowledged
+    assert check(database).problems == ()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 is POSIX")
+def test_killed_writer_loses_nothing_it_acknowledged(database: Path, python: Callable[..., Any]) -> None:
+    """kill -9 in the middle of writing: the database is sound and has every acknowledged row."""
+    process = python(WRITER, str(database), "victim", "1000000")
+    acknowledged = [process.stdout.readline().strip() for _ in range(150)]
+    os.kill(process.pid, signal.SIGKILL)
+    rest, _ = process.communicate()
+    acknowledged += [line for line in rest.splitlines() if len(line) == 32]
+
+    assert check(database).problems == ()
+    with open_store(database) as store:
+        assert set(acknowledged) <= {score.id for score in store.scores()}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kill -9 is POSIX")
+def test_database_whose_making_was_killed_can_be_made_again(
+    database: Path, python: Callable[..., Any]
+) -> None:
+    """A process killed within the migrations leaves nothing that blocks the next."""
+    program = """
+import os, signal, sys
+import lanaprof.lut.schema as schema
+from lanaprof.lut import open_store
+run = schema.run_migrations
+def run_and_die(connection):
+    run(connection)
+    os.kill(os.getpid(), signal.SIGKILL)
+schema.run_migrations = run_and_die
+open_store(sys.argv[1], create=True)
+"""
+    process = python(program, str(database))
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+    open_store(database, create=True).close()
+
+    assert check(database).problems == ()
+
+
+def test_reader_sees_one_state_while_others_write(store: Store, make: Any, database: Path) -> None:
+    """A stream that began before a write does not show it; a reader never blocks a writer."""
+    store.add([make.score(images=1), make.score(images=2)])
+    stream = store.iter_records()
+    first = next(stream)
+    with open_store(database) as other:
+        assert other.add([make.selection()]).added == 1
+
+    assert [each.record for each in (first, *stream)] == ["score", "score"]
+    assert store.counts()["selection"] == 1
