@@ -20,7 +20,7 @@ from lanaprof.solver.stairs import Stairs, hull_of
 
 __all__ = ["Core", "Swept", "open_core", "sweep"]
 
-_BLOCK_STATES = 4_000_000  # new states made at a time: about 130 MB of temporaries
+_BLOCK_STATES = 2_000_000  # new states made at a time: about 100 MB of temporaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,9 @@ class _Search:
     """What a sweep carries along: the best gain so far and where it was found."""
 
     gain: float
+    deadline: float
     best: tuple[int, int, int] | None = None  # (place in the order, state before it, step)
+    is_late: bool = False
 
 
 def sweep(
@@ -158,11 +160,11 @@ def sweep(
         width: how many states are kept a layer.
         deadline: by ``time.perf_counter``; when it passes, the rest stays open.
     """
-    suffix, search = _Suffix(core), _Search(gain)
+    suffix, search = _Suffix(core), _Search(gain, deadline)
     # Sums of scores near 1 are rounded at 1e-16: a hundred times that is still nothing.
     tiny = 1e-14 * max(abs(ceiling), float(np.max(core.edges_score, initial=0.0)))
     none = np.zeros(1, dtype=np.int64)
-    states = _States(np.zeros(1), np.zeros(1), np.zeros(1), none, none)
+    states = _States(np.zeros(1), np.zeros(1), np.full(1, ceiling), none, none)
     history: list[tuple[int, Ints, Ints]] = []  # (place in the order, parents, steps)
     open_gain = -math.inf
     for rank, steps in enumerate(core.steps):
@@ -181,13 +183,13 @@ def sweep(
             tiny=tiny,
             rank=len(history),
         )
+        if search.is_late:
+            open_gain = max(open_gain, float(states.bound.max()))
+            break
         states, dropped = _narrow(made, search.gain + tiny, width)
         open_gain = max(open_gain, dropped)
         history.append((core.layers[rank], states.parent.astype(np.int32), states.step.astype(np.int32)))
         if len(states.cost) == 0:
-            break
-        if time.perf_counter() > deadline:
-            open_gain = max(open_gain, float(states.bound.max()))
             break
     if search.best is None:
         return Swept(None, search.gain, open_gain)
@@ -216,6 +218,9 @@ def _expand(
     made, count = [], len(states.cost)
     block = max(1, _BLOCK_STATES // count)
     for start in range(0, len(mine), block):
+        search.is_late = time.perf_counter() > search.deadline
+        if search.is_late:
+            break
         some = mine[start : start + block]
         cost = ((stairs.cost[some] - stairs.cost[at])[:, None] + states.cost).ravel()
         score = ((stairs.score[some] - stairs.score[at])[:, None] + states.score).ravel()

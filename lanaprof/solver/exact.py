@@ -19,7 +19,7 @@ from lanaprof.solver.check import Answer, score_of
 from lanaprof.solver.core import open_core, sweep
 from lanaprof.solver.problem import Bools, Floats, Ints, Problem, slack_of
 from lanaprof.solver.restrict import Restriction, empty_layers, raise_infeasible, restrict
-from lanaprof.solver.stairs import Stairs, build_stairs
+from lanaprof.solver.stairs import Stairs, build_stairs, whole_capacity
 
 __all__ = ["Found", "solve_exact", "solve_stairs", "stairs_of"]
 
@@ -51,15 +51,17 @@ def solve_exact(problem: Problem, budgets: Mapping[str, float], *, time_limit_s:
 
         return solve_mip(problem, budgets, time_limit_s=time_limit_s)
     if len(empty_layers(problem, restriction.allowed)):
-        raise_infeasible(budgets, least_of_plain(problem, budgets))
+        raise_infeasible(budgets, _least(problem, budgets))
     if not restriction.sums:
         items = best_items(problem, restriction.allowed)
         return Answer(tuple(items.tolist()), score_of(problem, items), True, "exact")
     k, budget = restriction.sums[0]
     stairs, spare = stairs_of(problem, restriction.allowed, k, budget=budget)
     if spare < 0:
-        raise_infeasible(budgets, least_of_plain(problem, budgets))
-    found = solve_stairs(stairs, spare / stairs.cost_scale, deadline=deadline)
+        raise_infeasible(budgets, _least(problem, budgets))
+    slack = slack_of(budget, float(problem.fixed[k]))
+    capacity = whole_capacity(stairs, spare, slack)
+    found = solve_stairs(stairs, capacity, slack=slack / stairs.cost_scale, deadline=deadline)
     answer = _answer(problem, stairs, found)
     if found.proved or found.open_steps is None or time.perf_counter() > deadline:
         return answer
@@ -95,6 +97,14 @@ def best_items(problem: Problem, allowed: Bools) -> Ints:
     return best[np.searchsorted(best, problem.starts[:-1])]
 
 
+def _least(problem: Problem, budgets: Mapping[str, float]) -> dict[str, float]:
+    if not (problem.spans or problem.rows or problem.pairs):
+        return least_of_plain(problem, budgets)
+    from lanaprof.solver.mip import least_of  # the budgets left a plain problem, but each alone may not
+
+    return least_of(problem, budgets)
+
+
 def least_of_plain(problem: Problem, budgets: Mapping[str, float]) -> dict[str, float]:
     """Return the least reachable value of each budgeted cost, ignoring spans, pairs and rows."""
     allowed = restrict(problem, {}).allowed
@@ -109,8 +119,12 @@ def least_of_plain(problem: Problem, budgets: Mapping[str, float]) -> dict[str, 
     return least
 
 
-def solve_stairs(stairs: Stairs, capacity: float, *, deadline: float) -> Found:
-    """Return the best steps whose scaled cost is at most the capacity (which is at least 0)."""
+def solve_stairs(stairs: Stairs, capacity: float, *, slack: float = 0.0, deadline: float) -> Found:
+    """Return the best steps whose scaled cost is at most the capacity (which is at least 0).
+
+    ``slack`` is the part of the capacity that is there for rounding only: it admits choices, but is not worth a
+    search, so the bound is that of the capacity without it.
+    """
     relaxed = stairs.relax(capacity)
     if relaxed.taken == len(stairs.slope):
         return Found(relaxed.steps, relaxed.score, True)
@@ -119,15 +133,19 @@ def solve_stairs(stairs: Stairs, capacity: float, *, deadline: float) -> Found:
     top = np.maximum.reduceat(reduced, stairs.starts[:-1])
     regret = top[stairs.layer] - reduced
     # The Lagrangian bound holds at every slope, rounded or not; score and cost sum to it at the critical one.
-    ceiling = float(top.sum() + slope * capacity - relaxed.score)
+    ceiling = max(0.0, float(top.sum() + slope * (capacity - slack) - relaxed.score))
+    rounding = 1e-13 * (abs(relaxed.score) + slope * capacity)  # of the sums the gap is the difference of
     room = capacity - relaxed.cost
     steps, gain = _first_choice(stairs, base, relaxed.taken, room=room)
-    open_gain = math.inf
+    open_gain, last_width = math.inf, 0
     for width in _WIDTHS:
         core = open_core(stairs, base, regret, ceiling - gain)
-        if not core.layers or ceiling <= gain:
+        if not core.layers or ceiling - gain <= rounding:
             return Found(steps, relaxed.score + gain, True)
         width = min(width, max(_WIDTHS[0], _MOST_HISTORY // len(core.layers)))
+        if width <= last_width or time.perf_counter() > deadline:
+            break
+        last_width = width
         swept = sweep(
             stairs, core, base, room=room, ceiling=ceiling, gain=gain, width=width, deadline=deadline
         )
@@ -136,8 +154,6 @@ def solve_stairs(stairs: Stairs, capacity: float, *, deadline: float) -> Found:
         if swept.open_gain == -math.inf:
             return Found(steps, relaxed.score + gain, True)
         open_gain = min(open_gain, max(swept.open_gain, gain))
-        if time.perf_counter() > deadline:
-            break
     ceiling = min(ceiling, open_gain)
     open_steps = regret < ceiling - gain
     open_steps[base] = True

@@ -66,6 +66,31 @@ class LinearModel:
             products=tuple(Product(int(new[p.a]), int(new[p.b]), p.row, p.value) for p in products),
         )
 
+    def split(self) -> tuple[Ints, tuple[LinearModel, Ints]]:
+        """Return the columns that stand alone over their layer, and the model without those layers.
+
+        Beside the smaller model stand its columns' numbers in this one. Columns with products are never split off.
+        """
+        over = np.zeros(self.layer_count + 1, dtype=np.int64)
+        np.add.at(over, self.first, 1)
+        np.add.at(over, self.last + 1, -1)
+        lone = (self.first == self.last) & (np.cumsum(over)[self.first] == 1)
+        for product in self.products:
+            lone[[product.a, product.b]] = False
+        settled, rest = np.flatnonzero(lone), np.flatnonzero(~lone)
+        is_open = np.ones(self.layer_count, dtype=np.bool_)
+        is_open[self.first[settled]] = False
+        new_layer = np.cumsum(is_open) - 1
+        small = self.keep(~lone)
+        small = replace(
+            small,
+            first=new_layer[small.first],
+            last=new_layer[small.last],
+            high=self.high - self.matrix[:, settled].sum(axis=1),
+            layer_count=int(is_open.sum()),
+        )
+        return settled, (small, rest)
+
     def through(self, price: Floats) -> Floats:
         """Return for each column an upper bound on the scaled score of any solution that takes it.
 

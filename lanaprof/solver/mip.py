@@ -221,6 +221,19 @@ def _run(model: LinearModel, cuts: Sequence[Ints], *, seconds: float) -> _Run:
     nothing = np.zeros(0, dtype=np.int64)
     if seconds <= 0:
         return _Run("stopped", nothing, math.inf)
+    if model.layer_count == 0:
+        fits = not cuts and bool((model.high >= -1e-9).all())
+        return _Run("optimal" if fits else "infeasible", nothing, 0.0)
+    settled, asked = model.split()
+    if len(settled):
+        # Most layers of a reduced problem have one column left: they are no question for a solver.
+        small, back = asked
+        at = {column: i for i, column in enumerate(back.tolist())}
+        cuts = [np.array([at[c] for c in cut.tolist() if c in at], dtype=np.int64) for cut in cuts]
+        run = _run(small, cuts, seconds=seconds)
+        found = run.status == "optimal" or len(run.columns) > 0
+        columns = np.sort(np.concatenate([settled, back[run.columns]])) if found else nothing
+        return _Run(run.status, columns, run.bound + float(model.score[settled].sum()))
     import pulp  # half a second, and only this module needs it
 
     program = pulp.LpProblem("selection", pulp.LpMaximize)

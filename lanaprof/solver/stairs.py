@@ -15,9 +15,11 @@ import numpy as np
 
 from lanaprof.solver.problem import Bools, Floats, Ints
 
-__all__ = ["Relaxation", "Stairs", "build_stairs", "hull_of"]
+__all__ = ["Relaxation", "Stairs", "build_stairs", "hull_of", "whole_capacity"]
 
 _PIVOT_SLOPES = (1.0, 6.0, 1 / 6)  # of a layer's diagonal: one pivot in the middle, one towards each end
+_WHOLE = 1e-6  # this near to a whole number is one: floats below a thousand million are good to 1e-7
+_MOST_WHOLE = 1e9
 _MANY_HULL_PASSES = 40  # most hulls need under ten passes; after these the rest is done layer by layer
 
 
@@ -129,6 +131,38 @@ def build_stairs(
         slope=slope,
         hull_cost=np.cumsum(shifted[end] - shifted[start]),
     )
+
+
+def whole_capacity(stairs: Stairs, spare: float, slack: float) -> float:
+    """Return the scaled capacity for an unscaled one, without the rest that no sum of the costs can fill.
+
+    Costs that are whole multiples of some number (whole microseconds, parameters, bytes) reach multiples only; what
+    a budget has beyond the last multiple would loosen every bound, and keep the search going for nothing.
+    """
+    unit = _common_unit(stairs.cost * stairs.cost_scale)
+    if unit > 0:
+        spare = min(spare, math.floor(spare / unit + _WHOLE) * unit + slack)
+    return spare / stairs.cost_scale
+
+
+def _common_unit(values: Floats) -> float:
+    """Return the largest number of which all values are multiples, of the form whole × 10^-k; 0 if there is none."""
+    values = values[values > 0]
+    if len(values) == 0:
+        return 0.0
+    largest = float(values.max())
+    for power in range(13):
+        factor = 10.0**power
+        if largest * factor > _MOST_WHOLE:
+            return 0.0
+        for some in (values[:32], values):  # a few values tell measured floats apart at once
+            scaled = some * factor
+            whole = np.round(scaled)
+            if (np.abs(scaled - whole) > _WHOLE).any() or whole.min() < 1:
+                break
+        else:
+            return float(np.gcd.reduce(whole.astype(np.int64))) / factor
+    return 0.0
 
 
 def _starts_of(layer: Ints) -> Ints:
