@@ -39,6 +39,19 @@ _QUICK_POOL: tuple[tuple[str, dict[str, Value]], ...] = (  # per family the most
     ("bottleneck", {"width": 0.5}),
     ("repvgg", {}),
 )
+# Where the above are too dear, as beside a bottleneck, these fill up.
+_QUICK_SMALL: tuple[tuple[str, dict[str, Value]], ...] = (
+    ("mbconv", {"expand": 0.5}),
+    ("mbconv", {"expand": 0.25}),
+    ("basic", {"width": 0.0625}),
+    ("conv", {"kernel": 3, "groups": 8}),
+    ("fused_mbconv", {"expand": 0.25}),
+    ("bottleneck", {"width": 0.0625}),
+    ("bottleneck", {"width": 0.25, "groups": 4}),
+    ("bottleneck", {"width": 0.5, "groups": 8}),
+    ("bottleneck", {"width": 0.125, "kernel": 5}),
+    ("ds", {"kernel": 7}),
+)
 _QUICK_TURNS = (  # the two kinds that teachers are made of, and plain convolutions, come twice
     "mbconv", "basic", "conv", "fused_mbconv", "ds", "mbconv", "basic", "conv", "repvgg", "bottleneck",
 )  # fmt: skip
@@ -120,20 +133,27 @@ def read_operations(path: str | Path) -> tuple[Operation, ...]:
 def _quick(
     input_shape: Shape, output_shape: Shape, teacher_macs: int | None, signed: bool
 ) -> tuple[Operation, ...]:
-    skip = make_operation(SKIP)
-    pool = [
-        operation
-        for operation in (_ending(family, parameters, signed) for family, parameters in _QUICK_POOL)
-        if operation is not None and why_not(operation, input_shape, output_shape) is None
-    ]
-    if teacher_macs:
-        pool = [
+    chosen: tuple[Operation, ...] = ()
+    for pool in (_QUICK_POOL, _QUICK_SMALL):
+        endings = [_ending(family, parameters, signed) for family, parameters in pool]
+        fitting = [
             operation
-            for operation in pool
-            if _macs(operation, input_shape, output_shape)
-            <= teacher_macs * (_DENSE_CEILING if get_family(operation.family).dense else _DEPTHWISE_CEILING)
-        ] or pool[:3]
-    return (skip, *_spread(pool, input_shape, output_shape))
+            for operation in endings
+            if operation is not None
+            and why_not(operation, input_shape, output_shape) is None
+            and _is_cheap(operation, input_shape, output_shape, teacher_macs)
+        ]
+        chosen += _spread(fitting, input_shape, output_shape, count=_QUICK_COUNT - len(chosen))
+    return (make_operation(SKIP), *chosen)
+
+
+def _is_cheap(
+    operation: Operation, input_shape: Shape, output_shape: Shape, teacher_macs: int | None
+) -> bool:
+    if not teacher_macs:
+        return True
+    ceiling = _DENSE_CEILING if get_family(operation.family).dense else _DEPTHWISE_CEILING
+    return _macs(operation, input_shape, output_shape) <= ceiling * teacher_macs
 
 
 def _ending(family: str, parameters: dict[str, Value], signed: bool) -> Operation | None:
@@ -150,11 +170,13 @@ def _macs(operation: Operation, input_shape: Shape, output_shape: Shape) -> int:
     return macs(input_shape, output_shape, dict(operation.parameters))
 
 
-def _spread(pool: list[Operation], input_shape: Shape, output_shape: Shape) -> tuple[Operation, ...]:
-    """Return up to ten of the pool: families take turns, each gives what costs least like its others."""
+def _spread(
+    pool: list[Operation], input_shape: Shape, output_shape: Shape, *, count: int
+) -> tuple[Operation, ...]:
+    """Return up to ``count`` of the pool: families take turns, each gives what costs least like its others."""
     cost = {operation: math.log(_macs(operation, input_shape, output_shape)) for operation in pool}
     chosen: list[Operation] = []
-    count = min(_QUICK_COUNT, len(pool))
+    count = min(count, len(pool))
     for family in itertools.cycle(_QUICK_TURNS):
         if len(chosen) == count:
             break

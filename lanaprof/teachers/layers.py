@@ -8,6 +8,7 @@ import inspect
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -21,25 +22,15 @@ __all__ = ["FoundLayer", "find_layers", "structure_digest"]
 
 _SHOWN = 40  # lines in a message that lists what could be a layer
 _BATCH = 2  # with one sample a leading 1 could be anything
-# Blocks by the class names of timm, torchvision and efficientnet_lite_pytorch.
-_BLOCK_CLASSES = (
-    "BasicBlock",
-    "Bottleneck",
-    "ConvBnAct",
-    "DepthwiseSeparableConv",
-    "EdgeResidual",
-    "FusedMBConv",
-    "InvertedResidual",
-    "MBConv",
-    "MBConvBlock",
-    "UniversalInvertedResidual",
-)
-_DEFAULT_GLOBS = (  # the first that finds a block wins
-    "blocks.*.*",  # timm: EfficientNet, MobileNet and their kin
-    "layer[1-4].*",  # timm and torchvision: ResNet and its kin
-    "features.*.*",  # torchvision: EfficientNet
-    "features.*",  # torchvision: MobileNet
-    "_blocks.*",  # efficientnet_lite_pytorch
+# (glob, classes): the first glob wins whose matches all are blocks in a plain Sequential. Without classes any
+# block will do; torchvision's ``features`` also hold stem, head and transitions.
+_DEFAULTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("blocks.*.*", ()),  # timm: EfficientNet, MobileNet and their kin
+    ("layer[1-4].*", ()),  # timm and torchvision: ResNet and its kin
+    ("features.*.*", ("MBConv", "FusedMBConv")),  # torchvision: EfficientNet
+    ("features.*", ("InvertedResidual",)),  # torchvision: MobileNet
+    ("_blocks.*", ("MBConvBlock",)),  # efficientnet_lite_pytorch
+    ("blocks.*", ()),  # transformers, hand-written networks
 )
 
 
@@ -208,18 +199,16 @@ def _matching(names: list[str], globs: Sequence[str]) -> list[str]:
 
 
 def _default_names(modules: dict[str, nn.Module], watched: _Watcher) -> list[str]:
-    for glob in _DEFAULT_GLOBS:
+    for glob, classes in _DEFAULTS:
         names = [
             name
             for name in modules
-            if _segments_match(name, glob) and type(modules[name]).__name__ in _BLOCK_CLASSES
+            if _segments_match(name, glob)
+            and type(modules[name.rpartition(".")[0]]) in (nn.Sequential, nn.ModuleList)
+            and (not classes or type(modules[name]).__name__ in classes)
         ]
-        if names:
-            return [name for name in names if _problem(name, watched) is None]
-    # a plain sequence of blocks, as hand-written networks and transformers have it
-    blocks = [name for name in modules if _segments_match(name, "blocks.*")]
-    if blocks and all(_problem(name, watched) is None for name in blocks):
-        return blocks
+        if names and all(_problem(name, watched) is None and _is_block(modules[name]) for name in names):
+            return names
     return []
 
 
@@ -258,7 +247,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 def _candidates_text(modules: dict[str, nn.Module], watched: _Watcher) -> str:
     """Return what could be a layer, one a line: blocks before single convolutions."""
     fitting = [name for name in watched.calls if _problem(name, watched) is None]
-    blocks = [name for name in fitting if any(True for _ in modules[name].children())] or fitting
+    blocks = [name for name in fitting if _is_block(modules[name])] or fitting
     lines = [
         f"  {name}: {type(modules[name]).__name__} "
         f"{_shape(watched.calls[name].input_shape)} to {_shape(watched.calls[name].output_shape)}"
@@ -269,6 +258,12 @@ def _candidates_text(modules: dict[str, nn.Module], watched: _Watcher) -> str:
     return "\n".join(["these submodules could be layers:", *(lines or ["  none"])])
 
 
+def _is_block(module: nn.Module) -> bool:
+    """Say whether a module is made of several and does arithmetic: norms with activations are no blocks."""
+    inner = list(module.modules())[1:]
+    return any(isinstance(child, nn.Conv2d | nn.Linear) for child in inner)
+
+
 def structure_digest(module: nn.Module) -> str:
     """Return the digest of what a module computes, the values of its weights left out.
 
@@ -276,7 +271,7 @@ def structure_digest(module: nn.Module) -> str:
     do what no printout shows, the source of every class that is not PyTorch's and the plain values its
     objects hold. Too fine costs an export; too coarse would give a candidate another one's latency.
     """
-    classes = {type(child) for child in module.modules()}
+    classes: set[Any] = {type(child) for child in module.modules()}
     sources = {
         f"{kind.__module__}.{kind.__qualname__}": _source(kind)
         for kind in classes
@@ -298,6 +293,7 @@ def _is_plain(key: str, value: Any) -> bool:
     return value is None or isinstance(value, int | float | str | bool)
 
 
+@lru_cache(maxsize=1024)
 def _source(kind: type) -> str:
     """Return a digest of a class's source text; of its forward's bytecode where there is no source."""
     try:
