@@ -33,7 +33,7 @@ def write(path: Path, manifest: Manifest, records: Iterable[Record]) -> int:
 
     schema = _schema(manifest)
     count = 0
-    with ParquetWriter(path, schema, compression="zstd") as writer:
+    with ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
         for chunk in chunked(records, _ROW_GROUP):
             writer.write_table(pa.Table.from_pylist([_row_of(record) for record in chunk], schema=schema))
             count += len(chunk)
@@ -68,7 +68,7 @@ def read(path: Path, kinds: Sequence[str] | None) -> Iterator[FileRow]:
 
     number = 0
     try:
-        with ParquetFile(path) as file:
+        with ParquetFile(path, page_checksum_verification=True) as file:
             for batch in file.iter_batches(batch_size=_BATCH):
                 for value in batch.to_pylist():
                     number += 1
