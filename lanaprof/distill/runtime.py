@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "Progress",
     "ProgressCallback",
     "Runtime",
+    "crew",
     "keep_random_state",
     "load_checkpoint",
     "write_whole",
@@ -110,14 +112,28 @@ class Pace:
             self._saved_s = time.monotonic()
             self._cost_s = self._saved_s - began_s
 
-    @property
-    def seconds_spent(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._began_s
-
     def seconds_left(self, done: int, total: int) -> float | None:
         """Return the time left when ``done`` of ``total`` units took until now."""
         return (time.monotonic() - self._began_s) * (total - done) / done if done else None
+
+
+@contextmanager
+def crew(runtime: Runtime) -> Iterator[ThreadPoolExecutor | None]:
+    """Give one worker per core, each computing with one thread; None where there is one core or a GPU.
+
+    Candidates are small and independent: one per core was 1.45 times as fast as all cores on each in turn
+    (90 candidates of the Fashion-MNIST example, 64 images, 2 cores), and another program that takes a core
+    away does not hold up the other one.
+    """
+    threads = torch.get_num_threads()
+    if threads < 2 or runtime.device.type != "cpu":
+        yield None
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as workers:
+            yield workers
+    finally:
+        torch.set_num_threads(threads)  # torch keeps the last number set in any thread for new threads
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lanaprof.distill.evaluation import class_logits, kl_per_image
-from lanaprof.distill.runtime import Pace, Progress, ProgressCallback, Runtime
+from lanaprof.distill.runtime import Pace, Progress, ProgressCallback, Runtime, crew
 from lanaprof.distill.taps import Replay
 from lanaprof.distill.training import frozen_copy
 from lanaprof.errors import BadInput, UserError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["METRICS", "CandidateScore", "find_metric", "score_candidates"]
 
 METRICS = ("kl", "loss", "accuracy")
+MOST_RECORDED_BYTES = 2**30  # of one batch's activations; smaller batches are taken when they need more
 
 # (outputs, teacher's outputs, labels or None) -> quality per image (batch,), or one number for the batch
 Metric = Callable[[Any, Any, Tensor | None], Tensor]
@@ -77,9 +78,9 @@ def score_candidates(
             (teacher's cross entropy minus this one's), ``accuracy`` (share right minus the teacher's), or
             ``package.module:function``: called with the outputs and the labels (without labels: the
             teacher's outputs), returns a tensor (batch,) or one number, higher is better; the score is its
-            difference to the teacher's. A function itself is taken, too.
+            difference to the teacher's. A function itself is taken, too. Several threads call it at once.
         images: at most so many held-out images.
-        batch_size: images in a batch.
+        batch_size: images in a batch at most; fewer where the teacher's activations would need over 1 GiB.
         progress: called after every candidate of every batch.
 
     Raises:
@@ -98,27 +99,29 @@ def score_candidates(
                 todo.setdefault((layer.name, operation), nn.Identity())
     placed = {key: runtime.place(module).eval() for key, module in todo.items()}
     tallies = {key: _Tally() for key in todo}
-    replay: Replay | None = None
-    frozen = frozen_copy(teacher.module, runtime)
-    batch_count = math.ceil(min(images, data.heldout_count) / batch_size)
-    pace, done, seen = Pace(math.inf), 0, 0
-    for x_read, y_read in data.iter_heldout(batch_size, images):
-        x, y = runtime.send(x_read), None if y_read is None else y_read.to(runtime.device)
-        if replay is None:
-            replay = Replay(frozen, [layer.name for layer in space.layers], sample=x)
-        seen += len(x)
-        with runtime.autocast():
+    sample = runtime.send(data.batch("heldout", range(min(2, data.heldout_count)))[0])
+    pace, seen = Pace(math.inf), 0
+    total = min(images, data.heldout_count) * len(placed)
+    with crew(runtime) as workers, runtime.autocast():
+        copies = 1 if workers is None else torch.get_num_threads()
+        names = [layer.name for layer in space.layers]
+        replay = Replay(frozen_copy(teacher.module, runtime), names, sample=sample, copies=copies)
+        fitting = max(MOST_RECORDED_BYTES * len(sample) // replay.recorded_bytes, len(sample))
+        for x_read, y_read in data.iter_heldout(min(batch_size, fitting), images):
+            x, y = runtime.send(x_read), None if y_read is None else y_read.to(runtime.device)
             outputs = replay.record(x)
-        base = judge(outputs, outputs, y)
-        for key, module in placed.items():
-            with runtime.autocast():
-                changed = replay.run(key[0], module)
-            tallies[key].add(judge(changed, outputs, y) - base, len(x))
-            done += 1
-            if progress is not None:
-                total = batch_count * len(placed)
-                left = pace.seconds_left(done, total)
-                progress(Progress(f"scoring {len(placed)} candidates", done, total, left))
+            base = judge(outputs, outputs, y)
+
+            judged = _Judged(judge, outputs, base, y)
+            tasks = [(replay, *item, judged, runtime) for item in placed.items()]
+            differences = map(_differ, tasks) if workers is None else workers.map(_differ, tasks)
+            for place, (key, difference) in enumerate(zip(placed, differences, strict=True)):
+                tallies[key].add(difference, len(x))
+                if progress is not None:
+                    done = seen * len(placed) + len(x) * (place + 1)
+                    left = pace.seconds_left(done, total)
+                    progress(Progress(f"scoring {len(placed)} candidates", done, total, left))
+            seen += len(x)
     results = []
     for layer in space.layers:
         given = [operation for name, operation in tallies if name == layer.name]
@@ -186,6 +189,24 @@ def _accuracy(outputs: Any, _teacher_outputs: Any, labels: Tensor | None) -> Ten
 
 
 _BUILT_IN: dict[str, Metric] = {"kl": _kl, "loss": _loss, "accuracy": _accuracy}
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """One batch: how it is judged, and what the teacher reached on it."""
+
+    judge: Metric
+    outputs: Any
+    base: Tensor
+    labels: Tensor | None
+
+
+def _differ(task: tuple[Replay, tuple[str, str], nn.Module, _Judged, Runtime]) -> Tensor:
+    """Return by how much the network with one candidate is better than the teacher, per image or batch."""
+    replay, (layer, _), module, batch, runtime = task
+    with torch.no_grad(), runtime.autocast():  # both are settings of the thread
+        changed = replay.run(layer, module)
+        return batch.judge(changed, batch.outputs, batch.labels) - batch.base
 
 
 class _Tally:

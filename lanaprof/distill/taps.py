@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -101,16 +102,22 @@ class Replay:
     """Runs the network with one layer replaced, computing only what comes after it.
 
     Everything that ran before the layer is replayed from a recorded pass: the other layers and, where they
-    are modules, stem and glue. What is left of the prefix is glue written as functions.
+    are modules, stem and glue. What is left of the prefix is glue written as functions. After ``record``,
+    as many threads may call ``run`` at once as there are copies.
 
     Args:
-        root: copied; eval mode.
+        root: copied; run in eval mode.
         layers: names of the layers that may be replaced.
+        sample: a small batch, to see in which order the modules are called.
+        copies: how many networks to keep.
     """
 
-    def __init__(self, root: nn.Module, layers: Sequence[str], *, sample: Tensor) -> None:
-        self._root = copy.deepcopy(root).eval()
-        called = _call_order(self._root, _pieces(self._root, set(layers)), sample)
+    def __init__(self, root: nn.Module, layers: Sequence[str], *, sample: Tensor, copies: int = 1) -> None:
+        self._roots: SimpleQueue[nn.Module] = SimpleQueue()
+        for _ in range(copies):
+            self._roots.put(copy.deepcopy(root).eval())
+        self._recording_root = copy.deepcopy(root).eval()
+        called = _call_order(self._recording_root, _pieces(self._recording_root, set(layers)), sample)
         self._order = {name: place for place, name in enumerate(called)}
         missing = [name for name in layers if name not in self._order]
         if missing:
@@ -118,10 +125,16 @@ class Replay:
                 f"the layer {missing[0]} is not called exactly once with a tensor coming out",
                 hint="name other layers with --layers",
             )
-        self._taps = Taps(self._root, called)
-        self._x: Tensor | None = None
+        self._taps = Taps(self._recording_root, called)
+        self._x = sample
         self._recorded: dict[str, Tap] = {}
-        self._careful: set[tuple[str, int]] = set()  # replacements that change their input in place
+        self.record(sample)
+
+    @property
+    def recorded_bytes(self) -> int:
+        """What the recorded batch takes in memory, at most."""
+        kept = [tensor for tap in self._recorded.values() for tensor in (tap.input, tap.output)]
+        return sum({id(tensor): tensor.numel() * tensor.element_size() for tensor in kept}.values())
 
     def record(self, x: Tensor) -> Any:
         """Run the whole network on a batch, keep what flowed, and return its output."""
@@ -131,46 +144,31 @@ class Replay:
 
     def run(self, layer: str, replacement: nn.Module) -> Any:
         """Return the network's output on the recorded batch with ``replacement`` standing in ``layer``."""
-        if self._x is None:
-            raise RuntimeError("record a batch first")
-        key = (layer, id(replacement))
-        result = self._run(layer, replacement, careful=key in self._careful)
-        if result is _DIRTY:
-            self._careful.add(key)
-            self.record(self._x)
-            result = self._run(layer, replacement, careful=True)
-        return result
-
-    def _run(self, layer: str, replacement: nn.Module, *, careful: bool) -> Any:
-        versions = [(tap.output, tap.output._version) for tap in self._recorded.values()]
-        forward: Callable[[Tensor], Any] = replacement
-        if careful:
-
-            def forward(value: Tensor) -> Any:
-                return replacement(value.clone())
-
+        root = self._roots.get()
         patched: list[nn.Module] = []
         try:
             for name, place in self._order.items():
                 if place <= self._order[layer]:
-                    module = self._root.get_submodule(name)
+                    module = root.get_submodule(name)
                     # on the instance: nn.Module calls self.forward, and code that reads the module's
                     # attributes still finds them
-                    copied = careful or self._taps.is_changed(name)
-                    stand_in = (
-                        forward if name == layer else _returning(self._recorded[name].output, copied=copied)
+                    module.__dict__["forward"] = (
+                        _on_a_copy(replacement)
+                        if name == layer
+                        else _returning(self._recorded[name].output, copied=self._taps.is_changed(name))
                     )
-                    module.__dict__["forward"] = stand_in
                     patched.append(module)
             with torch.no_grad():
-                result = self._root(self._x)
+                return root(self._x.clone())
         finally:
             for module in patched:
                 del module.__dict__["forward"]
-        return _DIRTY if any(tensor._version != version for tensor, version in versions) else result
+            self._roots.put(root)
 
 
-_DIRTY = object()
+def _on_a_copy(module: nn.Module) -> Callable[[Tensor], Any]:
+    """Return the module for a copy of its input: it may overwrite it, or return it to glue that does."""
+    return lambda x: module(x.clone())
 
 
 def _returning(value: Tensor, *, copied: bool) -> Callable[..., Tensor]:

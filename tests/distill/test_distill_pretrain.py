@@ -113,6 +113,17 @@ def test_weights_do_not_depend_on_company(
     assert _same(_weights(together), _weights(turns))
 
 
+def test_weights_do_not_depend_on_the_number_of_threads(
+    teacher: Teacher, space: Space, noise: DataSource, tmp_path: Path
+) -> None:
+    """Workers, one candidate each, train the same bits as one thread, and the setting is given back."""
+    alone = distill(teacher, space, noise, wanted=WANTED, recipe=SHORT, folder=tmp_path / "alone")
+    torch.set_num_threads(3)
+    together = distill(teacher, space, noise, wanted=WANTED, recipe=SHORT, folder=tmp_path / "together")
+    assert torch.get_num_threads() == 3
+    assert _same(_weights(together), _weights(alone))
+
+
 def test_another_seed_gives_other_weights(
     teacher: Teacher, space: Space, noise: DataSource, tmp_path: Path
 ) -> None:
