@@ -69,8 +69,11 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Outcome]], cl
         run.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]
         wrapped: Any = run
         wrapped = click.option("--debug", is_flag=True, help="Show tracebacks.")(wrapped)
-        wrapped = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")(wrapped)
-        return click.command(name, **settings)(wrapped)
+        wrapped = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")(
+            wrapped
+        )
+        make: Callable[[Any], click.Command] = click.command(name, **settings)
+        return make(wrapped)
 
     return decorate
 
@@ -83,11 +86,16 @@ def fail(error: BaseException, *, as_json: bool, debug: bool) -> int:
         kind, message, hint, code = "UsageError", error.format_message(), "", 2
         if isinstance(error, click.UsageError) and error.ctx is not None:
             hint = f"{error.ctx.command_path} --help"
-    elif isinstance(error, OSError) and error.filename is not None or isinstance(error, BrokenPipeError):
+    elif (isinstance(error, OSError) and error.filename is not None) or isinstance(error, BrokenPipeError):
         assert isinstance(error, OSError)
         kind, message, hint, code = "BadInput", f"{error.filename}: {error.strerror}", "", 2
     elif isinstance(error, OSError) and error.errno == 28:  # ENOSPC
-        kind, message, hint, code = "StoreError", "the disk is full", "free some space and run the command again", 2
+        kind, message, hint, code = (
+            "StoreError",
+            "the disk is full",
+            "free some space and run the command again",
+            2,
+        )
     else:
         kind, message, code = type(error).__name__, f"{type(error).__name__}: {error}", 1
         hint = "this is a fault of lanaprof; --debug shows where"
@@ -164,13 +172,17 @@ def meter(title: str) -> Iterator[Meter]:
 
 def database_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --database."""
-    return click.option("--database", metavar="URL|PATH", help="The latency database [default: lanaprof.db].")(function)
+    return click.option(
+        "--database", metavar="URL|PATH", help="The latency database [default: lanaprof.db]."
+    )(function)
 
 
 def device_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --device."""
     return click.option(
-        "--device", metavar="DEVICE", help="name[,threads=N][,batch=N][,precision=P] [default: lanaprof.toml's]."
+        "--device",
+        metavar="DEVICE",
+        help="name[,threads=N][,batch=N][,precision=P] [default: lanaprof.toml's].",
     )(function)
 
 
@@ -181,9 +193,9 @@ def environment_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def team_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --team."""
-    return click.option("--team", metavar="NAME", help="Whose measurements [default: LANAPROF_TEAM, else local].")(
-        function
-    )
+    return click.option(
+        "--team", metavar="NAME", help="Whose measurements [default: LANAPROF_TEAM, else local]."
+    )(function)
 
 
 def database_from(option: str | None) -> str:

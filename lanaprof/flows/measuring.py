@@ -14,7 +14,7 @@ from lanaprof.config import Device
 from lanaprof.errors import BadInput, UnsupportedOperator
 from lanaprof.flows.operators import OperatorMap, export_networks, export_operators, find_operators
 from lanaprof.flows.project import STATE_FOLDER, Project
-from lanaprof.lut import Environment, Measurement, Operator, Store
+from lanaprof.lut import Environment, Measurement, Operator, Store, coverage
 from lanaprof.ops import SKIP, TEACHER
 from lanaprof.profiler.campaign import Campaign, CampaignResult, Progress, Provenance, Target
 from lanaprof.profiler.circuit import Circuit
@@ -24,7 +24,17 @@ from lanaprof.profiler.protocol import HOT, NETWORK, RELAY, Protocol
 from lanaprof.profiler.remote import RemoteRig, WorkerSettings
 from lanaprof.profiler.rig import Rig
 
-__all__ = ["Bench", "FileResult", "MeasureReport", "measure_files", "measure_gaps", "measure_project", "open_bench"]
+__all__ = [
+    "Bench",
+    "FileResult",
+    "MeasurePlan",
+    "MeasureReport",
+    "measure_files",
+    "measure_gaps",
+    "measure_project",
+    "open_bench",
+    "planned",
+]
 
 _NO_LAYER = ""
 
@@ -174,7 +184,9 @@ def measure_project(
     relay: dict[str, Any] = {}
     if relayed:
         assert operators.circuit is not None
-        targets += [Target(key, (), True) for key in dict.fromkeys(operators.circuit.segments) if key not in done]
+        targets += [
+            Target(key, (), True) for key in dict.fromkeys(operators.circuit.segments) if key not in done
+        ]
         relay = {"space": space, "circuit": operators.circuit, "fillers": _fillers(project, operators)}
     else:
         bench.notice("the teacher cannot be cut at its layers: measuring hot, without its context")
@@ -265,7 +277,12 @@ def _hot_rows(bench: Bench, keys: Sequence[str]) -> tuple[Measurement, ...]:
 
 
 def measure_gaps(
-    bench: Bench, *, retry: Sequence[str] = (), force: bool = False, limit_s: float | None = None, plan_only: bool = False
+    bench: Bench,
+    *,
+    retry: Sequence[str] = (),
+    force: bool = False,
+    limit_s: float | None = None,
+    plan_only: bool = False,
 ) -> MeasureReport:
     """Measure, hot, the database's operators that have no measurement in this environment; needs no torch."""
     began_s = time.monotonic()
@@ -280,3 +297,34 @@ def measure_gaps(
     report.incomplete = report.incomplete or (plan_only and bool(wanted))
     report.seconds = time.monotonic() - began_s
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurePlan:
+    """What a campaign would do."""
+
+    operators: int
+    missing: int
+    seconds: float
+
+
+_SECONDS_PER_OPERATOR = (
+    0.2  # building, three passes in 16 rounds, writing; a guess until the first rounds are in
+)
+
+
+def planned(project: Project, bench: Bench) -> MeasurePlan:
+    """Return how many operators are missing, with a rough time."""
+    operators = find_operators(project, bench.device, bench.store)
+    relayed = operators.circuit is not None and bool(operators.circuit.steps)
+    protocol = RELAY if relayed else HOT
+    space = (
+        project.space.relay_digest(bench.device.batch, precision=bench.device.precision) if relayed else ""
+    )
+    found = coverage(
+        bench.store, operators.keys, environment=bench.environment.id, cache=protocol.cache, space=space
+    )
+    missing = found.missing + operators.missing
+    batches = -(-missing // 128)
+    seconds = max(missing * _SECONDS_PER_OPERATOR, batches * protocol.spread_s) if missing else 0.0
+    return MeasurePlan(len(operators.keys), missing, round(seconds, 1))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from lanaprof.errors import BackendError, UserError
 from lanaprof.flows.measuring import Bench
@@ -98,10 +99,14 @@ def calibrate(
         MissingMeasurement: the operators are not measured yet.
     """
     if count < 5:
-        raise UserError(f"a calibration needs at least 5 networks, not {count}", hint="lanaprof calibrate -n 16")
+        raise UserError(
+            f"a calibration needs at least 5 networks, not {count}", hint="lanaprof calibrate -n 16"
+        )
     began_s = time.monotonic()
     team = bench.provenance.team
-    predictor = open_predictor(project, bench.device, bench.store, team=team, environment=bench.environment.id)
+    predictor = open_predictor(
+        project, bench.device, bench.store, team=team, environment=bench.environment.id
+    )
     predictor.expect_teacher()
     networks = calibration_networks(predictor, count, project.config.seed)
     timed = time_networks(project, bench, networks, exporting=exporting)
@@ -193,20 +198,28 @@ def verify(
     """
     began_s = time.monotonic()
     team = bench.provenance.team
-    predictor = open_predictor(project, bench.device, bench.store, team=team, environment=bench.environment.id)
+    predictor = open_predictor(
+        project, bench.device, bench.store, team=team, environment=bench.environment.id
+    )
     predictor.expect_teacher()
     wanted = list(dict.fromkeys(architectures))
     predictions = {choices: predictor.predict(choices, level=level) for choices in wanted}
     beside = calibration_networks(predictor, anchors, project.config.seed)
-    timed = time_networks(project, bench, [*wanted, *(c for c in beside if c not in predictions)], exporting=exporting)
+    timed = time_networks(
+        project, bench, [*wanted, *(c for c in beside if c not in predictions)], exporting=exporting
+    )
     factor = common_factor(predictor, {choices: timed[choices] for choices in beside})
     rows = tuple(VerifiedNetwork(choices, predictions[choices], timed[choices]) for choices in wanted)
     errors = np.array([row.predicted.latency_s * factor / _latency_s(row.measured) - 1 for row in rows])
     inside = [
-        row.predicted.low_s * factor <= _latency_s(row.measured) <= row.predicted.high_s * factor for row in rows
+        row.predicted.low_s * factor <= _latency_s(row.measured) <= row.predicted.high_s * factor
+        for row in rows
     ]
     differences = _half_differences(bench, list(timed.values()))
-    noisy = float(np.median(differences)) > _TOO_NOISY_MEDIAN or float(np.quantile(differences, 0.95)) > _TOO_NOISY_P95
+    noisy = (
+        float(np.median(differences)) > _TOO_NOISY_MEDIAN
+        or float(np.quantile(differences, 0.95)) > _TOO_NOISY_P95
+    )
     return VerifyReport(
         networks=rows,
         common_factor=factor,
@@ -226,7 +239,7 @@ def common_factor(predictor: Predictor, timed: Mapping[Choices, Measurement]) ->
     return float(np.median(ratios))
 
 
-def _half_differences(bench: Bench, records: Sequence[Measurement]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _half_differences(bench: Bench, records: Sequence[Measurement]) -> npt.NDArray[np.float64]:
     """Return, per network, how much its even and odd rounds differ, the machine's common shift taken out."""
     full = bench.store.find_measurements([record.id for record in records])
     differences = []
@@ -237,5 +250,6 @@ def _half_differences(bench: Bench, records: Sequence[Measurement]) -> np.ndarra
             differences.append(float(np.quantile(even, 0.1) / np.quantile(odd, 0.1) - 1))
     if not differences:
         return np.zeros(1)
-    found = np.array(differences)
-    return np.abs(found - np.median(found))
+    found = np.array(differences, dtype=np.float64)
+    spread: npt.NDArray[np.float64] = np.abs(found - np.median(found))
+    return spread

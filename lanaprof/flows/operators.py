@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from lanaprof.lut import Record
     from lanaprof.teachers import Teacher
 
-__all__ = ["ExportReport", "OperatorMap", "export_networks", "export_operators", "find_networks", "find_operators"]
+__all__ = [
+    "ExportReport",
+    "OperatorMap",
+    "export_networks",
+    "export_operators",
+    "find_networks",
+    "find_operators",
+]
 
 _CHUNK = 16  # operators exported between two acknowledged writes
 _UNEXPORTABLE = ""  # cached for a recipe that no exporter can express
@@ -192,16 +199,19 @@ def export_operators(
         for (layer, operation), module in _deployed_modules(teacher, project, todo.values()):
             if limit_s is not None and time.monotonic() - began_s > limit_s:
                 break
-            name = recipes[layer, operation]
+            made_by = recipes[layer, operation]
             shape = (device.batch, *project.space.get_layer(layer).input_shape)
             try:
                 operator = Operator(graph=exported_graph(module, shape, exporter=exporter))
             except UnsupportedOperator as error:
-                operators[name], problems[name] = _UNEXPORTABLE, error.message
+                operators[made_by], problems[made_by] = _UNEXPORTABLE, error.message
             else:
-                operators[name] = operator.id
+                operators[made_by] = operator.id
                 new_keys.add(operator.id)
-                pending += [operator, Recipe(recipe=name, operator=operator.id, generator=GENERATOR_VERSION)]
+                pending += [
+                    operator,
+                    Recipe(recipe=made_by, operator=operator.id, generator=GENERATOR_VERSION),
+                ]
             done += 1
             progress(done, len(todo))
             if len(pending) >= 2 * _CHUNK:
@@ -243,7 +253,9 @@ def _export_circuit(project: Project, device: Device, store: Store, teacher: Tea
             steps.append(Step(piece, "", (source,), (target,)))
     store.add(records)
     used = {name for step in steps for name in (*step.inputs, *step.outputs)}
-    circuit = Circuit(tuple(steps), tuple((n, *described) for n, described in sorted(buffers.items()) if n in used))
+    circuit = Circuit(
+        tuple(steps), tuple((n, *described) for n, described in sorted(buffers.items()) if n in used)
+    )
     write_json(_circuit_path(project, device), circuit.to_json())
 
 

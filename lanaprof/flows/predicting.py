@@ -9,7 +9,16 @@ from lanaprof.config import Device
 from lanaprof.errors import BackendUnavailable, DeviceUnavailable, MissingMeasurement
 from lanaprof.flows.operators import Choices, OperatorMap, find_networks, find_operators
 from lanaprof.flows.project import Project
-from lanaprof.lut import Calibration, Environment, Estimate, GraphStatistics, Store, Table, Viewpoint, open_table
+from lanaprof.lut import (
+    Calibration,
+    Environment,
+    Estimate,
+    GraphStatistics,
+    Store,
+    Table,
+    Viewpoint,
+    open_table,
+)
 from lanaprof.ops import SKIP, TEACHER
 from lanaprof.profiler.calibration import FitResult, Prediction, predict
 
@@ -87,7 +96,9 @@ class Predictor:
         else:
             state = f"(operator {key}) has no latency: its measurement {found.status}"
             hint = f"{command} --retry {found.status}, or choose another operation"
-        return MissingMeasurement(f"{operation!r} in layer {layer!r} {state} on device {self.device.text!r}", hint=hint)
+        return MissingMeasurement(
+            f"{operation!r} in layer {layer!r} {state} on device {self.device.text!r}", hint=hint
+        )
 
     @property
     def _segments(self) -> tuple[Estimate, ...]:
@@ -127,7 +138,11 @@ class Predictor:
             for layer, operation in zip(self.project.space.layers, choices, strict=True)
         )
         return Prediction(
-            latency_s, latency_s * (1 - _UNCALIBRATED), latency_s * (1 + _UNCALIBRATED), level, calibrated=False
+            latency_s,
+            latency_s * (1 - _UNCALIBRATED),
+            latency_s * (1 + _UNCALIBRATED),
+            level,
+            calibrated=False,
         )
 
     def measured_candidates(self) -> dict[str, list[str]]:
@@ -163,7 +178,13 @@ def _local_environment(device: Device) -> tuple[str, str]:
 
 
 def table_for(
-    store: Store, device: Device, *, team: str, space: str, wanted: Sequence[str], environment: str | None = None
+    store: Store,
+    device: Device,
+    *,
+    team: str,
+    space: str,
+    wanted: Sequence[str],
+    environment: str | None = None,
 ) -> Table:
     """Return the device's table: this machine's own environment if measured, else the newest with full coverage."""
 

@@ -108,7 +108,8 @@ def load_project(folder: Path | None = None) -> Project:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadProject(
-            f"{path} cannot be read: {error}", hint="write it anew: lanaprof init --force with the same options"
+            f"{path} cannot be read: {error}",
+            hint="write it anew: lanaprof init --force with the same options",
         ) from error
     if not isinstance(facts, dict) or not isinstance(facts.get("weights_digest"), str):
         raise BadProject(f"{path} says nothing of the weights", hint="write it anew: lanaprof init --force")
@@ -137,4 +138,6 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        raise BadProject(f"{path} cannot be written: {error.strerror or error}", hint="free space, or its permissions") from error
+        raise BadProject(
+            f"{path} cannot be written: {error.strerror or error}", hint="free space, or its permissions"
+        ) from error

@@ -29,7 +29,9 @@ def init_project(folder: Path, config: ProjectConfig, *, force: bool = False) ->
     from lanaprof.teachers import PRETRAINED, find_layers, load_teacher, make_space, structure_digest
 
     if (folder / PROJECT_FILE).exists() and not force:
-        raise BadProject(f"{folder} already holds a project", hint="use another folder, or --force to replace it")
+        raise BadProject(
+            f"{folder} already holds a project", hint="use another folder, or --force to replace it"
+        )
     for text in config.devices:
         parse_device(text, folder)
     known_devices(folder)

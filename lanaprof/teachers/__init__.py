@@ -11,7 +11,7 @@ from lanaprof.teachers.build import (
 from lanaprof.teachers.imports import load_attribute
 from lanaprof.teachers.layers import FoundLayer, find_layers, structure_digest
 from lanaprof.teachers.padding import PaddedConv2d, make_padding_static
-from lanaprof.teachers.sources import PRETRAINED, Teacher, load_teacher
+from lanaprof.teachers.sources import PRETRAINED, Teacher, bare_teacher, load_teacher
 from lanaprof.teachers.weights import fit_weights, read_weights, state_digest
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "PaddedConv2d",
     "Teacher",
     "assemble",
+    "bare_teacher",
     "build_candidate",
     "find_layers",
     "fit_weights",

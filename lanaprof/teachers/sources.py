@@ -19,7 +19,7 @@ from lanaprof.teachers.imports import load_attribute
 from lanaprof.teachers.padding import make_padding_static
 from lanaprof.teachers.weights import fit_weights, read_weights, state_digest
 
-__all__ = ["PRETRAINED", "Teacher", "load_teacher"]
+__all__ = ["PRETRAINED", "Teacher", "bare_teacher", "load_teacher"]
 
 PRETRAINED = "pretrained"
 _SOURCES = "a TEACHER is timm:NAME, torchvision:NAME or package.module:factory"
@@ -101,6 +101,36 @@ def load_teacher(
     if source in ("timm", "torchvision"):
         return _named_teacher(text, weights, shape, seed)
     return _factory_teacher(text, weights, shape, search_path)
+
+
+def bare_teacher(
+    text: str,
+    state: Mapping[str, Tensor],
+    *,
+    input_shape: Sequence[int],
+    search_path: str | Path | None = None,
+) -> nn.Module:
+    """Return the network a text names with whatever weights, ready to take those of a student built from it.
+
+    Args:
+        text: as for ``load_teacher``.
+        state: the student's weights; number of classes and input channels are inferred from them.
+        input_shape: (C, H, W).
+        search_path: from which factories are imported.
+
+    Raises:
+        UnknownTeacher: no such network, option or factory.
+    """
+    shape = _checked_shape(input_shape)
+    source, _, rest = text.partition(":")
+    if source not in ("timm", "torchvision"):
+        return _factory_teacher(text, None, shape, search_path).module
+    name, _, query = rest.partition("?")
+    named = _timm(name) if source == "timm" else _torchvision(name)
+    inferred = _inferred(named, state, _options(query, text))
+    options = {key: value for key, value in inferred.items() if f"{key}=" not in query}
+    extra = "&".join(f"{key}={value}" for key, value in options.items())
+    return _named_teacher(f"{text}{'&' if query else '?'}{extra}" if extra else text, None, shape, 0).module
 
 
 def _checked_shape(input_shape: Sequence[int]) -> tuple[int, ...]:

@@ -1,0 +1,118 @@
+"""lanaprof distill."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lanaprof.cli.base import Outcome, command, database_option, meter, notice, team_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lanaprof.flows.learning import Wanted
+    from lanaprof.flows.project import Project
+
+
+@command("distill")
+@click.option(
+    "--steps", default=200, show_default=True, type=click.IntRange(1), help="Batches per candidate."
+)
+@click.option("--batch-size", default=64, show_default=True, type=click.IntRange(2))
+@click.option("--learning-rate", default=5e-3, show_default=True)
+@click.option("--layers", multiple=True, metavar="NAME", help="Only these layers; repeatable.")
+@click.option("--plan", is_flag=True, help="Say what would be trained and how long it takes.")
+@database_option
+@team_option
+def distill(database: str | None, team: str | None, **options: Any) -> Outcome:
+    """Train the candidates that can matter, layer by layer, on the teacher's feature maps."""
+    from lanaprof.distill import Recipe
+    from lanaprof.flows.learning import distill_project, plan_distilling, trained_teacher
+    from lanaprof.flows.project import load_project
+
+    project = load_project()
+    if project.facts["seeded"]:
+        trained_teacher(project)
+    wanted = _wanted(project, database, team, options["layers"])
+    recipe = Recipe(
+        steps=options["steps"],
+        batch_size=options["batch_size"],
+        learning_rate=options["learning_rate"],
+        seed=project.config.seed,
+    )
+    asked: dict[str, Any] = {
+        "candidates": project.space.candidate_count,
+        "wanted": wanted.count,
+        "hopeless": wanted.hopeless,
+        "failed": wanted.failed,
+        "unmeasured": wanted.unmeasured,
+    }
+    if options["plan"]:
+        plan = plan_distilling(project, wanted, recipe)
+        document = {
+            **asked,
+            "train": len(plan.train),
+            "reused": plan.reused,
+            "estimated_seconds": plan.seconds,
+        }
+
+        def show_plan(console: Console) -> None:
+            from lanaprof.units import format_duration
+
+            console.print(_reasons(wanted))
+            console.print(
+                f"{len(plan.train)} to train, {plan.reused} trained already: about "
+                f"{format_duration(plan.seconds, digits=2)}"
+            )
+
+        return Outcome(document, show_plan)
+    with meter("distilling") as bar:
+        result = distill_project(
+            project, wanted, recipe, progress=lambda p: bar(p.done, p.total, p.seconds_left, p.stage)
+        )
+    if result.diverged:
+        notice(f"{len(result.diverged)} candidates diverged and have no weights: lower --learning-rate")
+    errors = sorted(candidate.error for candidate in result.candidates)
+    document = {
+        **asked,
+        "trained": result.trained,
+        "reused": result.reused,
+        "diverged": [list(name) for name in result.diverged],
+        "median_error": errors[len(errors) // 2] if errors else None,
+        "seconds": round(result.seconds, 3),
+    }
+
+    def show(console: Console) -> None:
+        from lanaprof.units import format_duration
+
+        console.print(_reasons(wanted))
+        console.print(
+            f"{result.trained} trained, {result.reused} trained before, in {format_duration(result.seconds, digits=3)}"
+            + (f"; median error {errors[len(errors) // 2]:.3f} of the output's power" if errors else "")
+        )
+
+    return Outcome(document, show, 3 if result.diverged else 0)
+
+
+def _wanted(project: Project, database: str | None, team: str | None, layers: tuple[str, ...]) -> Wanted:
+    from lanaprof.flows.learning import find_predictors, wanted_candidates
+    from lanaprof.flows.project import default_team
+    from lanaprof.lut import open_store
+
+    with open_store(project.database(database), create=True) as store:
+        predictors = find_predictors(project, store, team=default_team(team, project.config))
+    if not predictors:
+        notice("nothing is measured yet, so every candidate is trained; lanaprof measure first saves that")
+    return wanted_candidates(project, predictors, layers)
+
+
+def _reasons(wanted: Wanted) -> str:
+    parts = [f"{wanted.count} candidates can matter"]
+    if wanted.hopeless:
+        parts.append(f"{wanted.hopeless} are nowhere cheaper than the teacher's layer")
+    if wanted.failed:
+        parts.append(f"{wanted.failed} failed on the device")
+    if wanted.unmeasured:
+        parts.append(f"{wanted.unmeasured} of those are not measured")
+    return "; ".join(parts)

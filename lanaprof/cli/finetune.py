@@ -1,0 +1,73 @@
+"""lanaprof finetune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lanaprof.cli.base import Outcome, command, database_option, meter
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@command("finetune")
+@click.option("--selection", metavar="ID", help="A stored selection: an id, its beginning, or latest.")
+@click.option("--architecture", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--epochs", default=2.0, show_default=True, type=click.FloatRange(0, min_open=True))
+@click.option("--batch-size", default=128, show_default=True, type=click.IntRange(2))
+@click.option("--learning-rate", default=2e-3, show_default=True)
+@database_option
+def finetune(
+    database: str | None, selection: str | None, architecture: Path | None, **options: Any
+) -> Outcome:
+    """Distil the whole selected network from the teacher; with labels, learn from them too."""
+    from lanaprof.distill import FinetuneRecipe
+    from lanaprof.flows.project import load_project
+    from lanaprof.flows.students import finetune_student, selected
+    from lanaprof.lut import open_store
+
+    project = load_project()
+    if architecture is None:
+        with open_store(project.database(database)) as store:
+            choices = selected(project, store, selection, None)
+    else:
+        from lanaprof.space import load_architecture
+
+        choices = load_architecture(architecture).complete(project.space)
+    recipe = FinetuneRecipe(
+        epochs=options["epochs"],
+        batch_size=options["batch_size"],
+        learning_rate=options["learning_rate"],
+        seed=project.config.seed,
+    )
+    with meter("fine-tuning") as bar:
+        result = finetune_student(
+            project, choices, recipe, progress=lambda p: bar(p.done, p.total, p.seconds_left, p.stage)
+        )
+    stages = {"assembled": result.before, "reestimated": result.reestimated, "finetuned": result.best}
+    document = {
+        "steps": result.steps,
+        "reused": result.reused,
+        **{
+            name: {"accuracy": e.accuracy, "agreement": e.agreement, "kl": e.kl, "loss": e.loss}
+            for name, e in stages.items()
+        },
+    }
+
+    def show(console: Console) -> None:
+        from lanaprof.cli.tables import plain_table
+
+        table = plain_table("held-out data", "#accuracy", "#agreement with the teacher", "#KL")
+        for name, e in stages.items():
+            table.add_row(
+                name,
+                "–" if e.accuracy is None else f"{e.accuracy:.2%}",
+                "–" if e.agreement is None else f"{e.agreement:.2%}",
+                "–" if e.kl is None else f"{e.kl:.4f}",
+            )
+        console.print(table)
+
+    return Outcome(document, show)

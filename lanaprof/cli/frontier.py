@@ -1,0 +1,81 @@
+"""lanaprof frontier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lanaprof.cli.base import (
+    Outcome,
+    command,
+    database_option,
+    device_option,
+    environment_option,
+    notice,
+    team_option,
+)
+from lanaprof.cli.benches import project_store
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SHOWN = 20
+
+
+@command("frontier")
+@device_option
+@click.option("--plot", metavar="F.html|F.png", type=click.Path(path_type=Path))
+@click.option(
+    "--scores", metavar="FILE", type=click.Path(path_type=Path), help="CSV or JSON: layer, operation, score."
+)
+@click.option("--metric", metavar="NAME", help="Which scores [default: the newest].")
+@database_option
+@team_option
+@environment_option
+def frontier(device: str | None, database: str | None, team: str | None, **options: Any) -> Outcome:
+    """Show the best score for every latency budget."""
+    from lanaprof.flows.choosing import project_frontier
+    from lanaprof.flows.predicting import open_predictor
+    from lanaprof.flows.project import default_team
+    from lanaprof.flows.selecting import find_scores, scores_from_file
+
+    with project_store(device, database) as (project, chosen, store):
+        scores = (
+            scores_from_file(options["scores"])
+            if options["scores"]
+            else find_scores(project, store, options["metric"])
+        )
+        predictor = open_predictor(
+            project,
+            chosen,
+            store,
+            team=default_team(team, project.config),
+            environment=options["environment"],
+        )
+        points = project_frontier(project, predictor, scores)
+    for warning in predictor.warnings:
+        notice(warning)
+    document = {
+        "device": chosen.text,
+        "teacher_s": predictor.teacher_s,
+        "points": [{"latency_s": p.latency_s, "score": p.score, "choices": dict(p.choices)} for p in points],
+    }
+    if options["plot"]:
+        from lanaprof.flows.plotting import write_frontier
+
+        write_frontier(options["plot"], points, device=chosen.text, teacher_s=predictor.teacher_s)
+
+    def show(console: Console) -> None:
+        from lanaprof.cli.tables import plain_table
+        from lanaprof.units import format_duration
+
+        table = plain_table("#latency", "#score")
+        step = max(1, len(points) // _SHOWN)
+        for point in [*points[:-1:step], *points[-1:]]:
+            table.add_row(format_duration(point.latency_s), f"{point.score:.4f}")
+        console.print(table)
+        console.print(f"{len(points)} architectures on the frontier")
+
+    return Outcome(document, show)

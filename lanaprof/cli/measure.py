@@ -1,0 +1,207 @@
+"""lanaprof measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lanaprof.cli.base import (
+    Outcome,
+    command,
+    database_from,
+    database_option,
+    device_option,
+    meter,
+    notice,
+    team_option,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lanaprof.flows.measuring import Bench, FileResult, MeasureReport
+    from lanaprof.flows.project import Project
+
+_STATES = ("noisy", "failed", "unsupported", "timeout")
+
+
+@command("measure")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@device_option
+@database_option
+@team_option
+@click.option(
+    "--plan", is_flag=True, help="Export and store the operators, say how many and how long; measure nothing."
+)
+@click.option("--retry", multiple=True, type=click.Choice(_STATES), help="Measure these again; repeatable.")
+@click.option("--force", is_flag=True, help="Measure everything again.")
+@click.option("--max-time", metavar="10m", help="Stop after this time, export included.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Measuring processes.")
+@click.option(
+    "--exporter", default="torchscript", type=click.Choice(["torchscript", "dynamo"]), show_default=True
+)
+def measure(files: tuple[Path, ...], **options: Any) -> Outcome:
+    """Fill the latency database for this project, for ONNX FILEs, or for whatever the database lacks."""
+    from lanaprof.config import PROJECT_FILE, parse_device
+    from lanaprof.flows.measuring import open_bench
+    from lanaprof.flows.project import default_team, load_project
+    from lanaprof.lut import open_store
+    from lanaprof.units import parse_duration
+
+    limit_s = parse_duration(options["max_time"], what="--max-time") if options["max_time"] else None
+    if options["workers"] > 1:
+        notice("several measuring processes disturb each other here: measuring with one")
+    here = Path.cwd()
+    project = load_project(here) if (here / PROJECT_FILE).exists() and not files else None
+    config = None
+    if project is not None:
+        device, database = project.device(options["device"]), project.database(options["database"])
+        config = project.config
+    else:
+        device = parse_device(options["device"] or "cpu", here)
+        database = database_from(options["database"])
+    team = default_team(options["team"], config)
+    _check_available(device)
+    with open_store(database, create=True) as store, meter("measuring") as bar:
+        bench = open_bench(
+            device,
+            store,
+            team=team,
+            state=project.state if project is not None else None,
+            report=lambda p: bar(p.done, p.total, p.left_s, p.text),
+            notice=notice,
+        )
+        if files:
+            return _files(files, bench, options, limit_s)
+        if project is None:
+            return _gaps(bench, options, limit_s)
+        return _project(project, bench, options, limit_s)
+
+
+def _check_available(device: Any) -> None:
+    """Fail before any work when this machine is not the device."""
+    from lanaprof.profiler.environment import local_environment
+
+    local_environment(device)
+
+
+def _document(report: MeasureReport) -> dict[str, Any]:
+    return {
+        "measured": report.measured,
+        "reused": report.reused,
+        "noisy": report.noisy,
+        "failed": report.failed,
+        "unsupported": report.unsupported,
+        "timeout": report.timeout,
+        "exported": report.exported,
+        "cache": report.cache,
+        "complete": not report.incomplete,
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def _code(report: MeasureReport, *, plan: bool) -> int:
+    broken = report.failed or report.unsupported or report.timeout
+    return 3 if (broken or report.incomplete) and not plan else 0
+
+
+def _line(report: MeasureReport) -> str:
+    from lanaprof.units import format_duration
+
+    parts = [f"{report.measured} measured", f"{report.reused} reused"]
+    parts += [f"{getattr(report, state)} {state}" for state in _STATES if getattr(report, state)]
+    tail = " (stopped by the limit; the same command goes on)" if report.incomplete else ""
+    return ", ".join(parts) + f" in {format_duration(report.seconds, digits=3)}{tail}"
+
+
+def _project(project: Project, bench: Bench, options: dict[str, Any], limit_s: float | None) -> Outcome:
+    from lanaprof.flows.measuring import measure_project, planned
+
+    with meter("exporting") as bar:
+        report = measure_project(
+            project,
+            bench,
+            exporter=options["exporter"],
+            retry=options["retry"],
+            force=options["force"],
+            limit_s=limit_s,
+            plan_only=options["plan"],
+            exporting=bar,
+        )
+    document = _document(report)
+    if options["plan"]:
+        plan = planned(project, bench)
+        document |= {"operators": plan.operators, "missing": plan.missing, "estimated_seconds": plan.seconds}
+
+        def show_plan(console: Console) -> None:
+            from lanaprof.units import format_duration
+
+            console.print(
+                f"{plan.operators} operators, {plan.missing} to measure: about "
+                f"{format_duration(plan.seconds, digits=2)}"
+            )
+
+        return Outcome(document, show_plan)
+    from lanaprof.flows.summary import latency_summary
+
+    summary = latency_summary(project, bench.device, bench.store, team=bench.provenance.team)
+    document |= summary.to_json() if summary is not None else {}
+
+    def show(console: Console) -> None:
+        console.print(_line(report))
+        if summary is not None:
+            summary.show(console)
+
+    return Outcome(document, show, _code(report, plan=False))
+
+
+def _gaps(bench: Bench, options: dict[str, Any], limit_s: float | None) -> Outcome:
+    from lanaprof.flows.measuring import measure_gaps
+
+    report = measure_gaps(
+        bench, retry=options["retry"], force=options["force"], limit_s=limit_s, plan_only=options["plan"]
+    )
+    return Outcome(
+        _document(report), lambda console: console.print(_line(report)), _code(report, plan=options["plan"])
+    )
+
+
+def _files(files: Sequence[Path], bench: Bench, options: dict[str, Any], limit_s: float | None) -> Outcome:
+    from lanaprof.flows.measuring import measure_files
+
+    results, report = measure_files(files, bench, force=options["force"], limit_s=limit_s)
+    document = {**_document(report), "files": [_file(result) for result in results]}
+
+    def show(console: Console) -> None:
+        from lanaprof.cli.tables import plain_table
+        from lanaprof.units import format_duration
+
+        table = plain_table("file", "#latency", "#95 % interval", "state")
+        for result in results:
+            row = result.measurement
+            if row is None or row.latency_s is None or row.ci_low_s is None or row.ci_high_s is None:
+                table.add_row(result.file, "–", "–", result.message or (row.message if row else "missing"))
+            else:
+                interval = f"{format_duration(row.ci_low_s)} … {format_duration(row.ci_high_s)}"
+                table.add_row(result.file, format_duration(row.latency_s), interval, row.status)
+        console.print(table)
+        console.print(_line(report))
+
+    missing = any(result.measurement is None for result in results)
+    return Outcome(document, show, 3 if missing else _code(report, plan=False))
+
+
+def _file(result: FileResult) -> dict[str, Any]:
+    row = result.measurement
+    return {
+        "file": result.file,
+        "operator": result.operator or None,
+        "latency_s": row.latency_s if row else None,
+        "ci_low_s": row.ci_low_s if row else None,
+        "ci_high_s": row.ci_high_s if row else None,
+        "status": row.status if row else ("unsupported" if not result.operator else "missing"),
+        "message": result.message or (row.message if row else ""),
+    }

@@ -1,0 +1,259 @@
+"""lanaprof select."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lanaprof.cli.base import (
+    Outcome,
+    command,
+    database_option,
+    device_option,
+    environment_option,
+    meter,
+    notice,
+    split_named,
+    team_option,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lanaprof.flows.choosing import Chosen, Question
+    from lanaprof.flows.proving import Proof
+    from lanaprof.lut import Selection, Store
+
+
+@command("select")
+@click.option(
+    "--budget", "budgets", multiple=True, metavar="[DEVICE=]5ms|50%|2x", help="Latency; repeatable."
+)
+@device_option
+@click.option("--max-params", metavar="5M", help="Parameters.")
+@click.option("--max-weights", metavar="20MB", help="Bytes of weights.")
+@click.option("--max-peak", metavar="8MB", help="Bytes of activations alive at once.")
+@click.option("--max-macs", metavar="300M", help="Multiply-accumulates.")
+@click.option(
+    "--top", default=1, show_default=True, type=click.IntRange(1), help="So many diverse architectures."
+)
+@click.option(
+    "--overlap", default=0.7, show_default=True, help="Share of layers two of them may have in common."
+)
+@click.option(
+    "--confidence", type=float, metavar="0.95", help="That the latency is inside [default: 0.95 unproved]."
+)
+@click.option("--no-verify", is_flag=True, help="Choose from the table alone.")
+@click.option(
+    "--dump-problem", metavar="FILE", type=click.Path(path_type=Path), help="Write the problem for solve."
+)
+@click.option(
+    "--scores", metavar="FILE", type=click.Path(path_type=Path), help="CSV or JSON: layer, operation, score."
+)
+@click.option("--metric", metavar="NAME", help="Which scores [default: the newest].")
+@click.option("--method", default="exact", show_default=True, metavar="NAME", help="The selector.")
+@click.option("--time-limit", default="60s", show_default=True, metavar="60s", help="Of one solve.")
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write the architecture.")
+@database_option
+@team_option
+@environment_option
+def select(device: str | None, database: str | None, team: str | None, **options: Any) -> Outcome:
+    """Choose the best architecture within a budget and, when the device is here, prove it by timing."""
+    from lanaprof.flows.choosing import ask, choose, choose_diverse
+    from lanaprof.flows.project import default_team, load_project
+    from lanaprof.lut import open_store
+    from lanaprof.units import parse_duration
+
+    texts = split_named(options["budgets"], "budget")
+    sizes = _sizes(options)
+    time_limit_s = parse_duration(options["time_limit"], what="--time-limit")
+    project = load_project()
+    with open_store(project.database(database)) as store:
+        who = default_team(team, project.config)
+        proving = not options["no_verify"] and options["top"] == 1
+        settings = {**options, "proving": False}
+        question = ask(project, store, device=device, budgets=texts, sizes=sizes, team=who, settings=settings)
+        here = proving and _is_here(question)
+        if here:
+            settings["proving"] = True
+            question = ask(
+                project, store, device=device, budgets=texts, sizes=sizes, team=who, settings=settings
+            )
+        for predictor in question.predictors.values():
+            for warning in predictor.warnings:
+                notice(warning)
+        if options["dump_problem"]:
+            _dump(question, options["dump_problem"])
+        if options["top"] > 1:
+            chosen = choose_diverse(
+                question, top=options["top"], overlap=options["overlap"], time_limit_s=time_limit_s
+            )
+        else:
+            chosen = choose(question, time_limit_s=time_limit_s)
+        proof = _prove(question, store, who) if here else None
+        selection = _store(question, store, chosen, proof, who)
+        if options["out"]:
+            _write_architecture(question, selection, options["out"])
+    return _outcome(question, chosen, proof, selection)
+
+
+def _sizes(options: dict[str, Any]) -> dict[str, float]:
+    from lanaprof.units import parse_count, parse_size
+
+    parsers = {
+        "params": ("max_params", parse_count),
+        "weight_bytes": ("max_weights", parse_size),
+        "peak_bytes": ("max_peak", parse_size),
+        "macs": ("max_macs", parse_count),
+    }
+    return {
+        cost: float(parse(options[name], what="--" + name.replace("_", "-")))
+        for cost, (name, parse) in parsers.items()
+        if options[name]
+    }
+
+
+def _is_here(question: Question) -> bool:
+    """Say whether this machine is the environment the table describes; tell the user when it is not."""
+    from lanaprof.errors import BackendUnavailable, DeviceUnavailable
+    from lanaprof.profiler.environment import local_environment
+
+    if question.predictor.cost_name not in question.budgets:
+        return False
+    try:
+        own = local_environment(question.device)
+    except (DeviceUnavailable, BackendUnavailable) as error:
+        notice(f"not proved: {error.message}")
+        return False
+    if own.id != question.predictor.table.environment.id:
+        notice("not proved: the table was measured in another environment than this machine's")
+        return False
+    return True
+
+
+def _dump(question: Question, path: Path) -> None:
+    from lanaprof.errors import BadInput
+    from lanaprof.solver import problem_to_json
+
+    try:
+        path.write_text(json.dumps(problem_to_json(question.problem())) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _prove(question: Question, store: Store, team: str) -> Proof:
+    from lanaprof.flows.measuring import open_bench
+    from lanaprof.flows.proving import prove
+
+    with meter("proving") as bar:
+        bench = open_bench(
+            question.device,
+            store,
+            team=team,
+            state=question.project.state,
+            report=lambda p: bar(p.done, p.total, p.left_s, p.text),
+            notice=notice,
+        )
+        return prove(
+            question.project,
+            bench,
+            question.predictor,
+            problem_of=question.problem,
+            budgets=question.budgets,
+            tell=notice,
+        )
+
+
+def _store(question: Question, store: Store, chosen: Chosen, proof: Proof | None, team: str) -> Selection:
+    from lanaprof.flows.choosing import store_selection
+
+    solution = chosen.solution
+    if proof is None:
+        return store_selection(
+            question, store, chosen.choices, score=solution.score, bound=solution.bound, proved=solution.proved,
+            status="unverified", predicted_s=chosen.prediction.latency_s, measured_s=None, ci_low_s=None,
+            ci_high_s=None, rounds=0, team=team,
+        )  # fmt: skip
+    same = proof.choices == chosen.choices
+    return store_selection(
+        question, store, proof.choices, score=proof.score, bound=max(solution.bound, proof.score),
+        proved=solution.proved and same, status=proof.status, predicted_s=proof.predicted_s,
+        measured_s=proof.measurement.latency_s, ci_low_s=proof.measurement.ci_low_s,
+        ci_high_s=proof.measurement.ci_high_s, rounds=proof.rounds, team=team,
+    )  # fmt: skip
+
+
+def _write_architecture(question: Question, selection: Selection, path: Path) -> None:
+    from lanaprof.errors import BadInput
+    from lanaprof.space import Architecture, save_architecture
+
+    try:
+        save_architecture(Architecture(question.project.space.teacher, selection.choices), path)
+    except OSError as error:
+        raise BadInput(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _outcome(question: Question, chosen: Chosen, proof: Proof | None, selection: Selection) -> Outcome:
+    budget_s = question.budget_s if question.budget_s != float("inf") else None
+    document: dict[str, Any] = {
+        "id": selection.id,
+        "status": selection.status,
+        "score": selection.score,
+        "bound": selection.bound,
+        "proved": selection.proved,
+        "choices": dict(selection.choices),
+        "predicted_s": selection.predicted_s,
+        "measured_s": selection.measured_s,
+        "ci_low_s": selection.ci_low_s,
+        "ci_high_s": selection.ci_high_s,
+        "budget_s": budget_s,
+        "budgets": dict(question.budgets),
+        "rounds": selection.rounds,
+        "margin_s": chosen.margin_s,
+        "confidence": question.confidence,
+        "device": question.device.text,
+        "teacher_s": proof.teacher.latency_s if proof and proof.teacher else question.predictor.teacher_s,
+    }
+    if chosen.alternatives:
+        document["solutions"] = [
+            {
+                "score": s.score,
+                "bound": s.bound,
+                "proved": s.proved,
+                "choices": dict(s.choices),
+                "costs": dict(s.costs),
+            }
+            for s in chosen.alternatives
+        ]
+    return Outcome(
+        document, lambda console: _show(console, document), 3 if selection.status == "over_budget" else 0
+    )
+
+
+def _show(console: Console, document: dict[str, Any]) -> None:
+    from lanaprof.cli.tables import plain_table
+    from lanaprof.units import format_duration
+
+    table = plain_table("layer", "operation")
+    for layer, operation in document["choices"].items():
+        table.add_row(layer, operation if operation != "teacher" else "[dim]teacher[/dim]")
+    console.print(table)
+    parts = [f"score {document['score']:.4f}"]
+    if document["predicted_s"] is not None:
+        parts.append(f"predicted {format_duration(document['predicted_s'])}")
+    if document["measured_s"] is not None:
+        speed = (
+            f" ({document['teacher_s'] / document['measured_s']:.2f}× the teacher)"
+            if document["teacher_s"]
+            else ""
+        )
+        parts.append(f"measured {format_duration(document['measured_s'])}{speed}")
+    if document["budget_s"] is not None:
+        parts.append(f"budget {format_duration(document['budget_s'])}")
+    console.print(f"{document['status']}: {', '.join(parts)} on {document['device']}")
+    if document.get("solutions"):
+        console.print(f"{len(document['solutions'])} diverse architectures; --json lists them")
+    console.print(f"selection {document['id'][:12]}")

@@ -1,0 +1,58 @@
+"""lanaprof space."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lanaprof.cli.base import Outcome, command, database_option, device_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@command("space")
+@device_option
+@database_option
+def space(device: str | None, database: str | None) -> Outcome:
+    """Show layers, candidates, shapes, parameters, and operators after deduplication."""
+    from lanaprof.config import parse_device
+    from lanaprof.flows.operators import find_operators
+    from lanaprof.flows.project import load_project
+
+    project = load_project()
+    chosen = (
+        parse_device(device, project.folder)
+        if device
+        else project.device(None if project.config.devices else "cpu")
+    )
+    del database  # operators are cached in the project
+    operators = find_operators(project, chosen)
+    space = project.space
+    document = {
+        "teacher": space.teacher,
+        "layers": [
+            {
+                "name": layer.name,
+                "input_shape": list(layer.input_shape),
+                "output_shape": list(layer.output_shape),
+                "params": layer.params,
+                "candidates": [
+                    {"name": operation, "operator": operators.operator(layer.name, operation)}
+                    for operation in layer.candidates
+                ],
+            }
+            for layer in space.layers
+        ],
+        "spans": [{"first": span.first, "last": span.last, "name": span.name} for span in space.spans],
+        "operators": len(operators.keys),
+        "log10_size": space.log10_size,
+    }
+
+    def show(console: Console) -> None:
+        from lanaprof.cli.tables import space_table
+
+        console.print(space_table(space, operators.candidates))
+        known = f"{len(operators.keys)} operators" if operators.keys else "operators not exported yet"
+        console.print(f"{space.candidate_count} candidates, {known}, 10^{space.log10_size:.1f} networks")
+
+    return Outcome(document, show)

@@ -1,0 +1,300 @@
+"""distill and score: which candidates are worth training, training them, judging them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lanaprof.errors import BadProject, UserError
+from lanaprof.flows.predicting import Predictor, open_predictor
+from lanaprof.flows.project import Project, write_json
+from lanaprof.lut import Score, Store, utc_now
+from lanaprof.ops import SKIP, TEACHER
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lanaprof.distill import (
+        CandidateScore,
+        DataSource,
+        DistillPlan,
+        DistillResult,
+        Progress,
+        Recipe,
+        TrainedCandidate,
+    )
+    from lanaprof.teachers import Teacher
+
+__all__ = [
+    "Wanted",
+    "distill_project",
+    "find_trained_candidates",
+    "load_project_data",
+    "load_trained",
+    "plan_distilling",
+    "score_project",
+    "wanted_candidates",
+]
+
+_DISTILL_FILE = "distill.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which candidates are worth training.
+
+    Attributes:
+        candidates: layer → operations to train.
+        hopeless: how many cannot be chosen: on no device cheaper than the teacher's layer, beyond the interval.
+        failed: how many have no latency on any device because they failed.
+        unmeasured: how many nobody measured; they are trained, to be on the safe side.
+    """
+
+    candidates: Mapping[str, tuple[str, ...]]
+    hopeless: int
+    failed: int
+    unmeasured: int
+
+    @property
+    def count(self) -> int:
+        """Return how many are to be trained."""
+        return sum(len(operations) for operations in self.candidates.values())
+
+
+def load_project_data(project: Project) -> DataSource:
+    """Return the project's data.
+
+    Raises:
+        BadProject: lanaprof.toml names none.
+        BadInput: it cannot be read.
+    """
+    from lanaprof.distill import load_data
+
+    if not project.config.data:
+        raise BadProject(
+            "this project names no data to learn from",
+            hint='add to lanaprof.toml: data = "imagefolder:PATH" (no labels needed)',
+        )
+    return load_data(
+        project.config.data,
+        input_shape=project.space.input_shape,
+        preprocessing=project.facts["preprocessing"] or None,
+        seed=project.config.seed,
+        search_path=project.folder,
+    )
+
+
+def find_predictors(project: Project, store: Store, *, team: str) -> list[Predictor]:
+    """Return a predictor per device of the project that has measurements."""
+    predictors = []
+    for text in project.config.devices or ("cpu",):
+        try:
+            predictors.append(open_predictor(project, project.device(text), store, team=team))
+        except UserError:
+            continue
+    return predictors
+
+
+def wanted_candidates(
+    project: Project, predictors: Iterable[Predictor], layers: Iterable[str] = ()
+) -> Wanted:
+    """Return the candidates that can matter.
+
+    With scores of at most 0, a candidate that is on no device cheaper than the teacher's layer, beyond both
+    intervals, cannot be chosen: keeping the layer costs less and is better.
+
+    Args:
+        project: whose space.
+        predictors: one per device with measurements; without any, everything is trained.
+        layers: only these; empty for all.
+    """
+    only = set(layers)
+    for name in only:
+        project.space.get_layer(name)
+    tables = list(predictors)
+    chosen: dict[str, tuple[str, ...]] = {}
+    hopeless = failed = unmeasured = 0
+    for layer in project.space.layers:
+        if only and layer.name not in only:
+            continue
+        kept = []
+        for operation in layer.candidates:
+            if operation in (TEACHER, SKIP):
+                continue
+            verdicts = [_verdict(predictor, layer.name, operation) for predictor in tables]
+            if "cheaper" in verdicts:
+                kept.append(operation)
+            elif not verdicts or "unmeasured" in verdicts:
+                kept.append(operation)
+                unmeasured += 1
+            elif "dearer" in verdicts:
+                hopeless += 1
+            else:
+                failed += 1
+        chosen[layer.name] = tuple(kept)
+    return Wanted(chosen, hopeless, failed, unmeasured)
+
+
+def _verdict(predictor: Predictor, layer: str, operation: str) -> str:
+    key = predictor.operators.candidates.get((layer, operation))
+    own, teacher = predictor.find_estimate(layer, operation), predictor.find_estimate(layer, TEACHER)
+    if own is None:
+        tried = key == "" or (key is not None and predictor.table.find(key) is not None)
+        return "failed" if tried else "unmeasured"
+    if teacher is None:
+        return "unmeasured"
+    assert own.ci_low_s is not None
+    assert teacher.ci_high_s is not None
+    return "cheaper" if own.ci_low_s < teacher.ci_high_s else "dearer"
+
+
+def plan_distilling(project: Project, wanted: Wanted, recipe: Recipe) -> DistillPlan:
+    """Return what distilling would train and how long it takes."""
+    from lanaprof.distill import plan
+
+    return plan(
+        project.load_teacher(),
+        project.space,
+        load_project_data(project),
+        wanted=wanted.candidates,
+        recipe=recipe,
+        folder=project.state / "weights",
+    )
+
+
+def distill_project(
+    project: Project, wanted: Wanted, recipe: Recipe, *, progress: Callable[[Progress], None]
+) -> DistillResult:
+    """Train the wanted candidates; what is trained already is reused.
+
+    Raises:
+        BadProject: no data, or a teacher with random weights, from which nothing can be learnt.
+    """
+    from lanaprof.distill import distill
+
+    data = load_project_data(project)
+    result = distill(
+        project.load_teacher(),
+        project.space,
+        data,
+        wanted=wanted.candidates,
+        recipe=recipe,
+        folder=project.state / "weights",
+        progress=progress,
+    )
+    write_json(
+        project.state / _DISTILL_FILE, {"key": result.key, "data": data.digest, "recipe": asdict(recipe)}
+    )
+    return result
+
+
+def _distilled(project: Project) -> dict[str, Any]:
+    path = project.state / _DISTILL_FILE
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise BadProject(
+            f"{path} cannot be read: {error}", hint="delete it and run: lanaprof distill"
+        ) from error
+    return found
+
+
+def find_trained_candidates(project: Project) -> dict[tuple[str, str], TrainedCandidate]:
+    """Return the candidates trained by the last recipe, by layer and operation."""
+    from lanaprof.distill import find_trained
+
+    found = _distilled(project)
+    return find_trained(project.state / "weights", found["key"]) if found else {}
+
+
+def load_trained(project: Project, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], nn.Module]:
+    """Return the trained modules of these candidates, those that are trained."""
+    from lanaprof.distill import load_candidate, weights_text
+
+    key = _distilled(project).get("key", "")
+    trained = find_trained_candidates(project)
+    modules = {}
+    for layer, operation in wanted:
+        if operation in (TEACHER, SKIP) or (layer, weights_text(operation)) not in trained:
+            continue
+        described = project.space.get_layer(layer)
+        shapes = (described.input_shape, described.output_shape)
+        modules[layer, operation] = load_candidate(project.state / "weights", key, layer, operation, shapes)
+    return modules
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreReport:
+    """Scores by candidate, and how many were stored."""
+
+    scores: tuple[CandidateScore, ...]
+    metric: str
+    stored: int
+
+
+def score_project(
+    project: Project,
+    store: Store,
+    *,
+    metric: str,
+    images: int,
+    team: str,
+    progress: Callable[[Progress], None],
+) -> ScoreReport:
+    """Score the trained candidates, each alone in the teacher's network, and store the scores.
+
+    Raises:
+        UserError: nothing is trained yet, or the metric needs labels.
+    """
+    from lanaprof.distill import score_candidates, weights_text
+
+    trained = find_trained_candidates(project)
+    names = [(layer.name, operation) for layer in project.space.layers for operation in layer.candidates]
+    modules = load_trained(project, names)
+    if not modules:
+        raise UserError("no candidate of this project is trained yet", hint="lanaprof distill")
+    data = load_project_data(project)
+    scores = score_candidates(
+        project.load_teacher(), project.space, modules, data, metric=metric, images=images, progress=progress
+    )
+    data_digest, now = data.digest, utc_now()
+    records = []
+    for score in scores:
+        entry = trained.get((score.layer, weights_text(score.operation)))
+        records.append(
+            Score(
+                teacher=project.weights_digest,
+                candidate=entry.digest if entry is not None else "",
+                data=data_digest,
+                layer=score.layer,
+                operation=score.operation,
+                metric=metric,
+                score=score.score,
+                standard_error=score.standard_error,
+                images=score.images,
+                team=team,
+                time=now,
+            )
+        )
+    added = store.add(records)
+    return ScoreReport(scores, metric, added.added)
+
+
+def student_folder(project: Project) -> Path:
+    """Return where fine-tuned students lie."""
+    return project.state / "students"
+
+
+def trained_teacher(project: Project) -> Teacher:
+    """Return the teacher for learning from it; refuses one with random weights."""
+    if project.facts["seeded"]:
+        raise BadProject(
+            "the teacher has seeded random weights; there is nothing to learn from it",
+            hint="make the project with trained weights: lanaprof init --force --weights FILE",
+        )
+    return project.load_teacher()

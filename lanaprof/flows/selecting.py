@@ -1,0 +1,291 @@
+"""From tables and scores to a problem, and from a problem to an architecture. Needs no torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lanaprof.errors import BadInput, InfeasibleBudget, MissingScores, UserError
+from lanaprof.flows.operators import Choices
+from lanaprof.flows.predicting import Predictor
+from lanaprof.flows.project import Project
+from lanaprof.lut import GraphStatistics, Score, Store
+from lanaprof.ops import SKIP, TEACHER, parse_operation
+from lanaprof.solver import Problem, Solution, problem_from_arrays, solve
+from lanaprof.units import RelativeBudget, format_duration, parse_latency_budget
+
+__all__ = [
+    "SIZE_COSTS",
+    "Scores",
+    "build_problem",
+    "choices_of",
+    "find_scores",
+    "resolve_budgets",
+    "scores_from_file",
+    "solve_with_margin",
+]
+
+Scores = Mapping[tuple[str, str], float]
+
+# cost → how a candidate's operator gives it; all are sums but the peak
+SIZE_COSTS: Mapping[str, Callable[[GraphStatistics], float]] = {
+    "params": lambda s: float(s.params),
+    "weight_bytes": lambda s: float(s.weight_bytes),
+    "peak_bytes": lambda s: float(s.peak_bytes),
+    "macs": lambda s: float(s.macs),
+}
+_MARGIN_ROUNDS = 5
+
+
+def find_scores(project: Project, store: Store, metric: str | None = None) -> dict[tuple[str, str], float]:
+    """Return the newest score of every candidate of this teacher.
+
+    Args:
+        project: whose candidates.
+        store: where ``score`` put them.
+        metric: only this one; default: that of the newest score.
+
+    Raises:
+        MissingScores: there are none.
+    """
+    rows = [row for row in store.scores(teacher=project.weights_digest) if metric in (None, row.metric)]
+    if not rows:
+        raise MissingScores(
+            "the candidates of this project have no scores"
+            + (f" by the metric {metric!r}" if metric else ""),
+            hint="lanaprof distill, then lanaprof score (or give --scores FILE)",
+        )
+    newest = max(rows, key=lambda row: (row.time, row.id))
+    same: list[Score] = [row for row in rows if (row.metric, row.data) == (newest.metric, newest.data)]
+    return {(row.layer, row.operation): row.score for row in same}  # sorted by time: the last wins
+
+
+def scores_from_file(path: Path) -> dict[tuple[str, str], float]:
+    """Return the scores in a CSV or JSON file with columns layer, operation, score.
+
+    Raises:
+        BadInput: it cannot be read, lacks a column, or holds something that is no finite number.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        rows: Any = (
+            json.loads(text)
+            if text.lstrip().startswith(("[", "{"))
+            else list(csv.DictReader(text.splitlines()))
+        )
+    except (OSError, ValueError) as error:
+        raise BadInput(f"the scores {path} cannot be read: {error}") from error
+    if isinstance(rows, Mapping):
+        rows = rows.get("scores")
+    if not isinstance(rows, list) or not rows:
+        raise BadInput(f"{path} holds no scores", hint="columns: layer,operation,score")
+    found = {}
+    for number, row in enumerate(rows, start=1):
+        try:
+            name = (str(row["layer"]), parse_operation(str(row["operation"])).text)
+            value = float(row["score"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadInput(
+                f"{path}, row {number} is no score: {row!r}", hint="columns: layer,operation,score"
+            ) from error
+        if not math.isfinite(value):
+            raise BadInput(f"{path}, row {number}: the score is {value}, not a finite number")
+        found[name] = value
+    return found
+
+
+def build_problem(
+    project: Project, predictors: Sequence[Predictor], scores: Scores, *, sizes: Sequence[str] = ()
+) -> Problem:
+    """Return the selection problem: candidates that have a score and, on every device, a latency.
+
+    Args:
+        project: whose space.
+        predictors: one per device.
+        scores: by (layer, operation); ``teacher`` is 0.
+        sizes: further costs, of SIZE_COSTS.
+
+    Raises:
+        MissingMeasurement: the teacher's own layers are not measured.
+        MissingScores: no score fits this space.
+    """
+    for predictor in predictors:
+        predictor.expect_teacher()
+    allowed = [predictor.measured_candidates() for predictor in predictors]
+    names, chosen = [], []
+    for layer in project.space.layers:
+        kept = [
+            operation
+            for operation in layer.candidates
+            if (operation == TEACHER or (layer.name, operation) in scores)
+            and all(operation in measured[layer.name] for measured in allowed)
+        ]
+        names.append(kept)
+        chosen += [(layer.name, operation) for operation in kept]
+    if all(len(row) == 1 for row in names):
+        raise MissingScores(
+            "no score belongs to a measured candidate of this space",
+            hint="lanaprof distill, then lanaprof score",
+        )
+    costs: dict[str, list[float]] = {}
+    fixed: dict[str, float] = {}
+    for predictor in predictors:
+        raw = [predictor.candidate_cost_s(layer, operation) for layer, operation in chosen]
+        costs[predictor.cost_name], fixed[predictor.cost_name] = _shifted(raw, names, predictor.fixed_s)
+    for size in sizes:
+        statistics = [_size(predictors[0], size, layer, operation) for layer, operation in chosen]
+        costs[size], fixed[size] = statistics, _fixed_size(predictors[0], size)
+    return problem_from_arrays(
+        [layer.name for layer in project.space.layers],
+        names,
+        scores=[0.0 if operation == TEACHER else scores[layer, operation] for layer, operation in chosen],
+        costs=costs,
+        fixed=fixed,
+        optional={"combine": {"peak_bytes": "max"}} if "peak_bytes" in sizes else None,
+    )
+
+
+def _shifted(raw: Sequence[float], names: Sequence[Sequence[str]], fixed: float) -> tuple[list[float], float]:
+    """Return costs without negative ones: each layer's least negative cost moves into the fixed part."""
+    shifted: list[float] = []
+    position = 0
+    for row in names:
+        part = raw[position : position + len(row)]
+        position += len(row)
+        least = min(0.0, *part)
+        shifted += [cost - least for cost in part]
+        fixed += least
+    return shifted, fixed
+
+
+def _size(predictor: Predictor, size: str, layer: str, operation: str) -> float:
+    key = predictor.operators.operator(layer, operation)
+    if operation == SKIP or key is None:
+        return 0.0
+    return SIZE_COSTS[size](predictor.statistics[key])
+
+
+def _fixed_size(predictor: Predictor, size: str) -> float:
+    circuit = predictor.operators.circuit
+    values = [
+        SIZE_COSTS[size](predictor.statistics[key])
+        for key in (circuit.segments if circuit is not None else ())
+    ]
+    return max(values, default=0.0) if size == "peak_bytes" else sum(values)
+
+
+def resolve_budgets(
+    texts: Sequence[tuple[str | None, str]], predictors: Mapping[str, Predictor], default: str
+) -> dict[str, float]:
+    """Return cost name → seconds for latency budgets such as ``5ms``, ``50%``, ``2x``, ``cpu,threads=2=20ms``.
+
+    Args:
+        texts: (device text or None, budget text).
+        predictors: by device text.
+        default: the device of a budget that names none.
+
+    Raises:
+        BadInput: a budget without a unit, not greater than zero, or of a device twice.
+    """
+    budgets: dict[str, float] = {}
+    for device, text in texts:
+        predictor = predictors[device or default]
+        value = parse_latency_budget(text)
+        if isinstance(value, RelativeBudget):
+            teacher_s = predictor.teacher_s
+            if teacher_s is None:
+                teacher_s = predictor.predict((TEACHER,) * len(predictor.project.space.layers)).latency_s
+            value = value.fraction * teacher_s
+        if predictor.cost_name in budgets:
+            raise BadInput(f"device {predictor.device.text!r} has two budgets", hint="keep one of them")
+        budgets[predictor.cost_name] = value
+    return budgets
+
+
+def choices_of(project: Project, solution: Solution) -> Choices:
+    """Return a solution's operations in the space's order."""
+    return tuple(solution.choices[layer.name] for layer in project.space.layers)
+
+
+def solve_with_margin(
+    problem: Problem,
+    budgets: Mapping[str, float],
+    predictors: Sequence[Predictor],
+    *,
+    confidence: float | None,
+    method: str = "exact",
+    time_limit_s: float = 60.0,
+) -> tuple[Solution, dict[str, float]]:
+    """Solve so that each latency stays within its budget with a confidence.
+
+    A quantile of the whole prediction is no sum, so: solve with a margin, recompute the margin at the answer, until
+    it stands.
+
+    Returns:
+        The solution, and per latency cost the margin in seconds.
+    """
+    margins = {predictor.cost_name: 0.0 for predictor in predictors if predictor.cost_name in budgets}
+    if confidence is None or not margins:
+        return _solve(problem, budgets, margins, method, time_limit_s), margins
+    solution: Solution | None = None
+    for _ in range(_MARGIN_ROUNDS):
+        solution = _solve(problem, budgets, margins, method, time_limit_s)
+        choices = tuple(solution.choices[name] for name in problem.layer_names)
+        needed = {}
+        for predictor in predictors:
+            if predictor.cost_name in margins:
+                prediction = predictor.predict(choices, level=2 * confidence - 1)
+                needed[predictor.cost_name] = prediction.high_s - prediction.latency_s
+        if all(needed[name] <= margins[name] * (1 + 1e-9) for name in margins):
+            return solution, margins
+        margins = {name: max(needed[name], margins[name]) for name in margins}
+    return _solve(problem, budgets, margins, method, time_limit_s), margins
+
+
+def _solve(
+    problem: Problem,
+    budgets: Mapping[str, float],
+    margins: Mapping[str, float],
+    method: str,
+    time_limit_s: float,
+) -> Solution:
+    tightened = {name: value - margins.get(name, 0.0) for name, value in budgets.items()}
+    try:
+        return solve(problem, tightened, method=method, time_limit_s=time_limit_s)
+    except InfeasibleBudget as error:
+        margin_text = "".join(
+            f"; of it {format_duration(margin)} is the margin for the confidence asked"
+            for margin in margins.values()
+            if margin
+        )
+        least = {name: value + margins.get(name, 0.0) for name, value in error.least.items()}
+        parts = [
+            f"{name}: asked {_amount(name, budgets[name])}, least reachable {_amount(name, least[name])}"
+            for name in least
+        ]
+        raise InfeasibleBudget(
+            "no architecture meets the budget: " + "; ".join(parts) + margin_text,
+            least=least,
+            hint="raise the budget, or offer cheaper operations (init --ops FILE)",
+        ) from error
+
+
+def _amount(cost: str, value: float) -> str:
+    return format_duration(value) if cost.startswith("latency_s") else f"{value:g}"
+
+
+def confidence_from(value: float | None, *, proving: bool) -> float | None:
+    """Return the confidence to use: 0.95 when nothing will be proved, none when it will.
+
+    Raises:
+        UserError: not between 0.5 and 1.
+    """
+    if value is None:
+        return None if proving else 0.95
+    if not 0.5 <= value < 1:
+        raise UserError(f"--confidence {value} is not from 0.5 to below 1", hint="--confidence 0.95")
+    return value

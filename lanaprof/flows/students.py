@@ -1,0 +1,298 @@
+"""Students: networks built from an architecture, with the weights that were trained for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lanaprof.digest import digest
+from lanaprof.errors import BadInput, UserError
+from lanaprof.flows.learning import load_project_data, load_trained
+from lanaprof.flows.operators import Choices
+from lanaprof.flows.project import Project, write_json
+from lanaprof.lut import Store
+from lanaprof.ops import SKIP, TEACHER
+from lanaprof.space import Architecture, load_architecture, save_architecture
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lanaprof.distill import FinetuneRecipe, FinetuneResult, Progress
+    from lanaprof.teachers import Teacher
+
+__all__ = [
+    "ExportedStudent",
+    "Student",
+    "build_student",
+    "export_student",
+    "finetune_student",
+    "load_student",
+    "selected",
+]
+
+_MANIFEST = "student.json"
+_WEIGHTS = "student.safetensors"
+_ARCHITECTURE = "architecture.json"
+_FORMAT = "lanaprof-student/1"
+_AGREEMENT = 1e-4  # largest difference between ONNX Runtime and torch, relative to the largest output
+
+
+@dataclass(frozen=True, slots=True)
+class Student:
+    """A network of the space.
+
+    Attributes:
+        choices: one operation per layer.
+        module: eval mode, as trained (branches not fused yet).
+        untrained: layers whose candidate has seeded initial weights.
+        finetuned: whether the whole network was fine-tuned.
+    """
+
+    choices: Choices
+    module: nn.Module
+    untrained: tuple[str, ...]
+    finetuned: bool
+
+
+def selected(project: Project, store: Store, which: str | None, architecture: Path | None) -> Choices:
+    """Return the choices of a stored selection (default: the latest) or of an architecture file.
+
+    Raises:
+        UnknownSelection: there is none.
+        BadArchitecture: it does not fit the space.
+    """
+    if architecture is not None:
+        return load_architecture(architecture).complete(project.space)
+    return Architecture("", store.find_selection(which or "latest").choices).complete(project.space)
+
+
+def _student_key(project: Project, choices: Choices) -> str:
+    return digest(
+        {"teacher": project.weights_digest, "structure": project.facts["structure"], "choices": choices}
+    )
+
+
+def _student_path(project: Project, choices: Choices) -> Path:
+    return project.state / "students" / f"{_student_key(project, choices)}.safetensors"
+
+
+def build_student(
+    project: Project, choices: Choices, *, teacher: Teacher | None = None, finetuned: bool = True
+) -> Student:
+    """Return a network with its best weights: fine-tuned, else candidate by candidate, else seeded.
+
+    Args:
+        project: whose space.
+        choices: one operation per layer.
+        teacher: loaded already; the network keeps nothing of it.
+        finetuned: whether fine-tuned weights are used where there are any.
+    """
+    from safetensors.torch import load_file
+
+    from lanaprof.teachers import assemble
+
+    teacher = teacher or project.load_teacher()
+    names = [layer.name for layer in project.space.layers]
+    pairs = list(zip(names, choices, strict=True))
+    modules = load_trained(project, pairs)
+    network = assemble(teacher, pairs, space=project.space, modules=modules, seed=project.config.seed)
+    path = _student_path(project, choices)
+    if finetuned and path.is_file():
+        network.load_state_dict(load_file(path))
+        return Student(choices, network, (), finetuned=True)
+    untrained = tuple(name for name, op in pairs if op not in (TEACHER, SKIP) and (name, op) not in modules)
+    return Student(choices, network, untrained, finetuned=False)
+
+
+def finetune_student(
+    project: Project, choices: Choices, recipe: FinetuneRecipe, *, progress: Callable[[Progress], None]
+) -> FinetuneResult:
+    """Distil the whole network from the teacher and keep its weights."""
+    from safetensors.torch import save_file
+
+    from lanaprof.distill import finetune
+
+    teacher = project.load_teacher()
+    student = build_student(project, choices, teacher=teacher, finetuned=False)
+    data = load_project_data(project)
+    folder = project.state / "finetuning" / _student_key(project, choices)
+    result = finetune(student.module, teacher, data, recipe=recipe, folder=folder, progress=progress)
+    path = _student_path(project, choices)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    save_file({name: value.contiguous() for name, value in student.module.state_dict().items()}, temporary)
+    temporary.replace(path)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedStudent:
+    """What an export wrote.
+
+    Attributes:
+        out: the file or folder.
+        kind: ``onnx``, ``pt2`` or ``folder``.
+        untrained: layers with seeded initial weights.
+        difference: largest difference to torch's output, relative to the largest output; None for a folder.
+    """
+
+    out: Path
+    kind: str
+    untrained: tuple[str, ...]
+    difference: float | None
+
+
+def export_student(project: Project, student: Student, out: Path, *, batch: int = 1) -> ExportedStudent:
+    """Write a student in its deployed form: .onnx, .pt2, or a folder for :func:`load_student`.
+
+    Raises:
+        BadInput: the place cannot be written, or has another ending.
+        UserError: the written network does not agree with torch.
+    """
+    shape = (batch, *project.space.input_shape)
+    kind = {".onnx": "onnx", ".pt2": "pt2", "": "folder"}.get(out.suffix)
+    if kind is None:
+        raise BadInput(
+            f"cannot tell a format from {out.name!r}", hint="end it in .onnx or .pt2, or name a folder"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "folder":
+            _write_folder(project, student, out)
+            return ExportedStudent(out, kind, student.untrained, None)
+        difference = (
+            _write_onnx(student, shape, out) if kind == "onnx" else _write_program(student, shape, out)
+        )
+    except OSError as error:
+        raise BadInput(
+            f"{out} cannot be written: {error.strerror or error}", hint="choose another --out"
+        ) from error
+    return ExportedStudent(out, kind, student.untrained, difference)
+
+
+def _write_onnx(student: Student, shape: Sequence[int], out: Path) -> float:
+    import onnxruntime
+
+    from lanaprof.ops import fuse
+    from lanaprof.profiler.export import exported_model
+
+    module = fuse(student.module)
+    data = exported_model(module, shape).SerializeToString()
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    difference = _difference(student.module, shape, lambda x: session.run(None, {"input": x.numpy()})[0])
+    _write_whole(out, data)
+    return difference
+
+
+def _write_program(student: Student, shape: Sequence[int], out: Path) -> float:
+    import io
+
+    import torch
+
+    from lanaprof.ops import fuse
+
+    program = torch.export.export(fuse(student.module), (torch.zeros(tuple(shape)),))
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    loaded: Any = program.module()
+    difference = _difference(student.module, shape, lambda x: loaded(x).detach().numpy())
+    _write_whole(out, buffer.getvalue())
+    return difference
+
+
+def _difference(module: nn.Module, shape: Sequence[int], run: Callable[[Any], Any]) -> float:
+    import numpy as np
+    import torch
+
+    x = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = module(x).numpy()
+    difference = float(np.max(np.abs(run(x) - expected)) / max(1e-12, float(np.max(np.abs(expected)))))
+    if not difference <= _AGREEMENT:
+        raise UserError(
+            f"the exported network differs from torch's by {difference:.1e} of the largest output; nothing was written",
+            hint="please report this with the architecture",
+        )
+    return difference
+
+
+def _write_whole(out: Path, data: bytes) -> None:
+    temporary = out.with_name(f".{out.name}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(out)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write_folder(project: Project, student: Student, out: Path) -> None:
+    from safetensors.torch import save_file
+
+    names = [layer.name for layer in project.space.layers]
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: value.contiguous() for name, value in student.module.state_dict().items()}, out / _WEIGHTS
+    )
+    save_architecture(
+        Architecture(project.space.teacher, tuple(zip(names, student.choices, strict=True))),
+        out / _ARCHITECTURE,
+    )
+    write_json(
+        out / _MANIFEST,
+        {
+            "format": _FORMAT,
+            "teacher": project.space.teacher,
+            "input_shape": list(project.space.input_shape),
+            "preprocessing": project.facts["preprocessing"],
+            "layers": [
+                {
+                    "name": layer.name,
+                    "input_shape": list(layer.input_shape),
+                    "output_shape": list(layer.output_shape),
+                }
+                for layer in project.space.layers
+            ],
+            "untrained": list(student.untrained),
+        },
+    )
+
+
+def load_student(folder: str | Path) -> nn.Module:
+    """Return the network in a folder that ``export`` wrote, in eval mode.
+
+    The teacher's code must be importable (timm, torchvision, or the factory's module); its weights are not needed.
+
+    Raises:
+        BadInput: the folder holds no student.
+        UnknownTeacher: the teacher's code is missing.
+    """
+    from safetensors.torch import load_file
+
+    from lanaprof.ops import build_operation, parse_operation
+    from lanaprof.teachers import bare_teacher, set_submodule
+
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] != _FORMAT:
+            raise BadInput(f"{folder} has the format {manifest['format']!r}; this lanaprof reads {_FORMAT!r}")
+        state = load_file(folder / _WEIGHTS)
+        choices = dict(load_architecture(folder / _ARCHITECTURE).choices)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{folder} holds no exported student: {error}", hint="lanaprof export --out DIR/"
+        ) from error
+    network = bare_teacher(
+        manifest["teacher"], state, input_shape=manifest["input_shape"], search_path=Path.cwd()
+    )
+    for layer in manifest["layers"]:
+        operation = parse_operation(choices[layer["name"]])
+        if operation.family != TEACHER:
+            module = build_operation(operation, tuple(layer["input_shape"]), tuple(layer["output_shape"]))
+            set_submodule(network, layer["name"], module)
+    network.load_state_dict(state)
+    return network.eval()
