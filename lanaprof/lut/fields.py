@@ -53,6 +53,8 @@ def _truth(value: Any) -> bool:
 
 
 def _count(value: Any) -> int:
+    if type(value) is int and 0 <= value <= LARGEST_INTEGER:
+        return value  # nearly always: the abstract classes below are slow to ask
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise _Wrong(f"is {shown(value)}, expected an integer")
     number = int(value)
@@ -62,6 +64,8 @@ def _count(value: Any) -> int:
 
 
 def _real(value: Any) -> float:
+    if type(value) is float and math.isfinite(value):
+        return value + 0.0  # see below
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise _Wrong(f"is {shown(value)}, expected a number")
     try:

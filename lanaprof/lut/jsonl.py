@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from lanaprof.digest import canonical_json
 from lanaprof.errors import BadInput
-from lanaprof.lut.filerow import FileRow, Manifest, check_manifest, not_an_export, row_from_json
+from lanaprof.lut.filerow import FORMAT, FileRow, Manifest, check_manifest, not_an_export, row_from_json
 from lanaprof.lut.records import Record
 
 __all__ = ["MAX_LINE_BYTES", "check", "read", "write"]
@@ -94,6 +94,8 @@ def _row(number: int, line: bytes, kinds: Sequence[str] | None) -> FileRow | Non
     except ValueError as error:
         cut = "" if line.endswith(b"\n") else "; the file may have been cut short"
         return FileRow(row=number, id="", problem=f"not JSON ({error}){cut}")
+    if isinstance(value, dict) and value.get("format") == FORMAT and "record" not in value:
+        return None  # another manifest: exports may be strung together
     if kinds is not None and not (isinstance(value, dict) and value.get("record") in kinds):
         return None
     return row_from_json(number, value)

@@ -68,12 +68,14 @@ def row_from_record(record: Record) -> dict[str, Any]:
         BadInput: an operator's sizes exceed SQL's integers.
     """
     row: dict[str, Any] = {"id": record.id}
+    packed = ("samples", "rounds") if isinstance(record, Measurement) else ()
     for name, codec in field_codecs(type(record)):
+        if name in packed:
+            continue
         value = codec.write(getattr(record, name))
         row[name] = canonical_json(value) if isinstance(value, (list, dict)) else value
     if isinstance(record, Measurement):
         row["samples"] = pack_samples(record.samples, record.rounds)
-        del row["rounds"]
     if isinstance(record, Operator):
         statistics = dataclasses.asdict(graph_statistics(record.graph))
         if max(statistics.values()) > LARGEST_INTEGER:

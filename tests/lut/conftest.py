@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -134,9 +135,19 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "lut.db"
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database at head; copying it is faster than running the migrations again."""
+    path = tmp_path_factory.mktemp("template") / "empty.db"
+    open_store(path, create=True).close()
+    return path
+
+
 @pytest.fixture
-def store(database: Path) -> Iterator[Store]:
-    with open_store(database, create=True) as opened:
+def store(database: Path, empty_database: Path) -> Iterator[Store]:
+    """An open, empty store at the path ``database``."""
+    shutil.copy(empty_database, database)
+    with open_store(database) as opened:
         yield opened
 
 

@@ -334,6 +334,14 @@ def test_views_are_for_people(store: Store, make: Any, database: Path) -> None:
     assert scores == [("blocks.0", "skip", -0.31)]
 
 
+def test_measurement_ids_are_found_by_prefix(store: Store, make: Any) -> None:
+    """People type the first digits; a retracted row is found too."""
+    store.add(make.one_of_each())
+
+    assert store.measurement_ids(make.measurement().id[:6]) == (make.measurement().id,)
+    assert store.measurement_ids("_") == ()
+
+
 def test_large_calls_are_split(store: Store, make: Any) -> None:
     """More records than one transaction takes are all added."""
     rows = [make.score(images=images) for images in range(10_050)]
