@@ -6,12 +6,11 @@ Needs numpy only; PuLP and HiGHS are imported when several budgets, spans, rows,
 from lanaprof.solver.check import Answer, Solution
 from lanaprof.solver.front import frontier
 from lanaprof.solver.problem import Candidate, Layer, Pair, Problem, Row, Span, problem_from_arrays
-from lanaprof.solver.reading import PROBLEM_FORMAT, load_problem, problem_to_json
+from lanaprof.solver.reading import load_problem, problem_to_json
 from lanaprof.solver.registry import Selector, get_selector, register_selector, selector_names
 from lanaprof.solver.select import solve, solve_diverse
 
 __all__ = [
-    "PROBLEM_FORMAT",
     "Answer",
     "Candidate",
     "Layer",

@@ -132,9 +132,17 @@ class _Search:
     """What a sweep carries along: the best gain so far and where it was found."""
 
     gain: float
+    room: float
+    tiny: float  # a gain by less is rounding
     deadline: float
+    swept: int = 0  # layers
     best: tuple[int, int, int] | None = None  # (place in the order, state before it, step)
     is_late: bool = False
+
+    @property
+    def floor(self) -> float:
+        """What a state must promise to be kept."""
+        return self.gain + self.tiny
 
 
 def sweep(
@@ -160,9 +168,9 @@ def sweep(
         width: how many states are kept a layer.
         deadline: by ``time.perf_counter``; when it passes, the rest stays open.
     """
-    suffix, search = _Suffix(core), _Search(gain, deadline)
     # Sums of scores near 1 are rounded at 1e-16: a hundred times that is still nothing.
     tiny = 1e-14 * max(abs(ceiling), float(np.max(core.edges_score, initial=0.0)))
+    suffix, search = _Suffix(core), _Search(gain, room, tiny, deadline)
     none = np.zeros(1, dtype=np.int64)
     states = _States(np.zeros(1), np.zeros(1), np.full(1, ceiling), none, none)
     history: list[tuple[int, Ints, Ints]] = []  # (place in the order, parents, steps)
@@ -172,21 +180,12 @@ def sweep(
         mine = steps[(core.regrets[rank] < ceiling - search.gain) | (steps == at)]
         if len(mine) == 1:
             continue
-        made = _expand(
-            stairs,
-            states,
-            mine,
-            at,
-            room=room,
-            corners=suffix.after(rank),
-            search=search,
-            tiny=tiny,
-            rank=len(history),
-        )
+        search.swept = len(history)
+        made = _expand(stairs, states, mine, at=at, corners=suffix.after(rank), search=search)
         if search.is_late:
             open_gain = max(open_gain, float(states.bound.max()))
             break
-        states, dropped = _narrow(made, search.gain + tiny, width)
+        states, dropped = _narrow(made, search.floor, width)
         open_gain = max(open_gain, dropped)
         history.append((core.layers[rank], states.parent.astype(np.int32), states.step.astype(np.int32)))
         if len(states.cost) == 0:
@@ -203,16 +202,7 @@ def sweep(
 
 
 def _expand(
-    stairs: Stairs,
-    states: _States,
-    mine: Ints,
-    at: int,
-    *,
-    room: float,
-    corners: tuple[Floats, Floats],
-    search: _Search,
-    tiny: float,
-    rank: int,
+    stairs: Stairs, states: _States, mine: Ints, *, at: int, corners: tuple[Floats, Floats], search: _Search
 ) -> list[_States]:
     """Return every state with every step of one layer that may still lead to a better choice."""
     made, count = [], len(states.cost)
@@ -224,14 +214,14 @@ def _expand(
         some = mine[start : start + block]
         cost = ((stairs.cost[some] - stairs.cost[at])[:, None] + states.cost).ravel()
         score = ((stairs.score[some] - stairs.score[at])[:, None] + states.score).ravel()
-        left = room - cost
+        left = search.room - cost
         fitting = np.where(left >= 0, score, -math.inf)
         top = int(np.argmax(fitting))
         if fitting[top] > search.gain:
             search.gain = float(fitting[top])
-            search.best = (rank, top % count, int(some[top // count]))
+            search.best = (search.swept, top % count, int(some[top // count]))
         bound = score + np.interp(left, *corners, left=-math.inf)
-        kept = np.flatnonzero(bound > search.gain + tiny)
+        kept = np.flatnonzero(bound > search.floor)
         made.append(_States(cost[kept], score[kept], bound[kept], kept % count, some[kept // count]))
     return made
 

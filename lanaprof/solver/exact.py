@@ -17,8 +17,8 @@ import numpy as np
 
 from lanaprof.solver.check import Answer, score_of
 from lanaprof.solver.core import open_core, sweep
-from lanaprof.solver.problem import Bools, Floats, Ints, Problem, slack_of
-from lanaprof.solver.restrict import Restriction, empty_layers, raise_infeasible, restrict
+from lanaprof.solver.problem import Bools, Ints, Problem, slack_of
+from lanaprof.solver.restrict import empty_layers, raise_infeasible, restrict
 from lanaprof.solver.stairs import Stairs, build_stairs, whole_capacity
 
 __all__ = ["Found", "solve_exact", "solve_stairs", "stairs_of"]
@@ -138,11 +138,11 @@ def solve_stairs(stairs: Stairs, capacity: float, *, slack: float = 0.0, deadlin
     room = capacity - relaxed.cost
     steps, gain = _first_choice(stairs, base, relaxed.taken, room=room)
     open_gain, last_width = math.inf, 0
-    for width in _WIDTHS:
+    for widest in _WIDTHS:
         core = open_core(stairs, base, regret, ceiling - gain)
         if not core.layers or ceiling - gain <= rounding:
             return Found(steps, relaxed.score + gain, True)
-        width = min(width, max(_WIDTHS[0], _MOST_HISTORY // len(core.layers)))
+        width = min(widest, max(_WIDTHS[0], _MOST_HISTORY // len(core.layers)))
         if width <= last_width or time.perf_counter() > deadline:
             break
         last_width = width

@@ -6,6 +6,7 @@ finds where the front rises, and the points shown, spread over these rises, are 
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from dataclasses import replace
@@ -157,7 +158,7 @@ def best_scores(stairs: Stairs, step: float, budgets: int) -> Floats:
     scores = stairs.score.tolist()
     best = np.zeros(budgets + 1)  # after no layer everything costs nothing
     starts = stairs.starts.tolist()
-    for start, stop in zip(starts[:-1], starts[1:], strict=True):
+    for start, stop in itertools.pairwise(starts):
         new = np.full(budgets + 1, -math.inf)
         for at in range(start, stop):
             cell = cells[at]
@@ -176,13 +177,8 @@ def _front_of_maximum(problem: Problem, k: int, allowed: Bools, points: int) -> 
     layer_of = problem.layer_of_items()
     best: dict[int, float] = {}
     limits = []
-    for item, layer, cost, score in zip(
-        items.tolist(),
-        layer_of[items].tolist(),
-        problem.costs[k, items].tolist(),
-        problem.scores[items].tolist(),
-        strict=True,
-    ):
+    layers, costs = layer_of[items].tolist(), problem.costs[k, items].tolist()
+    for layer, cost, score in zip(layers, costs, problem.scores[items].tolist(), strict=True):
         if score > best.get(layer, -math.inf):
             best[layer] = score
             if len(best) == len(problem.layer_names):

@@ -247,8 +247,10 @@ def _plain_rows(
             rows.append((list(row.terms), row.high))
         if math.isfinite(row.low):
             rows.append(([(item, -value) for item, value in row.terms], -row.low))
-    for solution in alike:
-        rows.append(([(item, float(layers_of(problem, item))) for item in solution], float(most_alike)))
+    rows.extend(
+        ([(item, float(layers_of(problem, item))) for item in solution], float(most_alike))
+        for solution in alike
+    )
     return rows
 
 

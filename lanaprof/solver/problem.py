@@ -200,7 +200,7 @@ def problem_from_arrays(
     Raises:
         BadProblem: names, sizes, scores or costs do not hold together.
     """
-    from lanaprof.solver.reading import read_optional
+    from lanaprof.solver.rules import read_optional  # rules are made of this module's classes
 
     names = tuple(tuple(row) for row in candidate_names)
     check_names(tuple(layer_names), names)

@@ -27,7 +27,9 @@ class Selector(Protocol):
     raises InfeasibleBudget when no choice meets the budgets, UserError when the time did not suffice for any choice.
     """
 
-    def __call__(self, problem: Problem, budgets: Mapping[str, float], *, time_limit_s: float) -> Answer: ...
+    def __call__(self, problem: Problem, budgets: Mapping[str, float], *, time_limit_s: float) -> Answer:
+        """Return the items chosen, with a bound that holds."""
+        ...
 
 
 def register_selector(name: str, target: str) -> None:

@@ -35,8 +35,9 @@ def every_choice(document: Document) -> Iterator[list[tuple[str, Document]]]:
         name = layers[i]["name"]
         options = [(name, c, i + 1) for c in layers[i]["candidates"]]
         for span in document.get("spans", []):
-            if span["first"] == name:
-                options.append((f"{span['first']}..{span['last']}", span, index[span["last"]] + 1))
+            if span["first"] != name:
+                continue
+            options.append((f"{name}..{span['last']}", span, index[span["last"]] + 1))
         for key, option, after in options:
             for rest in from_layer(after):
                 yield [(key, option), *rest]
@@ -97,7 +98,9 @@ def random_number(rng: random.Random, style: str) -> float:
 STYLES = ("whole", "float", "decimal", "ties")
 
 
-def random_document(rng: random.Random, *, style: str, costs: tuple[str, ...], layers: int, most: int) -> Document:
+def random_document(
+    rng: random.Random, *, style: str, costs: tuple[str, ...], layers: int, most: int
+) -> Document:
     """Return a problem with one to ``most`` candidates a layer and, half of the time, fixed costs of any sign."""
 
     def candidate(j: int) -> Document:
@@ -119,7 +122,9 @@ def random_budgets(rng: random.Random, document: Document, style: str) -> dict[s
     budgets = {}
     for cost in document["layers"][0]["candidates"][0]["costs"]:
         total = sum(random_number(rng, style) for _ in document["layers"]) * rng.choice((0.6, 1.0, 1.5))
-        budgets[cost] = round(total + document.get("fixed", {}).get(cost, 0.0), 1 if style == "decimal" else 9)
+        budgets[cost] = round(
+            total + document.get("fixed", {}).get(cost, 0.0), 1 if style == "decimal" else 9
+        )
     return budgets
 
 
