@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 @click.option(
     "--device", "devices", multiple=True, metavar="DEVICE", help="Devices to fit; the first is the default."
 )
+@click.option(
+    "--cost", "costs", multiple=True, metavar="NAME", help="What may be budgeted: latency_s@DEVICE, params, …"
+)
 @click.option("--seed", default=0, show_default=True, help="Of every random choice.")
 @click.option("--force", is_flag=True, help="Replace the project that is here.")
 @database_option
@@ -50,6 +53,7 @@ def init(**options: Any) -> Outcome:
         devices=options["devices"],
         database=options["database"] or "",
         team=options["team"] or "",
+        costs=options["costs"],
         seed=options["seed"],
     )
     project = init_project(Path.cwd(), config, force=options["force"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ def _budgets(texts: tuple[str, ...]) -> dict[str, float]:
             number = float(value)
         except ValueError:
             number = float("nan")
-        if not equals or not name or number != number:
+        if not equals or not name or math.isnan(number):
             raise BadInput(
                 f"budget {text!r} is not COST=VALUE with a plain number", hint="--budget latency_s@cpu=0.005"
             )

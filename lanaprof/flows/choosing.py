@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from lanaprof.flows.selecting import (
 from lanaprof.lut import Selection, Store, utc_now
 from lanaprof.profiler.calibration import Prediction
 from lanaprof.solver import Problem, Solution, frontier, solve_diverse
+from lanaprof.units import parse_latency_budget
 
 __all__ = [
     "Chosen",
@@ -118,9 +120,9 @@ def ask(
     """
     main = default_device(project, store, device or next((name for name, _ in budgets if name), None))
     texts = [(project.device(name).text if name else None, budget) for name, budget in budgets]
-    _refuse_unlisted(project, [*(name for name, _ in texts if name), *sizes])
     for _, budget in texts:
-        _check_budget_text(budget)
+        parse_latency_budget(budget)
+    _refuse_unlisted(project, main, [*(f"latency_s@{name or main.text}" for name, _ in texts), *sizes])
     wanted = dict.fromkeys([main.text, *(name for name, _ in texts if name)])
     predictors = {
         text: open_predictor(
@@ -151,21 +153,19 @@ def ask(
     )
 
 
-def _check_budget_text(text: str) -> None:
-    from lanaprof.units import parse_latency_budget
-
-    parse_latency_budget(text)
-
-
-def _refuse_unlisted(project: Project, asked: Sequence[str]) -> None:
-    """Refuse budgets on costs that lanaprof.toml's ``costs`` leaves out."""
-    listed = project.config.costs
+def _refuse_unlisted(project: Project, main: Device, asked: Sequence[str]) -> None:
+    """Refuse budgets on costs the project was not made for: candidates that only matter for them are not trained."""
+    listed = project.config.costs or tuple(
+        f"latency_s@{project.device(text).text}" for text in project.config.devices
+    )
+    listed = listed or (f"latency_s@{main.text}",)
     for name in asked:
-        if listed and name not in listed and f"latency_s@{name}" not in listed:
+        if name not in listed:
             raise BadInput(
-                f"{name!r} is not among the costs of this project ({', '.join(listed)}), so candidates that only matter "
-                "for it may not be trained",
-                hint="add it to costs in lanaprof.toml, then run: lanaprof distill, lanaprof score",
+                f"{name!r} is not among the costs of this project ({', '.join(listed)}): candidates that matter only "
+                "for it are not trained",
+                hint=f"set costs = {json.dumps([*listed, name])} in lanaprof.toml, then run: lanaprof distill, "
+                "lanaprof score",
             )
 
 

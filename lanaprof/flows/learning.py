@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lanaprof.errors import BadProject, UserError
 from lanaprof.flows.predicting import Predictor, open_predictor
 from lanaprof.flows.project import Project, write_json
+from lanaprof.flows.selecting import SIZE_COSTS
 from lanaprof.lut import Score, Store, utc_now
 from lanaprof.ops import SKIP, TEACHER
 
@@ -148,7 +149,11 @@ def _verdict(predictor: Predictor, layer: str, operation: str) -> str:
         return "unmeasured"
     assert own.ci_low_s is not None
     assert teacher.ci_high_s is not None
-    return "cheaper" if own.ci_low_s < teacher.ci_high_s else "dearer"
+    if own.ci_low_s < teacher.ci_high_s:
+        return "cheaper"
+    small, large = predictor.statistics[own.operator], predictor.statistics[teacher.operator]
+    costs = [SIZE_COSTS[name] for name in predictor.project.config.costs if name in SIZE_COSTS]
+    return "cheaper" if any(cost(small) < cost(large) for cost in costs) else "dearer"
 
 
 def plan_distilling(project: Project, wanted: Wanted, recipe: Recipe) -> DistillPlan:
