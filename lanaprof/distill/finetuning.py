@@ -213,6 +213,7 @@ class _Run:
             }
             self._checkpoint = folder / f"{digest(parts)}.pt"
         self._teacher = frozen_copy(teacher.module, self._runtime)
+        self._home = next((part.device for part in student.parameters()), torch.device("cpu"))
         self._runtime.place(student)
         self._backward_copies = _overwrites_what_gradients_need(student, data, self._runtime)
         self._optimizer = torch.optim.AdamW(
@@ -242,7 +243,8 @@ class _Run:
             self._train(progress)
             self._save()
         self._student.load_state_dict(self._best)
-        self._student.eval()
+        # as it came: safetensors, for one, refuses the layout of convolutions that training is fastest in
+        self._student.to(self._home).to(memory_format=torch.contiguous_format).eval()
         best = min(self._history, key=lambda point: self._heldout_loss(point.heldout))
         assert self._before is not None
         return FinetuneResult(

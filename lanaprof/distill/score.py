@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -85,9 +86,11 @@ def score_candidates(
 
     Raises:
         BadArchitecture: a layer is not in the space.
-        BadInput: the metric is unknown or fails.
+        BadInput: the metric is unknown or fails, or no images are asked for.
         UserError: the metric needs labels or logits that are not there.
     """
+    if images < 1 or batch_size < 1:
+        raise BadInput(f"cannot score on {images} images, {batch_size} at a time", hint="use at least 1")
     judge = find_metric(metric, labelled=data.labelled)
     runtime = Runtime.here()
     todo = {key: module for key, module in modules.items() if parse_operation(key[1]).family != TEACHER}
@@ -97,7 +100,7 @@ def score_candidates(
         for operation in layer.candidates:
             if parse_operation(operation).family == SKIP:
                 todo.setdefault((layer.name, operation), nn.Identity())
-    placed = {key: runtime.place(module).eval() for key, module in todo.items()}
+    placed = {key: runtime.place(copy.deepcopy(module)).eval() for key, module in todo.items()}
     tallies = {key: _Tally() for key in todo}
     sample = runtime.send(data.batch("heldout", range(min(2, data.heldout_count)))[0])
     pace, seen = Pace(math.inf), 0
@@ -110,9 +113,7 @@ def score_candidates(
         for x_read, y_read in data.iter_heldout(min(batch_size, fitting), images):
             x, y = runtime.send(x_read), None if y_read is None else y_read.to(runtime.device)
             outputs = replay.record(x)
-            base = judge(outputs, outputs, y)
-
-            judged = _Judged(judge, outputs, base, y)
+            judged = _Judged(judge, outputs, judge(outputs, outputs, y), y)
             tasks = [(replay, *item, judged, runtime) for item in placed.items()]
             differences = map(_differ, tasks) if workers is None else workers.map(_differ, tasks)
             for place, (key, difference) in enumerate(zip(placed, differences, strict=True)):
@@ -122,16 +123,7 @@ def score_candidates(
                     left = pace.seconds_left(done, total)
                     progress(Progress(f"scoring {len(placed)} candidates", done, total, left))
             seen += len(x)
-    results = []
-    for layer in space.layers:
-        given = [operation for name, operation in tallies if name == layer.name]
-        for operation in dict.fromkeys((*layer.candidates, *given)):
-            key = (layer.name, operation)
-            if parse_operation(operation).family == TEACHER:
-                results.append(CandidateScore(*key, score=0.0, standard_error=0.0, images=seen))
-            elif key in tallies:
-                results.append(tallies[key].score(key))
-    return tuple(results)
+    return _in_order(space, tallies, seen)
 
 
 def find_metric(metric: str | OwnMetric, *, labelled: bool) -> Metric:
@@ -207,6 +199,21 @@ def _differ(task: tuple[Replay, tuple[str, str], nn.Module, _Judged, Runtime]) -
     with torch.no_grad(), runtime.autocast():  # both are settings of the thread
         changed = replay.run(layer, module)
         return batch.judge(changed, batch.outputs, batch.labels) - batch.base
+
+
+def _in_order(
+    space: Space, tallies: Mapping[tuple[str, str], _Tally], images: int
+) -> tuple[CandidateScore, ...]:
+    results = []
+    for layer in space.layers:
+        given = [operation for name, operation in tallies if name == layer.name]
+        for operation in dict.fromkeys((*layer.candidates, *given)):
+            key = (layer.name, operation)
+            if parse_operation(operation).family == TEACHER:
+                results.append(CandidateScore(*key, score=0.0, standard_error=0.0, images=images))
+            elif key in tallies:
+                results.append(tallies[key].score(key))
+    return tuple(results)
 
 
 class _Tally:

@@ -49,7 +49,7 @@ class Recipe:
 
     steps: int = 200
     batch_size: int = 64
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-2
     weight_decay: float = 1e-4
     seed: int = 0
 

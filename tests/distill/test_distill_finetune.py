@@ -136,6 +136,7 @@ def test_finetuning_brings_the_student_closer(
     )
     assert state_digest(student) == result.weights_digest
     assert not student.training
+    assert all(parameter.is_contiguous() for parameter in student.parameters())
 
 
 def test_the_best_moment_is_kept(teacher: Teacher, student: nn.Module, noise: DataSource) -> None:
