@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -169,20 +171,15 @@ class DataSource:
                 chosen.append(int(orders[epoch][offset]))
             return chosen
 
-        with ThreadPoolExecutor(1) as reader:
-            step = start_step
-            coming = reader.submit(self.batch, split, indices(step))
-            while True:
-                ready = coming.result()
-                step += 1
-                coming = reader.submit(self.batch, split, indices(step))
-                yield ready
+        return _read_ahead(partial(self.batch, split, indices(step)) for step in itertools.count(start_step))
 
     def iter_split(self, split: str, batch_size: int = 128, *, limit: int | None = None) -> Iterator[Batch]:
         """Yield a split once, in order, at most ``limit`` samples; the last batch may be smaller."""
         count = min(self.count(split), limit if limit is not None else self.count(split))
-        for start in range(0, count, batch_size):
-            yield self.batch(split, range(start, min(start + batch_size, count)))
+        return _read_ahead(
+            partial(self.batch, split, range(start, min(start + batch_size, count)))
+            for start in range(0, count, batch_size)
+        )
 
     def iter_heldout(self, batch_size: int = 128, limit: int | None = None) -> Iterator[Batch]:
         """Yield the held-out samples once, in order, at most ``limit`` of them."""
@@ -195,6 +192,18 @@ class DataSource:
                 hint="use one of these",
             )
         return self._splits[split]
+
+
+def _read_ahead(reads: Iterable[Callable[[], Batch]]) -> Generator[Batch, None, None]:
+    """Yield what the calls return, one of them always running ahead."""
+    with ThreadPoolExecutor(1) as reader:
+        coming: Future[Batch] | None = None
+        for read in reads:
+            ready, coming = coming, reader.submit(read)
+            if ready is not None:
+                yield ready.result()
+        if coming is not None:
+            yield coming.result()
 
 
 def split_off(count: int, *, seed: int, spec: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

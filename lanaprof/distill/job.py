@@ -199,11 +199,11 @@ class Job:
     def _student(self, name: Name) -> Student:
         student = Student(self._build(name), self.recipe, self._runtime)
         x = self._runtime.send(torch.zeros(2, *self._space.get_layer(name[0]).input_shape))
-        before = torch.get_rng_state()
+        before, version = torch.get_rng_state(), x._version
         with torch.no_grad():
             copy.deepcopy(student.module)(x)  # a copy: batch norm would note these zeros
         student.draws = not torch.equal(torch.get_rng_state(), before)
-        student.copies_input = x._version > 0
+        student.copies_input = x._version != version
         return student
 
     def _taps(self, names: Sequence[Name]) -> Taps:

@@ -88,7 +88,12 @@ class Runtime:
     def place(self, module: nn.Module) -> nn.Module:
         """Move a module here; convolutions get the layout they are fastest in, 1.3 times on our CPU."""
         module.to(self.device)
-        return module.to(memory_format=torch.channels_last)
+        for parameter in module.parameters():
+            if (
+                parameter.ndim == 4
+            ):  # Module.to(memory_format=...) would refuse three-dimensional convolutions
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        return module
 
     def send(self, x: Tensor) -> Tensor:
         """Move a batch here, images in the modules' layout."""
@@ -189,6 +194,10 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def _physical_memory_bytes() -> int:
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
         return 8 * 2**30
+    try:
+        return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no container, or "max": no limit
+        return physical

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from lanaprof.distill import (
     DataSource,
@@ -122,6 +123,47 @@ def test_weights_do_not_depend_on_the_number_of_threads(
     together = distill(teacher, space, noise, wanted=WANTED, recipe=SHORT, folder=tmp_path / "together")
     assert torch.get_num_threads() == 3
     assert _same(_weights(together), _weights(alone))
+
+
+def test_candidates_with_dropout_are_reproducible(
+    teacher: Teacher,
+    space: Space,
+    noise: DataSource,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A module that draws random numbers gets the same ones whoever is trained beside it."""
+
+    def with_dropout(layer: str, operation: str, shapes: Any, *, seed: int) -> nn.Module:
+        return nn.Sequential(nn.Dropout(0.5), build_candidate(layer, operation, shapes, seed=seed))
+
+    monkeypatch.setattr("lanaprof.distill.job.build_candidate", with_dropout)
+    torch.set_num_threads(2)
+    together = distill(teacher, space, noise, wanted=WANTED, recipe=SHORT, folder=tmp_path / "together")
+    wanted = {"body.third": WANTED["body.third"]}
+    alone = distill(teacher, space, noise, wanted=wanted, recipe=SHORT, folder=tmp_path / "alone")
+    assert alone.candidates[0].digest == together.candidates[2].digest
+
+
+def test_candidate_that_overwrites_its_input_harms_nobody(
+    teacher: Teacher,
+    space: Space,
+    noise: DataSource,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its neighbours in the layer are trained on the layer's input all the same."""
+
+    def greedy(layer: str, operation: str, shapes: Any, *, seed: int) -> nn.Module:
+        module = build_candidate(layer, operation, shapes, seed=seed)
+        return nn.Sequential(nn.Hardtanh(-0.1, 0.1, inplace=True), module) if operation == "conv" else module
+
+    wanted = {"body.first": ("conv", "ds")}
+    usual = distill(teacher, space, noise, wanted=wanted, recipe=SHORT, folder=tmp_path / "usual")
+    monkeypatch.setattr("lanaprof.distill.job.build_candidate", greedy)
+    beside = distill(teacher, space, noise, wanted=wanted, recipe=SHORT, folder=tmp_path / "greedy")
+    assert beside.candidates[0].digest != usual.candidates[0].digest
+    assert beside.candidates[1].digest == usual.candidates[1].digest
 
 
 def test_another_seed_gives_other_weights(
