@@ -1,0 +1,122 @@
+"""lanaprof lut export, lanaprof lut import, lanaprof lut merge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lanaprof.cli.base import Outcome, command, database_option, device_option, environment_option, notice
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lanaprof.lut import ImportReport
+
+_LISTED = 20  # refused rows a person is shown; --json has all
+
+
+@command("export")
+@click.argument("source", required=False)
+@click.option(
+    "--out",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="F.parquet, F.jsonl.zst, F.jsonl or F.sqlite.",
+)
+@device_option
+@environment_option
+@click.option("--team", metavar="NAME", help="Only this team's records.")
+@click.option("--since", metavar="DATE", help="Only records from this date or UTC time on.")
+@database_option
+def export(source: str | None, out: Path, database: str | None, **parts: str | None) -> Outcome:
+    """Write a database, or what SOURCE or the options take of it, to a file. All formats hold the same records."""
+    from lanaprof.flows.sources import record_filter, source_from
+    from lanaprof.lut import export_file, open_store
+
+    folder = Path.cwd()
+    chosen = source_from(source, database, folder, **parts)
+    with open_store(chosen.database, readonly=True) as store:
+        report = export_file(store, out, records=record_filter(store, chosen, folder))
+        name = store.name
+    if not report.records:
+        notice(f"nothing in {name} fits: {report.path} holds no records")
+    size_bytes = report.path.stat().st_size
+    document = {"path": str(report.path), "records": report.records, "size_bytes": size_bytes}
+
+    def show(console: Console) -> None:
+        from lanaprof.units import format_size
+
+        console.print(
+            f"{report.path}: {report.records} records, {format_size(size_bytes)}",
+            markup=False,
+            highlight=False,
+        )
+
+    return Outcome(document, show)
+
+
+@command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@database_option
+def import_(files: tuple[Path, ...], database: str | None) -> Outcome:
+    """Add the records in exported FILES to a database; a missing database is made, what is known stays."""
+    from lanaprof.errors import BadInput
+    from lanaprof.flows.sources import source_from
+    from lanaprof.lut import import_files, open_store
+
+    for file in files:  # before a database is made for nothing
+        if not file.exists():
+            raise BadInput(f"there is no file {file}", hint="check the name")
+    target = source_from(None, database, Path.cwd()).database
+    with open_store(target, create=True) as store:
+        report = import_files(store, files)
+        name = store.name
+    return _added(report, name)
+
+
+@command("merge")
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST")
+def merge(source: str, destination: str) -> Outcome:
+    """Add what SRC holds, or what its #… takes of it, to the database DST; a missing DST is made."""
+    from lanaprof.flows.sources import database_text, record_filter, source_from, whole_database
+    from lanaprof.lut import merge as run
+    from lanaprof.lut import open_store
+
+    folder = Path.cwd()
+    chosen = source_from(source, None, folder)
+    target = whole_database(destination, None, folder, what="the destination of a merge")
+    with open_store(chosen.database, readonly=True) as store:
+        report = run(store, target, records=record_filter(store, chosen, folder))
+    return _added(report, database_text(target))
+
+
+def _added(report: ImportReport, database: str) -> Outcome:
+    document: dict[str, Any] = {
+        "database": database,
+        "added": report.added,
+        "known": report.known,
+        "refused": len(report.refused),
+        "refusals": [
+            {"file": row.file, "row": row.row, "id": row.id, "reason": row.reason} for row in report.refused
+        ],
+    }
+
+    def show(console: Console) -> None:
+        for row in report.refused[:_LISTED]:
+            place = f"{row.file}, row {row.row}" if row.row else f"{row.file}, {row.id}"
+            console.print(f"refused: {place}: {row.reason}", markup=False, highlight=False)
+        if len(report.refused) > _LISTED:
+            console.print(
+                f"and {len(report.refused) - _LISTED} more refused; --json lists all", highlight=False
+            )
+        console.print(
+            f"{database}: {report.added} records added, {report.known} known already, {len(report.refused)} refused",
+            markup=False,
+            highlight=False,
+        )
+
+    return Outcome(document, show, 3 if report.refused else 0)

@@ -1,0 +1,143 @@
+"""lut compare: the same operators in two databases, environments, teams or times, per cache state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lanaprof.flows.sources import choose_in_source, viewpoint_of
+from lanaprof.lut import (
+    CACHES,
+    Comparison,
+    Environment,
+    OperatorRatio,
+    Source,
+    Table,
+    compare_tables,
+    open_store,
+    open_table,
+)
+
+__all__ = ["CacheComparison", "SourceComparison", "compare_sources"]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheComparison:
+    """Both sides in one cache state; ``space`` is the space both relayed in, empty but for relay."""
+
+    cache: str
+    space: str
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceComparison:
+    """Two SOURCEs side by side.
+
+    Attributes:
+        a, b: the environment of each side.
+        parts: one per cache state and space that both sides have.
+        only_a, only_b: operators with a number on one side alone, in the cache states compared.
+        descriptions: what each compared operator is, by key.
+        warnings: how environments were found, where the user should know.
+    """
+
+    a: Environment
+    b: Environment
+    parts: tuple[CacheComparison, ...]
+    only_a: int
+    only_b: int
+    descriptions: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def ratios(self) -> tuple[OperatorRatio, ...]:
+        """Return the ratios of all cache states."""
+        return tuple(ratio for part in self.parts for ratio in part.comparison.operators)
+
+    def deviation(self, level: float) -> float | None:
+        """Return a quantile of abs(ratio − 1) over all cache states; None when nothing is in common."""
+        return quantile([abs(ratio.ratio - 1.0) for ratio in self.ratios], level)
+
+
+def quantile(values: Sequence[float], level: float) -> float | None:
+    """Return a quantile, linear between neighbours; None of no values.
+
+    >>> quantile([3.0, 1.0, 2.0], 0.25), quantile([], 0.5)
+    (1.5, None)
+    """
+    if not values:
+        return None
+    ordered = sorted(values)
+    place = level * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    source: Source
+    environment: Environment
+    states: frozenset[tuple[str, str]]
+    warning: str
+
+    def table(self, cache: str, space: str, team: str) -> Table:
+        return open_table(self.source, cache=cache, space=space, viewpoint=viewpoint_of(None, team=team))
+
+
+def _side(source: Source, folder: Path, *, team: str, cache: str | None) -> tuple[_Side, dict[str, str]]:
+    with open_store(source.database, readonly=True) as store:
+        choice = choose_in_source(store, source, folder, team=team, cache=cache)
+        states = frozenset(
+            (holding.cache, holding.space)
+            for holding in store.holdings()
+            if holding.environment == choice.environment.id and cache in (None, holding.cache)
+        )
+        descriptions = store.operator_descriptions()
+    pinned = replace(source, device="", environment=choice.environment.id)
+    warning = choice.warning.replace(
+        "--environment pins another", f"{source.database}#environment=KEY pins another"
+    )
+    return _Side(pinned, choice.environment, states, warning), descriptions
+
+
+def compare_sources(
+    a: Source, b: Source, folder: Path, *, team: str = "", cache: str | None = None
+) -> SourceComparison:
+    """Return how SOURCE b differs from SOURCE a: ratios b / a, per cache state.
+
+    Args:
+        a: a database with what to take from it.
+        b: the same of the other side.
+        folder: where devices.yaml may lie.
+        team: whose measurements come first.
+        cache: only this cache state.
+
+    Raises:
+        BadInput: a SOURCE means no environment, or several; lists them.
+        StoreError: a database cannot be opened.
+    """
+    first, _ = _side(a, folder, team=team, cache=cache)
+    second, descriptions = _side(b, folder, team=team, cache=cache)
+    both = sorted(first.states & second.states, key=lambda state: (CACHES.index(state[0]), state[1]))
+    parts = []
+    only_a, only_b = set(), set()
+    for state, space in both:
+        tables = [side.table(state, space, team) for side in (first, second)]
+        comparison = compare_tables(*tables)
+        parts.append(CacheComparison(state, space, comparison))
+        only_a |= {each.operator for each in tables[0] if each.operator not in tables[1]}
+        only_b |= {each.operator for each in tables[1] if each.operator not in tables[0]}
+    compared = sorted({ratio.operator for part in parts for ratio in part.comparison.operators})
+    return SourceComparison(
+        a=first.environment,
+        b=second.environment,
+        parts=tuple(parts),
+        only_a=len(only_a),
+        only_b=len(only_b),
+        descriptions=tuple((key, descriptions.get(key, "")) for key in compared),
+        warnings=tuple(dict.fromkeys(side.warning for side in (first, second) if side.warning)),
+    )

@@ -1,0 +1,230 @@
+"""lut coverage: how much of what a project, or the database, has operators for is measured on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lanaprof.config import Device, parse_device
+from lanaprof.flows.operators import OperatorMap, find_operators
+from lanaprof.flows.project import Project
+from lanaprof.flows.sources import (
+    device_matcher,
+    devices_of_environment,
+    find_environments,
+    known_here,
+    viewpoint_of,
+)
+from lanaprof.lut import GOOD_STATUSES, Environment, Measurement, Source, Store, Viewpoint, choose_environment
+from lanaprof.lut.policy import choose
+from lanaprof.space import recipe
+
+__all__ = ["Covered", "covered", "covered_devices"]
+
+_TABLE_CACHES = ("relay", "hot")  # what predictions are made from; cold numbers only when asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Covered:
+    """How much is measured on one device.
+
+    Attributes:
+        environment: where the numbers come from; None when nothing was measured.
+        warning: how that was found, where the user should know; may be empty.
+        present: operators with a latency (ok or noisy); ``noisy`` of them are noisy.
+        failed: operators that could not be timed, with their status; ``unexportable`` recipes beside them.
+        missing: operators nobody tried to time; ``unexported`` recipes beside them.
+        candidates: operator key → the (layer, operation) that need it; empty outside a project.
+    """
+
+    environment: Environment | None
+    warning: str
+    present: int
+    noisy: int
+    failed: Mapping[str, str]
+    missing: tuple[str, ...]
+    unexported: Mapping[str, tuple[tuple[str, str], ...]]
+    unexportable: Mapping[str, str]
+    candidates: Mapping[str, tuple[tuple[str, str], ...]]
+
+    @property
+    def failed_count(self) -> int:
+        """Return how many operators and recipes cannot be timed."""
+        return len(self.failed) + len(self.unexportable)
+
+    @property
+    def missing_count(self) -> int:
+        """Return how many operators wait to be timed; a recipe not exported yet counts as one."""
+        return len(self.missing) + len(self.unexported)
+
+    @property
+    def wanted_count(self) -> int:
+        """Return how many operators there should be."""
+        return self.present + self.failed_count + self.missing_count
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers as JSON has them."""
+        return {
+            "wanted": self.wanted_count,
+            "present": self.present,
+            "failed": self.failed_count,
+            "missing": self.missing_count,
+            "noisy": self.noisy,
+        }
+
+
+def covered(
+    store: Store,
+    device: Device | None,
+    source: Source,
+    folder: Path,
+    *,
+    project: Project | None = None,
+    team: str = "",
+    cache: str | None = None,
+) -> Covered:
+    """Return how much is measured on a device, or in the environment the SOURCE pins.
+
+    In a project the operators of its candidates are wanted (``skip`` needs none), and what predictions are
+    made from counts: relay measurements of its space, else hot ones. Outside, all operators of the database
+    are wanted, and any measurement counts, as for ``measure`` there.
+
+    Args:
+        store: the database.
+        device: which environments to look at; None only with a pinned environment.
+        source: may pin an environment and choose by team and time.
+        folder: where devices.yaml may lie.
+        project: whose candidates; None for the whole database.
+        team: whose measurements come first.
+        cache: only this cache state.
+    """
+    operators, space = None, None
+    if project is not None:
+        assert device is not None
+        operators = find_operators(project, device, store)
+        space = project.space.relay_digest(device.batch, precision=device.precision)
+    wanted = operators.keys if operators is not None else store.operator_keys()
+    viewpoint = viewpoint_of(device, team=team, wanted=wanted)
+    environment, warning = _environment(store, device, source, folder, viewpoint, cache=cache, space=space)
+    statuses = {}
+    if environment is not None:
+        rows = store.measurements(
+            environment=environment.id,
+            operators=wanted,
+            cache=cache,
+            team=source.team or None,
+            since=source.since or None,
+        )
+        statuses = _statuses(rows, viewpoint, cache=cache, space=space)
+    good = [status for status in statuses.values() if status in GOOD_STATUSES]
+    return Covered(
+        environment=environment,
+        warning=warning,
+        present=len(good),
+        noisy=good.count("noisy"),
+        failed={key: statuses[key] for key in wanted if statuses.get(key, "ok") not in GOOD_STATUSES},
+        missing=tuple(key for key in wanted if key not in statuses),
+        unexported=_unexported(project, device, operators) if project is not None else {},
+        unexportable=dict(operators.problems) if operators is not None else {},
+        candidates=_candidates(operators),
+    )
+
+
+def covered_devices(
+    store: Store,
+    source: Source,
+    folder: Path,
+    *,
+    project: Project | None = None,
+    team: str = "",
+    cache: str | None = None,
+) -> dict[str, Covered]:
+    """Return the coverage of every device that matters: lanaprof.toml's and those measured, by text.
+
+    An environment that no known device means stands under ``environment KEY``.
+    """
+    used = {holding.environment for holding in store.holdings()}
+    there = [environment for environment in store.environments() if environment.id in used]
+    known = known_here(folder)
+    texts = [parse_device(text, folder).text for text in project.config.devices] if project else []
+    found: dict[str, Covered] = {}
+    unnamed = []
+    for environment in there:
+        names = devices_of_environment(environment, known)
+        texts += names
+        unnamed += [environment] if not names else []
+    if project is not None and not texts:
+        texts = ["cpu"]
+    for text in dict.fromkeys(texts):
+        found[text] = covered(
+            store, parse_device(text, folder), source, folder, project=project, team=team, cache=cache
+        )
+    for environment in unnamed if project is None else ():
+        pinned = replace(source, environment=environment.id)
+        found[f"environment {environment.id[:12]}"] = covered(store, None, pinned, folder, cache=cache)
+    return found
+
+
+def _environment(
+    store: Store,
+    device: Device | None,
+    source: Source,
+    folder: Path,
+    viewpoint: Viewpoint,
+    *,
+    cache: str | None,
+    space: str | None,
+) -> tuple[Environment | None, str]:
+    """Return the environment a device means, and a warning; None when nothing was measured on it."""
+    if source.environment:
+        found = find_environments(store, source, folder)
+        assert found is not None
+        return found[0], ""
+    assert device is not None
+    candidates = [each for each in store.environments() if device_matcher(device)(each)]
+    if not store.measured_operators((each.id for each in candidates), cache=cache, space=space):
+        return None, ""
+    choice = choose_environment(store, candidates, viewpoint=viewpoint, cache=cache, space=space)
+    return choice.environment, choice.warning
+
+
+def _statuses(
+    rows: Iterable[Measurement], viewpoint: Viewpoint, *, cache: str | None, space: str | None
+) -> dict[str, str]:
+    """Return the status that counts, by operator: a failure in one state does not hide a number in another."""
+    groups: dict[str, dict[tuple[str, str], list[Measurement]]] = {}
+    for row in rows:
+        if space is not None and (
+            row.space not in ("", space) or (cache is None and row.cache not in _TABLE_CACHES)
+        ):
+            continue
+        groups.setdefault(row.operator, {}).setdefault((row.cache, row.space), []).append(row)
+    order = (*GOOD_STATUSES, "failed", "unsupported", "timeout")
+    return {
+        key: min((choose(each, viewpoint).status for each in states.values()), key=order.index)
+        for key, states in groups.items()
+    }
+
+
+def _unexported(
+    project: Project, device: Device | None, operators: OperatorMap | None
+) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Return the recipes that wait to be exported, each with its candidates."""
+    assert device is not None
+    assert operators is not None
+    layers = {layer.name: layer for layer in project.space.layers}
+    found: dict[str, tuple[tuple[str, str], ...]] = {}
+    for (layer, operation), key in operators.candidates.items():
+        if key is None:
+            made_by = recipe(layers[layer], operation, batch=device.batch, precision=device.precision)
+            found[made_by] = (*found.get(made_by, ()), (layer, operation))
+    return found
+
+
+def _candidates(operators: OperatorMap | None) -> dict[str, tuple[tuple[str, str], ...]]:
+    found: dict[str, tuple[tuple[str, str], ...]] = {}
+    for name, key in operators.candidates.items() if operators is not None else ():
+        if key:
+            found[key] = (*found.get(key, ()), name)
+    return found
