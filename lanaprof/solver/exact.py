@@ -19,7 +19,7 @@ from lanaprof.solver.check import Answer, score_of
 from lanaprof.solver.core import open_core, sweep
 from lanaprof.solver.problem import Bools, Ints, Problem, slack_of
 from lanaprof.solver.restrict import empty_layers, raise_infeasible, restrict
-from lanaprof.solver.stairs import Stairs, build_stairs, whole_capacity
+from lanaprof.solver.stairs import Stairs, build_stairs, whole_spare
 
 __all__ = ["Found", "solve_exact", "solve_stairs", "stairs_of"]
 
@@ -60,8 +60,10 @@ def solve_exact(problem: Problem, budgets: Mapping[str, float], *, time_limit_s:
     if spare < 0:
         raise_infeasible(budgets, _least(problem, budgets))
     slack = slack_of(budget, float(problem.fixed[k]))
-    capacity = whole_capacity(stairs, spare, slack)
-    found = solve_stairs(stairs, capacity, slack=slack / stairs.cost_scale, deadline=deadline)
+    spare = whole_spare(stairs.cost * stairs.cost_scale, spare, slack)
+    found = solve_stairs(
+        stairs, spare / stairs.cost_scale, slack=slack / stairs.cost_scale, deadline=deadline
+    )
     answer = _answer(problem, stairs, found)
     if found.proved or found.open_steps is None or time.perf_counter() > deadline:
         return answer

@@ -10,6 +10,7 @@ import numpy as np
 
 from lanaprof.solver.problem import Bools, Floats, Ints, Problem, slack_of
 from lanaprof.solver.restrict import Restriction
+from lanaprof.solver.stairs import whole_spare
 
 __all__ = ["LinearModel", "Product", "linear_model", "undominated"]
 
@@ -183,8 +184,11 @@ def linear_model(
     for k, budget in restriction.sums:
         cost, fixed = problem.costs[k, items], float(problem.fixed[k])
         low = -_layer_extreme(-cost, first, last, layers)
-        spare = math.fsum([budget, slack_of(budget, fixed), -fixed, *(-low).tolist()])
+        slack = slack_of(budget, fixed)
+        spare = math.fsum([budget, slack, -fixed, *(-low).tolist()])
         shifted = cost - _summed(low, first, last)
+        if not any(pair.cost == k for pair in problem.pairs):
+            spare = whole_spare(shifted, spare, slack)
         unit = _near_one(np.append(np.minimum(np.abs(shifted), abs(spare)) if spare > 0 else shifted, spare))
         row_of_cost[k] = (len(rows), unit)
         rows.append(shifted / unit)

@@ -31,6 +31,7 @@ __all__ = ["least_of", "maximise", "solve_mip"]
 Sound = Callable[[tuple[int, ...]], bool]
 
 _LEAST_SECONDS = 30.0  # to find the least reachable value after a budget proved too small
+_NEAR = 1 / 8  # of the gap between bound and best known: the columns tried first
 _MOST_CUTS = 30  # answers that break a budget by less than HiGHS's tolerance, cut off one by one
 
 
@@ -112,15 +113,31 @@ def maximise(
         columns = rounded(model, price, used)
         if columns is not None:
             best = _better(problem, best, tuple(model.items[columns].tolist()), is_sound)
-    floor = (
-        -math.inf if best is None else (score_of(problem, best.items) - model.constant) / model.score_scale
-    )
+    if bound_of is None:
+        small = model.keep(undominated(model))
+        return _branch(problem, small, best, ceiling=ceiling, deadline=deadline, is_sound=is_sound)
+    if best is not None and not alike and ceiling > _scaled(problem, model, best):
+        # First only the columns nearest to the bound: few, and mostly the optimum is among them.
+        near = ceiling - (ceiling - _scaled(problem, model, best)) * _NEAR
+        few = model.keep(bound_of >= near)
+        few = few.keep(undominated(few))
+        half = time.perf_counter() + max(0.0, deadline - time.perf_counter()) / 2
+        first = _branch(problem, few, best, ceiling=ceiling, deadline=half, is_sound=is_sound)
+        if first is not None and first.proved and _scaled(problem, model, first) >= near:
+            return first  # every column left out is bounded by less
+        best = first or best
     small = model
-    if bound_of is not None:
+    if best is not None:
         # Anything that scores above the best known survives; so does the best known, up to rounding.
+        floor = _scaled(problem, model, best)
         small = model.keep(bound_of > floor - 1e-9 * max(1.0, abs(floor)))
     small = small.keep(undominated(small))
     return _branch(problem, small, best, ceiling=ceiling, deadline=deadline, is_sound=is_sound)
+
+
+def _scaled(problem: Problem, model: LinearModel, answer: Answer) -> float:
+    """Return the answer's score in the model's scale."""
+    return (score_of(problem, answer.items) - model.constant) / model.score_scale
 
 
 def _ceiling(model: LinearModel, through: Floats) -> float:

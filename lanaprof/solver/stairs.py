@@ -15,7 +15,7 @@ import numpy as np
 
 from lanaprof.solver.problem import Bools, Floats, Ints
 
-__all__ = ["Relaxation", "Stairs", "build_stairs", "hull_of", "whole_capacity"]
+__all__ = ["Relaxation", "Stairs", "build_stairs", "hull_of", "whole_spare"]
 
 _PIVOT_SLOPES = (1.0, 6.0, 1 / 6)  # of a layer's diagonal: one pivot in the middle, one towards each end
 _WHOLE = 1e-6  # this near to a whole number is one: floats below a thousand million are good to 1e-7
@@ -133,16 +133,14 @@ def build_stairs(
     )
 
 
-def whole_capacity(stairs: Stairs, spare: float, slack: float) -> float:
-    """Return the scaled capacity for an unscaled one, without the rest that no sum of the costs can fill.
+def whole_spare(costs: Floats, spare: float, slack: float) -> float:
+    """Return what may be spent on sums of these costs, without the rest that no such sum can fill.
 
     Costs that are whole multiples of some number (whole microseconds, parameters, bytes) reach multiples only; what
     a budget has beyond the last multiple would loosen every bound, and keep the search going for nothing.
     """
-    unit = _common_unit(stairs.cost * stairs.cost_scale)
-    if unit > 0:
-        spare = min(spare, math.floor(spare / unit + _WHOLE) * unit + slack)
-    return spare / stairs.cost_scale
+    unit = _common_unit(np.abs(costs))
+    return min(spare, math.floor(spare / unit + _WHOLE) * unit + slack) if unit > 0 else spare
 
 
 def _common_unit(values: Floats) -> float:
