@@ -236,6 +236,7 @@ def network_file_system(path: Path, mounts: str | None = None) -> str | None:
     return kind if kind in _NETWORK_FILE_SYSTEMS else None
 
 
+_DAMAGED_HINT = "`lanaprof lut check` says more; restore a backup, or merge what it still holds"
 _EXPLANATIONS = (
     ("file is not a database", "is not a SQLite database", "name another file; nothing was changed"),
     ("file is encrypted", "is not a SQLite database", "name another file; nothing was changed"),
@@ -260,11 +261,10 @@ _EXPLANATIONS = (
         "has been locked by another program for 30 seconds",
         "wait for it, then try again",
     ),
-    (
-        "malformed",
-        "is damaged",
-        "`lanaprof lut check` says more; restore a backup, or merge what it still holds",
-    ),
+    ("malformed", "is damaged", _DAMAGED_HINT),
+    ("no such column", "is damaged: its tables are not those of its schema", _DAMAGED_HINT),
+    ("no such table", "is damaged: its tables are not those of its schema", _DAMAGED_HINT),
+    ("could not decode to utf-8", "is damaged", _DAMAGED_HINT),
 )
 
 
@@ -273,6 +273,10 @@ def translated_errors(location: Location) -> Iterator[None]:
     """Turn what a database driver raises into a StoreError that says what is wrong and what to do."""
     try:
         yield
+    except UnicodeDecodeError as error:  # text in the file, or in SQLite's message about it
+        raise StoreError(
+            f"the database {location.shown} is damaged: {error.object!r} is not text", hint=_DAMAGED_HINT
+        ) from error
     except (SQLAlchemyError, sqlite3.Error) as error:
         cause = str(getattr(error, "orig", None) or error).strip()
         for part, problem, hint in _EXPLANATIONS:

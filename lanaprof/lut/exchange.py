@@ -8,6 +8,8 @@ an export chooses by the name.
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -210,6 +212,10 @@ def _store_stages(store: Store, records: RecordFilter | None = None) -> _Stages:
 
 def _stages_of(path: Path) -> _Stages:
     """Return how to read a file, judged by its first bytes."""
+    if path.exists() and not path.is_file():
+        raise BadInput(
+            f"{path} is not a regular file", hint="name an exported file; it is read more than once"
+        )
     try:
         with path.open("rb") as file:
             start = file.read(16)
@@ -243,9 +249,13 @@ def _sqlite_stages(path: Path) -> _Stages:
 
 
 def _write_sqlite(path: Path, store: Store, records: RecordFilter | None) -> int:
-    with open_store(path, create=True) as copy:
-        report = _import_rows(copy, store.name, _store_stages(store, records))
-    seal(path)
+    # Made among temporary files: where the export goes may be a network file system, which SQLite cannot use.
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "export.db"
+        with open_store(local, create=True) as copy:
+            report = _import_rows(copy, store.name, _store_stages(store, records))
+        seal(local)
+        shutil.copyfile(local, path)
     return report.added
 
 
@@ -278,5 +288,4 @@ def _replacing(path: Path) -> Iterator[Path]:
                 hint="check that the folder exists, may be written to, and has room",
             ) from error
     finally:
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

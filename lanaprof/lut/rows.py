@@ -94,11 +94,21 @@ def columns_of(cls: type[Record], *, with_samples: bool = True) -> list[Column[A
 
 
 def record_from_row(cls: type[R], row: Sequence[Any], *, with_samples: bool = True) -> R:
-    """Return the record in a row of `columns_of`. The stored values are trusted; `lut check` verifies them."""
-    values = [
-        read(value) if read else value
-        for read, value in zip(_readers(cls, with_samples), row[1:], strict=True)
-    ]
+    """Return the record in a row of `columns_of`. The stored values are trusted; `lut check` verifies them.
+
+    Raises:
+        BadInput: a column cannot be read at all.
+    """
+    try:
+        values = [
+            read(value) if read else value
+            for read, value in zip(_readers(cls, with_samples), row[1:], strict=True)
+        ]
+    except (ValueError, TypeError, AttributeError, BadInput) as error:
+        raise BadInput(
+            f"{cls.record} {row[0]} in the database is damaged: {error}",
+            hint="`lanaprof lut check` lists all such rows",
+        ) from error
     if cls is Measurement:
         place = _samples_place()
         values[place : place + with_samples] = values[place] if with_samples else ((), ())  # samples, rounds

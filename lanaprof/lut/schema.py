@@ -152,6 +152,8 @@ def _check_file(location: Location, path: Path, *, create: bool) -> None:
         raise StoreError(
             f"{path} is a folder, not a database", hint=f"name a file in it: {path / 'lanaprof.db'}"
         )
+    if path.exists() and not path.is_file():
+        raise StoreError(f"{path} is not a regular file", hint="name a file such as lanaprof.db")
     kind = network_file_system(path)
     if kind is not None:
         raise StoreError(

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lanaprof.errors import StoreError
-from lanaprof.lut import Store, check
+from lanaprof.errors import LanaprofError, StoreError
+from lanaprof.lut import Store, check, merge
 from lanaprof.lut.models import HEAD
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -54,6 +54,46 @@ def test_check_finds_what_was_tampered_with(
     connection.close()
 
     assert any(problem in each for each in check(database).problems)
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("UPDATE selections SET choices = '{'", "selection .* in the database is damaged"),
+        ("UPDATE scores SET layer = CAST(x'ff' AS TEXT)", "is damaged"),
+        ("ALTER TABLE selections DROP COLUMN method", "its tables are not those of its schema"),
+    ],
+)
+def test_reading_what_is_damaged_is_a_plain_error(
+    store: Store, make: Any, database: Path, statement: str, problem: str
+) -> None:
+    """No crash, exit code 2, and the command that says more."""
+    store.add(make.one_of_each())
+    connection = sqlite3.connect(database)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+    with pytest.raises(LanaprofError, match=problem) as caught:
+        list(store.iter_records())
+    assert caught.value.exit_code == 2
+    assert "lanaprof lut check" in caught.value.hint
+
+
+def test_damaged_record_is_not_merged(store: Store, make: Any, database: Path, tmp_path: Path) -> None:
+    """A row whose content does not give its id stays where it is; the others are merged."""
+    store.add(make.one_of_each())
+    connection = sqlite3.connect(database)
+    connection.execute("UPDATE scores SET score = x'00'")
+    connection.commit()
+    connection.close()
+
+    report = merge(database, tmp_path / "new.db")
+
+    assert report.added == 7
+    assert [(each.id, each.reason) for each in report.refused] == [
+        (make.score().id, "it was read without its samples, or its content is damaged")
+    ]
 
 
 def test_check_reports_an_old_schema(tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def test_missing_file_is_named(store: Store, tmp_path: Path) -> None:
     """A file that is not there, and a folder, are plain errors."""
     with pytest.raises(BadInput, match="there is no file"):
         import_files(store, [tmp_path / "nothing.jsonl"])
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="not a regular file"):
         import_files(store, [tmp_path])
 
 

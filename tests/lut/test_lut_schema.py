@@ -224,6 +224,13 @@ def test_folder_is_refused(tmp_path: Path) -> None:
     assert "lanaprof.db" in caught.value.hint
 
 
+@pytest.mark.skipif(os.name != "posix", reason="devices are files on POSIX only")
+def test_device_file_is_refused() -> None:
+    """What is no regular file would swallow the data, or hang."""
+    with pytest.raises(StoreError, match="is not a regular file"):
+        open_store("/dev/null", create=True)
+
+
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
     """Folders are not made unasked."""
     with pytest.raises(StoreError, match="does not exist") as caught:

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from lanaprof.lut import Operator, Record, Score, export_file, import_files, merge, open_store
 
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # what is tested here is not the disk
+
 
 def lines_of(database: Path, folder: Path) -> list[str]:
     """Return a database's export after the manifest: equal lists mean equal content."""
@@ -88,7 +90,7 @@ ROUTES: dict[str, Callable[[Path, Path, Path], None]] = {
 }
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_union_does_not_depend_on_order_or_route(
     make: Any, empty_database: Path, data: st.DataObject
@@ -96,7 +98,7 @@ def test_union_does_not_depend_on_order_or_route(
     """A ∪ (B ∪ C), (C ∪ B) ∪ A and A ∪ A ∪ B ∪ C, by any mix of routes, export the same bytes."""
     populated = data.draw(populations(make))
     routes = st.sampled_from(sorted(ROUTES))
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         folder = Path(name)
         paths = []
         for index, records in enumerate(populated):
