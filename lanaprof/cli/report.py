@@ -1,0 +1,49 @@
+"""lanaprof report."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lanaprof.cli.base import Outcome, command, database_option, device_option, team_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@command("report")
+@click.option(
+    "--out",
+    default="report.html",
+    show_default=True,
+    metavar="FILE.html",
+    type=click.Path(path_type=Path),
+    help="The page to write.",
+)
+@device_option
+@database_option
+@team_option
+def report(out: Path, device: str | None, database: str | None, team: str | None) -> Outcome:
+    """Write one self-contained HTML page on where the project stands."""
+    from lanaprof.flows.project import default_team, load_project
+    from lanaprof.flows.reporting import write_report
+    from lanaprof.flows.stating import open_if_there
+
+    project = load_project()
+    with open_if_there(project, database) or nullcontext() as store:
+        written = write_report(project, store, out, team=default_team(team, project.config), device=device)
+    document = {
+        "out": str(out),
+        "sections": list(written.sections),
+        "missing": [{"section": name, "command": filled_by} for name, filled_by in written.missing],
+    }
+
+    def show(console: Console) -> None:
+        console.print(f"wrote {out}", highlight=False)
+        for name, filled_by in written.missing:
+            console.print(f"  {name} is empty: {filled_by}", highlight=False)
+
+    return Outcome(document, show)

@@ -1,0 +1,167 @@
+"""report: one self-contained page on where a project stands. Needs no torch.
+
+A part that has nothing to show yet says which command fills it, so the page is useful from ``init`` on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from lanaprof.errors import UserError
+from lanaprof.flows.pages import facts, page, tiles
+from lanaprof.flows.plotting import write_text
+from lanaprof.flows.project import Project
+from lanaprof.flows.provenance import provenance_section
+from lanaprof.flows.sections import (
+    ReportFacts,
+    calibration_section,
+    frontier_section,
+    latency_section,
+    layers_section,
+    project_section,
+    scores_section,
+    selections_section,
+    space_section,
+    speed_up,
+    students_section,
+)
+from lanaprof.flows.selecting import Scores, find_scores
+from lanaprof.flows.stating import device_predictors, own_selections, project_devices, project_steps
+from lanaprof.flows.summary import latency_summary
+from lanaprof.lut import Store, utc_now
+from lanaprof.units import format_duration
+
+__all__ = ["Report", "write_report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a report shows: names of filled sections, and (name, command) of those that wait."""
+
+    out: Path
+    sections: tuple[str, ...]
+    missing: tuple[tuple[str, str], ...]
+
+
+def write_report(
+    project: Project,
+    store: Store | None,
+    out: Path,
+    *,
+    team: str,
+    device: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Report:
+    """Write the page.
+
+    Args:
+        project: whose.
+        store: its database; None while there is none.
+        out: the file.
+        team: whose measurements come first.
+        device: text; default: the project's first device that has measurements.
+        extra: a box on top: ``{"title": text, "rows": [[name, value], …]}``.
+
+    Raises:
+        UnknownDevice: nobody defined the device.
+        BadInput: the file cannot be written.
+    """
+    known = _facts(project, store, team=team, device=device)
+    sections = [
+        project_section(known),
+        latency_section(known),
+        calibration_section(known),
+        scores_section(known),
+        frontier_section(known),
+        selections_section(known),
+        layers_section(known),
+        students_section(known),
+        space_section(known),
+        provenance_section(known),
+    ]
+    space = project.space
+    html = page(
+        f"{space.teacher}",
+        lead=[
+            f"{len(space.layers)} layers, {space.candidate_count} candidates, 10^{space.log10_size:.1f} networks; "
+            f"latencies on {known.device.text}"
+        ],
+        top=_extra(extra) + _tiles(known),
+        sections=sections,
+        foot=f"Written by lanaprof {_version()} at {utc_now()}.",
+    )
+    write_text(out, html, option="--out")
+    return Report(
+        out,
+        tuple(section.name for section in sections if section.body),
+        tuple((section.name, section.missing) for section in sections if not section.body),
+    )
+
+
+def _facts(project: Project, store: Store | None, *, team: str, device: str | None) -> ReportFacts:
+    devices = (project.device(device),) if device else project_devices(project, store)
+    selections = own_selections(project, store)
+    texts = {d.text for d in devices}
+    others = [row.device for row in selections if row.device not in texts]
+    wanted = list(devices)
+    for text in dict.fromkeys(others):
+        try:
+            wanted.append(project.device(text))
+        except UserError:  # selected on a device that devices.yaml no longer has
+            continue
+    predictors = device_predictors(project, store, wanted, team=team)
+    chosen = next((d for d in devices if d.text in predictors), devices[0])
+    summary = latency_summary(project, chosen, store, team=team) if store is not None else None
+    scores: Scores = {}
+    if store is not None and store.scores(teacher=project.weights_digest):
+        scores = find_scores(project, store)
+    return ReportFacts(
+        project=project,
+        store=store,
+        team=team,
+        device=chosen,
+        predictors=predictors,
+        summary=summary,
+        scores=scores,
+        selections=selections,
+        steps=project_steps(project, store, team=team),
+    )
+
+
+def _version() -> str:
+    from lanaprof import __version__
+
+    return __version__
+
+
+def _extra(extra: Mapping[str, Any] | None) -> str:
+    if not extra:
+        return ""
+    rows = [(str(name), str(value)) for name, value in extra.get("rows", ())]
+    return f'<div class="result"><h2>{escape(str(extra.get("title", "Result")))}</h2>{facts(rows)}</div>'
+
+
+def _tiles(known: ReportFacts) -> str:
+    rows = []
+    teacher_s = known.predictor.teacher_s if known.predictor is not None else None
+    if teacher_s is not None:
+        rows.append(("teacher", format_duration(teacher_s, digits=3)))
+    if known.shown is not None:
+        latency_s = known.shown.measured_s or known.shown.predicted_s
+        how = "measured" if known.shown.measured_s else "predicted"
+        if latency_s:
+            rows.append((f"latest selection, {how}", format_duration(latency_s, digits=3)))
+        speed = speed_up(known, known.shown)
+        if speed:
+            rows.append(("faster than the teacher", f"{speed:.2f}×"))
+    elif known.summary is not None:
+        rows.append(
+            ("fastest architecture, about", format_duration(known.summary.fastest.latency_s, digits=3))
+        )
+    done = sum(1 for step in known.steps if step.done and not step.stale)
+    rows.append(("steps done", f"{done} of {len(known.steps)}"))
+    return tiles(rows)
