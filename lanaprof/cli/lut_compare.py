@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lanaprof.cli.base import Outcome, command, device_option, notice, team_option
+from lanaprof.cli.lut_text import counted, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,7 +85,7 @@ def _show(console: Console, found: SourceComparison) -> None:
     from lanaprof.flows.sources import environment_text
 
     for name, environment in (("A", found.a), ("B", found.b)):
-        console.print(f"{name}: {environment_text(environment)}", markup=False, highlight=False)
+        say(console, f"{name}: {environment_text(environment)}")
     descriptions = dict(found.descriptions)
     rows = sorted(found.ratios, key=lambda ratio: abs(ratio.ratio - 1.0), reverse=True)
     table = plain_table("operator", "cache", "#B / A", "95 % interval", "", "what it is")
@@ -96,13 +97,13 @@ def _show(console: Console, found: SourceComparison) -> None:
     if rows:
         console.print(table)
     if len(rows) > _LISTED:
-        console.print(f"and {len(rows) - _LISTED} more that differ less; --json lists all", highlight=False)
+        say(console, f"and {len(rows) - _LISTED} more that differ less; --json lists all")
     median, p95 = found.deviation(0.5), found.deviation(0.95)
     if median is not None and p95 is not None:
-        console.print(
+        say(
+            console,
             f"{len(rows)} compared: they differ by {median:.2%} (median), 95 % of them by less than {p95:.2%}",
-            highlight=False,
         )
     for name, count in (("A", found.only_a), ("B", found.only_b)):
         if count:
-            console.print(f"{count} operators only in {name}", highlight=False)
+            say(console, f"{counted(count, 'operator')} only in {name}")

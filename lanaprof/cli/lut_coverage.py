@@ -18,6 +18,7 @@ from lanaprof.cli.base import (
     notice,
     team_option,
 )
+from lanaprof.cli.lut_text import say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ def coverage(source: str | None, **options: Any) -> Outcome:
     from lanaprof.config import PROJECT_FILE, parse_device
     from lanaprof.flows.covering import covered, covered_devices
     from lanaprof.flows.project import default_team, load_project
-    from lanaprof.flows.sources import source_from
+    from lanaprof.flows.sources import devices_of_environment, known_here, source_from
     from lanaprof.lut import open_store
 
     folder = Path.cwd()
@@ -59,7 +60,8 @@ def coverage(source: str | None, **options: Any) -> Outcome:
     given: dict[str, Any] = {"project": project, "team": team, "cache": options["cache"]}
     with open_store(chosen.database, readonly=True) as store:
         if not chosen.device and not chosen.environment:
-            return _all(covered_devices(store, chosen, folder, **given), store.name)
+            database = f" --database {shlex.quote(store.name)}" if source or options["database"] else ""
+            return _all(covered_devices(store, chosen, folder, **given), store.name, database)
         device = parse_device(chosen.device, folder) if chosen.device else None
         found = covered(store, device, chosen, folder, **given)
         keys = [*found.missing, *found.failed]
@@ -68,7 +70,10 @@ def coverage(source: str | None, **options: Any) -> Outcome:
     if found.warning:
         notice(found.warning)
     label = device.text if device is not None else f"environment {chosen.environment}"
-    typed = f" --device {shlex.quote(device.text)}" if device is not None else ""
+    names = [device.text] if device is not None else []
+    if found.environment is not None:
+        names += devices_of_environment(found.environment, known_here(folder))
+    typed = f" --device {shlex.quote(names[0]) if names else 'DEVICE'}"
     if source or options["database"]:
         typed += f" --database {shlex.quote(name)}"
     return _one(found, label, f"lanaprof measure{typed}", descriptions)
@@ -113,7 +118,7 @@ def _one(found: Covered, label: str, measure: str, descriptions: Mapping[str, st
         _numbers(console, {label: found})
         _lacking(console, found, descriptions)
         for hint in hints:
-            console.print(hint, markup=False, highlight=False)
+            say(console, hint)
 
     return Outcome(document, show)
 
@@ -146,7 +151,7 @@ def _lacking(console: Console, found: Covered, descriptions: Mapping[str, str]) 
         table.add_row(key, state, escape(what) or "–", escape(candidate + more))
     console.print(table)
     if len(rows) > _LISTED:
-        console.print(f"and {len(rows) - _LISTED} more; --json lists all", highlight=False)
+        say(console, f"and {len(rows) - _LISTED} more; --json lists all")
 
 
 def _numbers(console: Console, devices: Mapping[str, Covered]) -> None:
@@ -163,7 +168,7 @@ def _numbers(console: Console, devices: Mapping[str, Covered]) -> None:
     console.print(table)
 
 
-def _all(devices: Mapping[str, Covered], database: str) -> Outcome:
+def _all(devices: Mapping[str, Covered], database: str, typed: str) -> Outcome:
     document = {
         "devices": {
             device: {**found.counts(), "environment": found.environment.id if found.environment else None}
@@ -173,14 +178,13 @@ def _all(devices: Mapping[str, Covered], database: str) -> Outcome:
 
     def show(console: Console) -> None:
         if not devices:
-            console.print(f"{database} has no measurements", markup=False, highlight=False)
+            say(console, f"{database} has no measurements")
             return
         _numbers(console, devices)
         incomplete = [device for device, found in devices.items() if found.missing_count]
         if incomplete:
-            device = shlex.quote(incomplete[0])
-            console.print(
-                f"what is missing: lanaprof lut coverage --device {device}", markup=False, highlight=False
-            )
+            name, _, key = incomplete[0].partition("environment ")
+            which = f"--environment {key}" if key else f"--device {shlex.quote(name)}"
+            say(console, f"what is missing: lanaprof lut coverage {which}{typed}")
 
     return Outcome(document, show)

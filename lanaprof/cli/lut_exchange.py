@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lanaprof.cli.base import Outcome, command, database_option, device_option, environment_option, notice
+from lanaprof.cli.lut_text import counted, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,11 +50,7 @@ def export(source: str | None, out: Path, database: str | None, **parts: str | N
     def show(console: Console) -> None:
         from lanaprof.units import format_size
 
-        console.print(
-            f"{report.path}: {report.records} records, {format_size(size_bytes)}",
-            markup=False,
-            highlight=False,
-        )
+        say(console, f"{report.path}: {counted(report.records, 'record')}, {format_size(size_bytes)}")
 
     return Outcome(document, show)
 
@@ -108,15 +105,10 @@ def _added(report: ImportReport, database: str) -> Outcome:
     def show(console: Console) -> None:
         for row in report.refused[:_LISTED]:
             place = f"{row.file}, row {row.row}" if row.row else f"{row.file}, {row.id}"
-            console.print(f"refused: {place}: {row.reason}", markup=False, highlight=False)
+            say(console, f"refused: {place}: {row.reason}")
         if len(report.refused) > _LISTED:
-            console.print(
-                f"and {len(report.refused) - _LISTED} more refused; --json lists all", highlight=False
-            )
-        console.print(
-            f"{database}: {report.added} records added, {report.known} known already, {len(report.refused)} refused",
-            markup=False,
-            highlight=False,
-        )
+            say(console, f"and {len(report.refused) - _LISTED} more refused; --json lists all")
+        counts = f"{report.known} known already, {len(report.refused)} refused"
+        say(console, f"{database}: {counted(report.added, 'record')} added, {counts}")
 
     return Outcome(document, show, 3 if report.refused else 0)

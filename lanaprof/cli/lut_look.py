@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lanaprof.cli.base import Outcome, command, database_option, team_option
+from lanaprof.cli.lut_text import counted, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,12 +53,12 @@ def ls(source: str | None, database: str | None) -> Outcome:
     def show_list(console: Console) -> None:
         for environment in used:
             devices = ", ".join(devices_of_environment(environment, known)) or "no known device"
-            _line(console, f"{devices}: {environment_text(environment)}")
+            say(console, f"{devices}: {environment_text(environment)}")
             _holdings(console, [each for each in holdings if each.environment == environment.id])
         if not used:
-            _line(console, "no measurements")
-        counts = ", ".join(f"{count} {kind}s" for kind, count in records.items() if count)
-        _line(console, f"{name}: {counts or 'no records'}")
+            say(console, "no measurements")
+        counts = ", ".join(counted(count, kind) for kind, count in records.items() if count)
+        say(console, f"{name}: {counts or 'no records'}")
 
     return Outcome(document, show_list)
 
@@ -87,11 +88,6 @@ def show(key: str, database: str | None, team: str | None) -> Outcome:
             _show_operator(console, found)
 
     return Outcome(found.to_json(), show_thing)
-
-
-def _line(console: Console, text: str) -> None:
-    """Print a text as it is: what teams, hosts and files are called is no markup."""
-    console.print(text, markup=False, highlight=False)
 
 
 def _holdings(console: Console, holdings: list[Holding]) -> None:
@@ -124,7 +120,7 @@ def _fields(console: Console, values: Mapping[str, Any]) -> None:
 
 def _show_environment(console: Console, view: EnvironmentView) -> None:
     value = view.environment.to_json()
-    _line(console, f"environment {value.pop('id')}")
+    say(console, f"environment {value.pop('id')}")
     del value["record"]
     _fields(console, {**value, "calibrations": view.calibrations})
     _holdings(console, list(view.holdings))
@@ -147,11 +143,11 @@ def _show_operator(console: Console, view: OperatorView) -> None:
     from lanaprof.cli.tables import plain_table
     from lanaprof.flows.sources import environment_text
 
-    _line(console, f"operator {view.operator.id}: {view.description}")
+    say(console, f"operator {view.operator.id}: {view.description}")
     _fields(console, dict(view.statistics))
     for entry in view.entries:
         space = f" of space {entry.space[:12]}" if entry.space else ""
-        _line(console, f"{entry.estimate.cache}{space} in {environment_text(entry.environment)}")
+        say(console, f"{entry.estimate.cache}{space} in {environment_text(entry.environment)}")
         table = plain_table("", "#latency", "95 % interval", "status", "team", "host", "time", "id")
         for row in entry.measurements:
             counts = "counts" if row.id == entry.estimate.measurement else ""
@@ -160,9 +156,9 @@ def _show_operator(console: Console, view: OperatorView) -> None:
             table.add_row(counts, latency, escape(interval), row.status, *where)
         console.print(table)
         if entry.estimate.disagreement is not None:
-            _line(console, f"teams and hosts differ by {entry.estimate.disagreement:.1%}")
+            say(console, f"teams and hosts differ by {entry.estimate.disagreement:.1%}")
     if not view.entries:
-        _line(console, "not measured")
+        say(console, "not measured")
     for row, retraction in view.retracted:
         _retracted(console, row.id, retraction)
 
@@ -170,7 +166,7 @@ def _show_operator(console: Console, view: OperatorView) -> None:
 def _show_measurement(console: Console, view: MeasurementView) -> None:
     row = view.measurement
     latency, interval = _latency(row)
-    _line(console, f"measurement {row.id}: {latency} ({interval})")
+    say(console, f"measurement {row.id}: {latency} ({interval})")
     value = row.to_json()
     for name in ("record", "id", "samples", "rounds", "latency_s", "ci_low_s", "ci_high_s"):
         del value[name]
@@ -181,8 +177,8 @@ def _show_measurement(console: Console, view: MeasurementView) -> None:
         for retraction in view.retractions:
             _retracted(console, row.id, retraction)
     else:
-        _line(console, "this one counts" if view.counts else "another measurement of the same counts")
+        say(console, "this one counts" if view.counts else "another measurement of the same counts")
 
 
 def _retracted(console: Console, key: str, retraction: Retraction) -> None:
-    _line(console, f"{key[:12]} was retracted by {retraction.team}, {retraction.time}: {retraction.reason}")
+    say(console, f"{key[:12]} was retracted by {retraction.team}, {retraction.time}: {retraction.reason}")

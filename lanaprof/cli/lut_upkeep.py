@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lanaprof.cli.base import Outcome, command, database_option, notice, team_option
+from lanaprof.cli.lut_text import counted, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,9 +45,9 @@ def retract(ids: tuple[str, ...], reason: str, database: str | None, team: str |
 
     def show(console: Console) -> None:
         for key, why in report.refused:
-            console.print(f"refused: {key}: {why}", markup=False, highlight=False)
+            say(console, f"refused: {key}: {why}")
         known = f", {report.known} retracted before" if report.known else ""
-        console.print(f"{report.added} retracted{known}", highlight=False)
+        say(console, f"{report.added} retracted{known}")
 
     return Outcome(document, show, 3 if report.refused else 0)
 
@@ -76,7 +78,7 @@ def upgrade(source: str | None, *, backup: bool, database: str | None) -> Outcom
             if report.before == report.after
             else f"{name}: schema {report.before or 'none'} → {report.after}{kept}"
         )
-        console.print(text, markup=False, highlight=False)
+        say(console, text)
 
     return Outcome(document, show)
 
@@ -88,26 +90,32 @@ def check(source: str | None, database: str | None) -> Outcome:
     """Verify a database: the file, the schema, every id and every derived column. Changes nothing."""
     from lanaprof.flows.sources import database_text, whole_database
     from lanaprof.lut import check as run
+    from lanaprof.lut.models import HEAD, REVISIONS
 
     target = whole_database(source, database, Path.cwd(), what="a check")
     report = run(target)
     name = database_text(target)
+    hint = ""
+    if report.schema != HEAD and report.schema in REVISIONS:
+        hint = f"lanaprof lut upgrade --database {shlex.quote(name)}"
     document = {
         "database": name,
         "ok": report.ok,
         "schema": report.schema,
         "records": report.records,
         "problems": list(report.problems),
+        "hint": hint,
     }
 
     def show(console: Console) -> None:
         for problem in report.problems:
-            console.print(problem, markup=False, highlight=False)
-        verdict = "all is well" if report.ok else f"{len(report.problems)} problems"
-        console.print(
-            f"{name}: schema {report.schema or 'none'}, {report.records} records verified: {verdict}",
-            markup=False,
-            highlight=False,
+            say(console, problem)
+        verdict = "all is well" if report.ok else counted(len(report.problems), "problem")
+        say(
+            console,
+            f"{name}: schema {report.schema or 'none'}, {counted(report.records, 'record')} verified: {verdict}",
         )
+        if hint:
+            say(console, f"  → {hint}")
 
     return Outcome(document, show, 0 if report.ok else 3)
