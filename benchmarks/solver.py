@@ -150,6 +150,12 @@ def main() -> None:
     print(
         f"46 x 197: {len(found)} diverse solutions {took_s:.1f} s, all proved: {all(s.proved for s in found)}"
     )
+    weights = np.random.default_rng(0).random((46, 50))
+    names = [[f"c{j}" for j in range(50)]] * 46
+    sums = problem_from_arrays([f"l{i}" for i in range(46)], names, scores=weights, costs={"t": weights})
+    solution = solve(sums, {"t": float(weights.mean(axis=1).sum())}, time_limit_s=20.0)
+    gap = solution.bound / solution.score - 1
+    print(f"46 x 50 subset-sum in floats: {solution.status} after {solution.solve_s:.1f} s, gap {gap:.1e}")
 
 
 if __name__ == "__main__":
