@@ -65,8 +65,9 @@ def import_(files: tuple[Path, ...], database: str | None) -> Outcome:
     from lanaprof.lut import import_files, open_store
 
     for file in files:  # before a database is made for nothing
-        if not file.exists():
-            raise BadInput(f"there is no file {file}", hint="check the name")
+        if not file.is_file():
+            problem = "is no file that can be imported" if file.exists() else "does not exist"
+            raise BadInput(f"{file} {problem}", hint="name files that `lanaprof lut export` wrote")
     target = source_from(None, database, Path.cwd()).database
     with open_store(target, create=True) as store:
         report = import_files(store, files)

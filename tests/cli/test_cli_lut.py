@@ -254,9 +254,10 @@ def test_what_is_no_export_is_not_imported(lut: Any, cli: Any, name: str) -> Non
         assert store.counts()["measurement"] == 0
 
 
-def test_a_missing_file_makes_no_database(lut: Any, cli: Any) -> None:
+@pytest.mark.parametrize("name", ["absent.jsonl", "."])
+def test_a_missing_file_makes_no_database(lut: Any, cli: Any, name: str) -> None:
     """A slip in a file's name leaves nothing behind."""
-    ran = cli("lut", "import", "absent.jsonl", "--json")
+    ran = cli("lut", "import", name, "--json")
 
     assert ran.code == 2
     assert not list(Path.cwd().iterdir())
