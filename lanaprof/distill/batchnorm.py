@@ -18,8 +18,9 @@ def reestimate_batch_norm(module: nn.Module, batches: Iterable[Any], *, count: i
     """Take the running statistics of every batch norm anew, in place, and return how many there are.
 
     An assembled network needs this: each layer was trained on the teacher's activations and now gets other
-    candidates' ones. docs/distilling.md has figures. The statistics are plain averages over the batches; weights, momentum and
-    modes stay as they were. Do this before scoring a combination, fine-tuning it or fusing it.
+    candidates' ones; docs/distilling.md has figures. The statistics are plain averages over the batches;
+    weights, momentum and modes stay as they were. Do this before scoring a combination, fine-tuning it or
+    fusing it.
 
     Args:
         module: changed in place.
