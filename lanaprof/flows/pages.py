@@ -23,7 +23,7 @@ p{margin:.5rem 0}
 nav{margin:1.25rem 0 0;display:flex;flex-wrap:wrap;gap:.25rem 1rem;font-size:.87rem}
 a{color:var(--accent);text-decoration:none}
 a:hover{text-decoration:underline}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:.75rem;margin:1.5rem 0 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(170px,1fr));gap:.75rem;margin:1.5rem 0 0}
 .tile{border:1px solid var(--grid);border-radius:8px;padding:.8rem .95rem}
 .tile b{display:block;font-size:1.35rem;font-weight:600;letter-spacing:-.01em;font-variant-numeric:tabular-nums}
 .tile span{color:var(--muted);font-size:.85rem}
@@ -44,7 +44,7 @@ pre{background:color-mix(in srgb,var(--grid) 45%,transparent);padding:.8rem 1rem
 .todo code{color:var(--ink)}
 .good{color:var(--good)}.bad{color:var(--bad)}.muted{color:var(--muted)}
 details{margin-top:.75rem}summary{cursor:pointer;color:var(--accent);font-size:.9rem}
-figure{margin:.75rem 0}figcaption{color:var(--muted);font-size:.87rem;margin-top:.35rem}
+figure{margin:.75rem 0;overflow-x:auto}figure svg.chart{min-width:580px}figcaption{color:var(--muted);font-size:.87rem;margin-top:.35rem}
 footer{margin-top:3rem;color:var(--muted);font-size:.85rem}
 @media print{main{max-width:none;padding:0}nav{display:none}h2{break-after:avoid}figure{break-inside:avoid}}
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 
@@ -39,6 +39,18 @@ __all__ = [
 _SHOWN_BARS = 40  # layers in a chart; the table below has them all
 _SLOWEST = 12
 _DASH = "–"
+_FEATURES = {
+    "relay_sum_s": "its layers' latencies",
+    "edge_bytes": "bytes between layers",
+    "operators": "number of layers",
+    "constant": "constant",
+}
+_SHARES: Mapping[str, Callable[[float], str]] = {
+    "relay_sum_s": lambda weight: f"{weight:.4g} times their sum",
+    "edge_bytes": lambda weight: f"{format_duration(weight * 1e6, digits=3)} per MB",
+    "operators": lambda weight: f"{format_duration(weight, digits=3)} each",
+    "constant": lambda weight: format_duration(weight, digits=3),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +84,10 @@ class ReportFacts:
             if step.name == name and step.device in ("", self.device.text) and step.command:
                 return step.command
         return f"lanaprof {name}"
+
+
+def _number(score: float) -> str:
+    return f"{score:.4f}".replace("-", "−")
 
 
 def speed_up(known: ReportFacts, selection: Selection) -> float | None:
@@ -119,13 +135,17 @@ def latency_section(known: ReportFacts) -> Section:
     if predictor is None:
         return Section(name="latency", title=title, body="", missing=known.command("measure"))
     environment = predictor.table.environment
+    threads = f"{environment.threads} thread" + ("s" if environment.threads > 1 else "")
     options = ", ".join(f"{name}={value}" for name, value in environment.options)
     rows = [
         ("device", known.device.text),
         ("hardware", environment.gpu_model or environment.cpu_model),
         ("instruction sets", environment.isa),
         ("cores", f"{environment.cores}" + (", hardware threads share them" if environment.smt else "")),
-        ("runtime", f"{environment.backend} {environment.backend_version}, {environment.threads} threads"),
+        (
+            "runtime",
+            f"{environment.backend} {environment.backend_version}, {threads}",
+        ),
         ("options", options),
         ("environment", environment.id),
     ]
@@ -155,20 +175,20 @@ def calibration_section(known: ReportFacts) -> Section:
     """Return how well predictions hold for whole networks."""
     title, predictor, store = "Calibration", known.predictor, known.store
     if predictor is None or store is None or predictor.fitted is None:
-        missing = known.command("calibrate" if predictor is not None else "measure")
-        return Section(name="calibration", title=title, body="", missing=missing)
+        return Section(name="calibration", title=title, body="", missing=known.command("calibrate"))
     space = known.project.space.relay_digest(known.device.batch, precision=known.device.precision)
     newest = store.calibrations(predictor.table.environment.id, space)[-1]
-    rows = [
-        (name, "1" if name == "constant" else name.replace("_", " "), f"{weight:.6g}")
-        for name, weight in zip(newest.features, newest.weights, strict=True)
-    ]
     text = (
         f"Fitted to {len(newest.networks)} whole networks at {newest.time}: left out one by one, their latencies "
-        f"scatter by {newest.residual_sd:.2%} around the prediction."
+        f"scatter by {newest.residual_sd:.2%} around the prediction. A network's predicted latency is the sum of:"
     )
-    weights = table(["feature", "#weight"], [(name, weight) for name, _, weight in rows])
-    return Section(name="calibration", title=title, body=f"<p>{escape(text)}</p>{weights}")
+    rows = [
+        (name, _SHARES[name](weight))
+        for name, weight in zip(newest.features, newest.weights, strict=True)
+        if name in _SHARES
+    ]
+    named = facts((_FEATURES[name], text) for name, text in rows)
+    return Section(name="calibration", title=title, body=f"<p>{escape(text)}</p>{named}")
 
 
 def scores_section(known: ReportFacts) -> Section:
@@ -189,9 +209,9 @@ def scores_section(known: ReportFacts) -> Section:
                 layer.name,
                 str(len(own)),
                 best or _DASH,
-                f"{own[best]:.4f}" if best else _DASH,
+                _number(own[best]) if best else _DASH,
                 _latency_text(known, layer.name, best) if best else _DASH,
-                f"{own[SKIP]:.4f}" if SKIP in own else _DASH,
+                _number(own[SKIP]) if SKIP in own else _DASH,
             )
         )
     columns = ["layer", "#scored", "best candidate", "#its score", "#its latency", "#skip"]
@@ -218,7 +238,7 @@ def _latency_text(known: ReportFacts, layer: str, operation: str) -> str:
 def frontier_section(known: ReportFacts) -> Section:
     """Return the chart of the best score for every latency, the selections marked on it."""
     title, predictor = "Frontier", known.predictor
-    missing = known.command("measure" if predictor is None else "score")
+    missing = known.command("score" if known.scores == {} else "measure")
     if predictor is None or not known.scores:
         return Section(name="frontier", title=title, body="", missing=missing)
     try:
@@ -262,7 +282,7 @@ def selections_section(known: ReportFacts) -> Section:
                 format_duration(row.predicted_s) if row.predicted_s is not None else _DASH,
                 _measured_text(row),
                 f"{speed:.2f}×" if speed else _DASH,
-                f"{row.score:.4f}" if row.score is not None else _DASH,
+                _number(row.score) if row.score is not None else _DASH,
                 row.status,
             )
         )
@@ -333,7 +353,7 @@ def _score_text(known: ReportFacts, layer: str, operation: str) -> str:
     if operation == TEACHER:
         return "0"
     score = known.scores.get((layer, operation))
-    return _DASH if score is None else f"{score:.4f}"
+    return _DASH if score is None else _number(score)
 
 
 def students_section(known: ReportFacts) -> Section:
