@@ -3,7 +3,15 @@
 Importing this package does not import torch; building a module does.
 """
 
-from lanaprof.ops.build import GENERATOR_VERSION, build_operation, candidate_seed, fuse, seeded, why_not
+from lanaprof.ops.build import (
+    GENERATOR_VERSION,
+    build_operation,
+    candidate_seed,
+    fuse,
+    match_output,
+    seeded,
+    why_not,
+)
 from lanaprof.ops.catalogue import operations_for, operations_markdown, read_operations
 from lanaprof.ops.families import find_strides, round_channels
 from lanaprof.ops.family import ACTIVATIONS, Family, Parameter, Shape, Value
@@ -29,6 +37,7 @@ __all__ = [
     "fuse",
     "get_family",
     "make_operation",
+    "match_output",
     "operations_for",
     "operations_markdown",
     "parse_operation",

@@ -83,6 +83,15 @@ class _Residual(nn.Module):
         result: Tensor = self.out(y + x if self.residual else y)
         return result
 
+    def match_output(self, x: Tensor, y: Tensor, share: float) -> None:
+        """Scale and shift the body's last batch norm; see lanaprof.ops.match_output."""
+        target = y - x if self.residual else y
+        last = [child for child in self.body.modules() if isinstance(child, nn.BatchNorm2d)][-1]
+        with torch.no_grad():
+            deviation, mean = torch.std_mean(target, dim=(0, 2, 3))
+            last.weight.copy_(share * deviation)
+            last.bias.copy_(mean)
+
 
 class Skip(nn.Identity):
     """The identity between equal shapes."""

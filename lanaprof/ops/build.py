@@ -14,9 +14,17 @@ from lanaprof.ops.registry import get_family
 from lanaprof.ops.spec import TEACHER, Operation
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-__all__ = ["GENERATOR_VERSION", "build_operation", "candidate_seed", "fuse", "seeded", "why_not"]
+__all__ = [
+    "GENERATOR_VERSION",
+    "build_operation",
+    "candidate_seed",
+    "fuse",
+    "match_output",
+    "seeded",
+    "why_not",
+]
 
 GENERATOR_VERSION = (
     "1"  # raise it when the same operation gives another graph: cached operators are then stale
@@ -113,6 +121,26 @@ def _check_foreign(family: Family, module: nn.Module, input_shape: Shape, output
             f"the operation family {family.name!r} ({family.module}) gives {shape} instead of {output_shape}",
             hint="report it to the package that registers this family",
         )
+
+
+def match_output(module: nn.Module, x: Tensor, y: Tensor, *, share: float = 0.7) -> bool:
+    """Start a fresh module near the teacher's output, and say whether the module can be started so.
+
+    The last batch norm before the residual addition gets, per channel, the mean of what is to be added
+    (y − x, or y where nothing is added) and a share of its standard deviation. Distillation of few steps
+    spends most of them on finding this scale otherwise.
+
+    Args:
+        module: as build_operation made it; changed in place.
+        x: a batch of the teacher's input of the layer, (N, *input_shape).
+        y: the teacher's output of the layer for x, (N, *output_shape).
+        share: 1 adds noise as large as the target, 0 stops the gradients of all that lies before.
+    """
+    match = getattr(module, "match_output", None)
+    if not callable(match):
+        return False
+    match(x, y, share)
+    return True
 
 
 def fuse(module: nn.Module) -> nn.Module:

@@ -20,6 +20,7 @@ from lanaprof.ops import (
     find_strides,
     fuse,
     get_family,
+    match_output,
     parse_operation,
 )
 
@@ -227,6 +228,31 @@ def test_both_exporters_write_the_same_nodes(tmp_path: Path) -> None:
     )
 
     assert new == old
+
+
+@pytest.mark.parametrize("text", [text for text in EVERY_KIND if not text.startswith(("skip", "repvgg"))])
+@pytest.mark.parametrize(("input_shape", "output_shape"), SHAPES[:2])
+def test_a_fresh_module_starts_at_the_outputs_scale(
+    text: str, input_shape: tuple[int, ...], output_shape: tuple[int, ...]
+) -> None:
+    """Before the last activation, mean and deviation of what is added are those of the target."""
+    module = build_operation(parse_operation(text), input_shape, output_shape)
+    x = sample(input_shape, batch=16)
+    y = 5 * sample(output_shape, batch=16).flip(0) + 3
+    matched = match_output(module, x, y, share=0.5)
+    added = module.train().get_submodule("body")(x)
+    target = y - x if input_shape == output_shape else y
+
+    assert matched
+    torch.testing.assert_close(added.mean((0, 2, 3)), target.mean((0, 2, 3)), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(added.std((0, 2, 3)), 0.5 * target.std((0, 2, 3)), rtol=1e-2, atol=1e-3)
+
+
+def test_what_has_no_last_norm_stays_as_it_is() -> None:
+    """Branches and plug-ins are not started; the caller learns it."""
+    x = sample((8, 4, 4))
+    for module in (build_operation(parse_operation("repvgg"), (8, 4, 4), (8, 4, 4)), nn.ReLU()):
+        assert not match_output(module, x, x)
 
 
 def test_teacher_is_the_given_module() -> None:
