@@ -1,0 +1,82 @@
+"""lanaprof devices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lanaprof.cli.base import Outcome, command
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@command("devices")
+@click.option("--detect", is_flag=True, help="Print an entry for this machine, to paste into devices.yaml.")
+def devices(detect: bool) -> Outcome:
+    """List the known devices, which can be measured here and, if not, why."""
+    from lanaprof.config import known_devices
+    from lanaprof.flows.devicing import device_states
+    from lanaprof.flows.doctoring import hardware_check
+
+    rows = []
+    for state in device_states(known_devices(Path.cwd()).values()):
+        device, problem, hint = state.device, state.problem, state.hint
+        if not problem and (check := hardware_check(device)).state == "fail":
+            problem, hint = check.message, check.hint
+        rows.append(
+            {
+                "name": device.name,
+                "backend": device.backend,
+                "threads": device.threads,
+                "batch": device.batch,
+                "precision": device.precision,
+                "cores": list(device.cores),
+                "match": dict(device.match),
+                "available": not problem,
+                "problem": problem,
+                "hint": hint,
+            }
+        )
+    document: dict[str, Any] = {"devices": rows}
+    if not detect:
+        return Outcome(document, lambda console: _show(console, rows))
+    from lanaprof.flows.detecting import detected_entries, find_cpu_model
+    from lanaprof.flows.doctoring import find_gpus
+
+    document["detected"] = detected_entries(find_cpu_model(), find_gpus())
+    return Outcome(document, lambda _console: click.echo(_yaml(document["detected"]), nl=False))
+
+
+def _yaml(entries: dict[str, Any]) -> str:
+    """Return the entries as the shipped devices.yaml writes them; a JSON value is YAML too."""
+    lines = []
+    for name, entry in entries.items():
+        lines.append(f"{name}:")
+        lines += [f"  {field}: {_value(value)}" for field, value in entry.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _show(console: Console, rows: list[dict[str, Any]]) -> None:
+    from rich.markup import escape
+
+    from lanaprof.cli.tables import plain_table
+
+    table = plain_table("device", "backend", "defaults", "here")
+    for row in rows:
+        threads = f"{row['threads']} thread" + ("s" if row["threads"] > 1 else "")
+        defaults = f"{threads}, batch {row['batch']}, {row['precision']}"
+        advice = f"\n[dim]→ {escape(row['hint'])}[/dim]" if row["hint"] else ""
+        here = "[green]yes[/green]" if row["available"] else f"no: {escape(row['problem'])}{advice}"
+        table.add_row(row["name"], row["backend"], defaults, here)
+    console.print(table)
+    console.print(
+        "Add your own in ./devices.yaml: lanaprof devices --detect prints an entry for this machine."
+    )

@@ -1,0 +1,67 @@
+"""devices --detect: entries of devices.yaml for what is in this machine."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from lanaprof.flows.machine import Gpu
+
+__all__ = ["detected_entries", "device_name", "find_cpu_model"]
+
+_NOISE = re.compile(r"\((?:r|tm|c)\)|\bcpu\b|\bprocessor\b|\d+-core|@.*$|\bwith\b.*$", re.IGNORECASE)
+_SPECIAL = re.compile(r"([.^$*+?{}\[\]|()\\])")
+
+
+def device_name(model: str) -> str:
+    """Return a short name for a processor or GPU.
+
+    >>> device_name("Intel(R) Xeon(R) Platinum 8375C CPU @ 2.90GHz"), device_name("AMD EPYC")
+    ('intel-xeon-platinum-8375c', 'amd-epyc')
+    """
+    words = re.sub(r"[^a-z0-9]+", "-", _NOISE.sub(" ", model).lower()).strip("-")
+    return words or "this-machine"
+
+
+def detected_entries(cpu_model: str, gpus: Sequence[Gpu] = ()) -> dict[str, dict[str, Any]]:
+    """Return entries for devices.yaml, by name: the CPU's, and one per kind of GPU.
+
+    The patterns match the whole name, so that a similar model is not taken for this one.
+    """
+    match = {"cpu_model": _exactly(cpu_model)} if cpu_model else {}
+    found: dict[str, dict[str, Any]] = {
+        device_name(cpu_model): {
+            "backend": "onnxruntime",
+            "match": match,
+            "threads": 1,
+            "batch": 1,
+            "precision": "fp32",
+        }
+    }
+    for gpu in gpus:
+        found[device_name(gpu.name)] = {
+            "backend": "tensorrt",
+            "match": {"gpu_name": _exactly(gpu.name), "compute_capability": gpu.compute_capability},
+            "batch": 1,
+            "precision": "fp16",
+        }
+    return found
+
+
+def _exactly(text: str) -> str:
+    return "^" + _SPECIAL.sub(r"\\\1", text) + "$"
+
+
+def find_cpu_model() -> str:
+    """Return this machine's processor as environments name it; empty when it says nothing."""
+    import contextlib
+    from pathlib import Path
+
+    from lanaprof.profiler.environment import cpu_model_from_cpuinfo
+
+    cpuinfo = ""
+    with contextlib.suppress(OSError):
+        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    return cpu_model_from_cpuinfo(cpuinfo) or platform.processor() or platform.machine()

@@ -1,0 +1,201 @@
+"""What a machine says about itself: parsers of its texts, and which TensorRT serves which GPU.
+
+Nothing here opens a file or starts a program; :mod:`lanaprof.flows.doctoring` does, and hands the text over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "Gpu",
+    "NoiseReading",
+    "TensorrtRange",
+    "cpu_quota_from_cgroup_v1",
+    "gpus_from_nvidia_smi",
+    "noise_from_durations",
+    "steal_share",
+    "tensorrt_range",
+    "turbo_from_sysfs",
+    "version_from_text",
+]
+
+Version = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One line of nvidia-smi.
+
+    Attributes:
+        name: e.g. ``Tesla V100-SXM2-16GB``.
+        compute_capability: e.g. ``7.0``.
+        driver: the driver's version.
+        persistent: whether the driver stays loaded; None when it does not say.
+        sm_clock_mhz, sm_clock_max_mhz: now, and at most; None when it does not say.
+    """
+
+    name: str
+    compute_capability: str
+    driver: str
+    persistent: bool | None = None
+    sm_clock_mhz: int | None = None
+    sm_clock_max_mhz: int | None = None
+
+
+GPU_QUERY = "name,compute_cap,driver_version,persistence_mode,clocks.sm,clocks.max.sm"
+
+
+def gpus_from_nvidia_smi(text: str) -> tuple[Gpu, ...]:
+    """Return the GPUs in what ``nvidia-smi --query-gpu=… --format=csv,noheader`` printed for GPU_QUERY.
+
+    >>> gpus_from_nvidia_smi("NVIDIA T4, 7.5, 550.54.15, Enabled, 300 MHz, 1590 MHz")[0].sm_clock_max_mhz
+    1590
+    """
+    found = []
+    for line in text.splitlines():
+        fields = [field.strip() for field in line.split(",")]
+        if len(fields) < 3 or not re.fullmatch(r"\d+\.\d+", fields[1]):
+            continue
+        fields += [""] * (6 - len(fields))
+        persistent = {"Enabled": True, "Disabled": False}.get(fields[3])
+        found.append(Gpu(fields[0], fields[1], fields[2], persistent, _mhz(fields[4]), _mhz(fields[5])))
+    return tuple(found)
+
+
+def _mhz(text: str) -> int | None:
+    match = re.fullmatch(r"(\d+) MHz", text)
+    return int(match[1]) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorrtRange:
+    """The TensorRT versions that serve a GPU generation.
+
+    Attributes:
+        generation: its name.
+        first: the first version (lanaprof needs 8.6).
+        last: the last; None while it is still served.
+        pin: what to type for the version to have.
+        note: what else must fit.
+    """
+
+    generation: str
+    first: Version
+    last: Version | None
+    pin: str
+    note: str = ""
+
+    def serves(self, version: Version) -> bool:
+        """Say whether a version is in the range; of ``last`` every patch release counts."""
+        if version < self.first:
+            return False
+        return self.last is None or version[: len(self.last)] <= self.last
+
+
+_NEWEST = 'pip install "tensorrt>=10.4"'
+
+# Lowest compute capability → range; the entry with the highest key that is not above the GPU's counts. From NVIDIA's
+# release notes and support matrices: 8.6 is the last with Maxwell and Pascal, Volta was removed in 10.5, and Blackwell
+# came with 10.8. CUDA 13 dropped Volta; the CUDA 12 builds of TensorRT 10.4 are the last that run on it.
+_RANGES: Sequence[tuple[Version, TensorrtRange | None]] = (
+    ((0, 0), None),
+    ((5, 0), TensorrtRange("Maxwell or Pascal", (8, 6), (8, 6), 'pip install "tensorrt==8.6.1"')),
+    (
+        (7, 0),
+        TensorrtRange(
+            "Volta", (8, 6), (10, 4), 'pip install "tensorrt==10.4.0"', "with CUDA 12: CUDA 13 has no Volta"
+        ),
+    ),
+    ((7, 5), TensorrtRange("Turing", (8, 6), None, _NEWEST)),
+    ((8, 0), TensorrtRange("Ampere", (8, 6), None, _NEWEST)),
+    ((8, 9), TensorrtRange("Ada", (8, 6), None, _NEWEST)),
+    ((9, 0), TensorrtRange("Hopper", (8, 6), None, _NEWEST)),
+    ((10, 0), TensorrtRange("Blackwell", (10, 8), None, 'pip install "tensorrt>=10.8"')),
+)
+
+
+def tensorrt_range(compute_capability: str) -> TensorrtRange | None:
+    """Return the TensorRT versions for a compute capability; None when no version that lanaprof can use serves it.
+
+    >>> tensorrt_range("7.0").pin
+    'pip install "tensorrt==10.4.0"'
+    """
+    asked = version_from_text(compute_capability)
+    return [entry for least, entry in _RANGES if least <= asked][-1]
+
+
+def version_from_text(text: str) -> Version:
+    """Return the numbers of a version; what follows them is left out.
+
+    >>> version_from_text("10.4.0.post1")
+    (10, 4, 0)
+    """
+    match = re.match(r"\d+(\.\d+)*", text)
+    return tuple(int(part) for part in match[0].split(".")) if match else (0,)
+
+
+def cpu_quota_from_cgroup_v1(quota: str, period: str) -> float | None:
+    r"""Return the cores a container may use, from cpu.cfs_quota_us and cpu.cfs_period_us; None when unlimited.
+
+    >>> cpu_quota_from_cgroup_v1("150000\n", "100000\n"), cpu_quota_from_cgroup_v1("-1\n", "100000\n")
+    (1.5, None)
+    """
+    cores = int(quota) / int(period)
+    return cores if cores > 0 else None
+
+
+def turbo_from_sysfs(*, no_turbo: str | None, boost: str | None) -> bool | None:
+    """Return whether the CPU may run above its nominal clock; None when the system does not say.
+
+    Args:
+        no_turbo: text of intel_pstate/no_turbo, None without that file.
+        boost: text of cpufreq/boost, None likewise.
+    """
+    if no_turbo is not None and no_turbo.strip() in ("0", "1"):
+        return no_turbo.strip() == "0"
+    if boost is not None and boost.strip() in ("0", "1"):
+        return boost.strip() == "1"
+    return None
+
+
+def steal_share(before: str, after: str) -> float:
+    r"""Return the share of time the hypervisor took between two texts of /proc/stat.
+
+    >>> steal_share("cpu 0 0 0 0 0 0 0 0 0 0\n", "cpu 80 0 0 10 0 0 0 10 0 0\n")
+    0.1
+    """
+    first, second = ([int(part) for part in text.split("\n", 1)[0].split()[1:9]] for text in (before, after))
+    passed = sum(second) - sum(first)
+    return (second[7] - first[7]) / passed if passed > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseReading:
+    """How much one piece of work varies.
+
+    Attributes:
+        runs: how often it ran.
+        floor_s: its 10 % quantile.
+        spread: median over the floor, minus 1: what a typical disturbance costs.
+        tail: 95 % quantile over the floor, minus 1.
+    """
+
+    runs: int
+    floor_s: float
+    spread: float
+    tail: float
+
+
+def noise_from_durations(durations_s: Sequence[float]) -> NoiseReading:
+    """Return the noise in the durations of equal work.
+
+    >>> noise_from_durations([1.0, 1.0, 1.0, 1.1, 2.0]).spread
+    0.0
+    """
+    ordered = sorted(durations_s)
+    last = len(ordered) - 1
+    floor_s, median_s, tail_s = (ordered[round(share * last)] for share in (0.1, 0.5, 0.95))
+    return NoiseReading(len(ordered), floor_s, median_s / floor_s - 1, tail_s / floor_s - 1)

@@ -1,0 +1,89 @@
+"""lanaprof devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lanaprof.flows.detecting import detected_entries, device_name
+from lanaprof.flows.machine import gpus_from_nvidia_smi
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("AMD EPYC", "amd-epyc"),
+        ("AMD EPYC 9R14 96-Core Processor", "amd-epyc-9r14"),
+        ("Intel(R) Xeon(R) Platinum 8375C CPU @ 2.90GHz", "intel-xeon-platinum-8375c"),
+        ("AMD Ryzen 7 5800U with Radeon Graphics", "amd-ryzen-7-5800u"),
+        ("Tesla V100-SXM2-16GB", "tesla-v100-sxm2-16gb"),
+        ("", "this-machine"),
+    ],
+)
+def test_names_come_from_models(model: str, name: str) -> None:
+    """Trademarks, clocks and core counts are left out."""
+    assert device_name(model) == name
+
+
+def test_known_devices_say_whether_they_are_here(lut: Any, cli: Any) -> None:
+    """The CPU can be measured; a GPU that is not here says why."""
+    rows = {row["name"]: row for row in cli("devices", "--json").json["devices"]}
+
+    assert (rows["cpu"]["available"], rows["cpu"]["problem"]) == (True, "")
+    assert rows["v100"]["available"] is False
+    assert rows["v100"]["problem"]
+    assert rows["cpu"]["backend"] == "onnxruntime"
+
+
+def test_own_devices_are_listed(lut: Any, cli: Any) -> None:
+    """devices.yaml in the working folder counts, and its match rules are checked."""
+    Path("devices.yaml").write_text("board:\n  backend: onnxruntime\n  match: {cpu_model: '^Imaginary 7$'}\n")
+    rows = {row["name"]: row for row in cli("devices", "--json").json["devices"]}
+
+    assert rows["board"]["available"] is False
+    assert "Imaginary 7" in rows["board"]["problem"]
+
+
+def test_detected_entry_can_be_pasted(lut: Any, cli: Any) -> None:
+    """What --detect prints is a devices.yaml whose device is this machine."""
+    printed = cli("devices", "--detect").out
+    Path("devices.yaml").write_text(printed)
+    name = next(iter(cli("devices", "--detect", "--json").json["detected"]))
+    rows = {row["name"]: row for row in cli("devices", "--json").json["devices"]}
+
+    assert printed.startswith(f"{name}:\n")
+    assert rows[name]["available"] is True, rows[name]
+
+
+def test_special_letters_of_a_model_are_literal() -> None:
+    """Parentheses in a processor's name are no group of the pattern."""
+    entry = detected_entries("Intel(R) Core(TM) i7")["intel-core-i7"]
+
+    assert entry["match"] == {"cpu_model": r"^Intel\(R\) Core\(TM\) i7$"}
+
+
+def test_gpus_get_entries_too() -> None:
+    """A GPU's entry names its model and compute capability."""
+    gpus = gpus_from_nvidia_smi("NVIDIA L4, 8.9, 550.54.15, Enabled, 210 MHz, 2040 MHz")
+    found = detected_entries("AMD EPYC", gpus)
+
+    assert list(found) == ["amd-epyc", "nvidia-l4"]
+    assert found["nvidia-l4"]["match"] == {"gpu_name": "^NVIDIA L4$", "compute_capability": "8.9"}
+
+
+def test_people_see_a_table(lut: Any, cli: Any) -> None:
+    """Without --json devices are rows."""
+    ran = cli("devices")
+
+    assert ran.code == 0
+    assert "h100" in ran.out
+
+
+def test_broken_devices_file_is_an_error(lut: Any, cli: Any) -> None:
+    """A devices.yaml that is none exits 2 and names it."""
+    Path("devices.yaml").write_text("cpu: [")
+    ran = cli("devices", "--json")
+
+    assert (ran.code, ran.json["error"]["type"]) == (2, "BadInput")

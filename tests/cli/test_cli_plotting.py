@@ -1,0 +1,168 @@
+"""Charts: axes, SVG, PNG, and where they are written."""
+
+from __future__ import annotations
+
+import re
+from io import BytesIO
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from lanaprof.errors import BadInput
+from lanaprof.flows.choosing import FrontierPoint
+from lanaprof.flows.drawing import Circle, Drawing, Text, png_from_drawing, svg_from_drawing
+from lanaprof.flows.drawing import Path as Line
+from lanaprof.flows.plotting import Bar, Mark, axis_for, bars_chart, frontier_chart, write_frontier
+
+POINTS = [FrontierPoint(1e-3, -0.5, {}), FrontierPoint(2e-3, -0.2, {}), FrontierPoint(4e-3, 0.0, {})]
+
+
+def texts(drawing: Drawing) -> list[str]:
+    return [shape.text for shape in drawing.shapes if isinstance(shape, Text)]
+
+
+@given(
+    st.lists(
+        st.floats(-1e6, 1e6, allow_subnormal=False).filter(lambda v: v == 0 or abs(v) > 1e-6), min_size=1
+    )
+)
+def test_an_axis_holds_its_values(values: list[float]) -> None:
+    """All values lie between the ends, ticks rise, and there are neither too few nor too many."""
+    axis = axis_for(values)
+    ticks = [value for value, _ in axis.ticks]
+    slack = 1e-6 * (axis.high - axis.low)
+
+    assert axis.low - slack <= min(values)
+    assert max(values) <= axis.high + slack
+    assert ticks == sorted(set(ticks))
+    assert 2 <= len(ticks) <= 10
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([0.0, 1.0], ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]),
+        ([-0.1, 0.0], ["−0.10", "−0.08", "−0.06", "−0.04", "−0.02", "0.00"]),
+        ([0.0, 10.0], ["0.0", "2.5", "5.0", "7.5", "10.0"]),
+    ],
+)
+def test_ticks_are_round(values: list[float], labels: list[str]) -> None:
+    """Ticks are 1, 2, 2.5 or 5 times a power of ten, with just the digits they need."""
+    assert [text for _, text in axis_for(values, ticks=5 if values[1] < 5 else 4).ticks] == labels
+
+
+def test_the_frontier_is_a_staircase() -> None:
+    """Between two points the cheaper one is the best there is: the line goes across, then up."""
+    drawing = frontier_chart(POINTS, device="cpu", teacher_s=None)
+    line = next(s for s in drawing.shapes if isinstance(s, Line) and s.colour == "accent")
+    steps = list(zip(line.points, line.points[1:], strict=False))
+
+    assert all(a[0] == b[0] or a[1] == b[1] for a, b in steps)
+    assert len(line.points) == 2 * len(POINTS)
+
+
+def test_axes_say_what_and_in_which_unit() -> None:
+    """Milliseconds for milliseconds, and the device's name."""
+    assert {"latency on cpu (ms)", "score (teacher = 0)", "teacher 5 ms"} <= set(
+        texts(frontier_chart(POINTS, device="cpu", teacher_s=5e-3))
+    )
+
+
+def test_selections_are_marked_by_how_sure_they_are() -> None:
+    """A measured selection is a full dot, a predicted one hollow."""
+    marks = [
+        Mark(label="a1", latency_s=2e-3, score=-0.2, measured=True),
+        Mark(label="b2", latency_s=3e-3, score=-0.1, measured=False),
+    ]
+    drawing = frontier_chart(POINTS, device="cpu", teacher_s=None, marks=marks)
+    dots = [s for s in drawing.shapes if isinstance(s, Circle) and s.colour == "mark" and s.title]
+
+    assert [(dot.title, dot.hollow) for dot in dots] == [("a1", False), ("b2", True)]
+
+
+def test_labels_do_not_cover_each_other() -> None:
+    """Two selections at one place: one label is drawn, the other is left to the tooltip."""
+    marks = [Mark(label=name, latency_s=2e-3, score=-0.2, measured=True) for name in ("first", "second")]
+    drawn = texts(frontier_chart(POINTS, device="cpu", teacher_s=None, marks=marks))
+
+    assert ("first" in drawn, "second" in drawn) == (True, False)
+
+
+def test_one_point_is_a_chart() -> None:
+    """A frontier of a single architecture does not divide by zero."""
+    assert "latency on cpu (ms)" in texts(frontier_chart(POINTS[:1], device="cpu", teacher_s=None))
+
+
+def test_svg_is_well_formed_and_escapes_names() -> None:
+    """Names with markup stay text."""
+    svg = svg_from_drawing(frontier_chart(POINTS, device='a<b>&"c"', teacher_s=2e-3))
+    root = ElementTree.fromstring(svg)
+
+    assert 'latency on a<b>&"c" (ms)' in [
+        element.text for element in root.iter() if element.tag.endswith("text")
+    ]
+
+
+def test_bars_name_what_was_selected() -> None:
+    """Each layer has the teacher's bar; a skipped layer has no second one, but says so."""
+    drawing = bars_chart(
+        [Bar("a", 1e-3, 5e-4, "conv(kernel=1)"), Bar("b", 1e-3, 0.0, "skip")], title="latency"
+    )
+
+    assert {"a", "b", "conv(kernel=1)", "skip", "latency (ms)"} <= set(texts(drawing))
+    assert svg_from_drawing(drawing).count("<rect") == 2 + 1 + 2  # bars, and the legend's two
+
+
+def test_png_has_the_drawing_on_white() -> None:
+    """Two pixels per unit; the frontier's blue is on it, in the same place as in the drawing."""
+    drawing = frontier_chart(POINTS, device="cpu", teacher_s=5e-3)
+    image = Image.open(BytesIO(png_from_drawing(drawing))).convert("RGB")
+    dot = next(s for s in drawing.shapes if isinstance(s, Circle) and s.title)
+
+    assert image.size == (2 * drawing.width, 2 * drawing.height)
+    assert image.getpixel((2, 2)) == (255, 255, 255)
+    assert image.getpixel((round(2 * dot.centre[0]), round(2 * dot.centre[1]))) == (31, 95, 191)
+
+
+def test_page_refers_to_nothing_outside(tmp_path: Path) -> None:
+    """The page is self-contained: no address, no script."""
+    write_frontier(tmp_path / "f.html", POINTS, device="cpu", teacher_s=5e-3)
+    text = (tmp_path / "f.html").read_text()
+
+    assert "<svg" in text
+    assert "<script" not in text
+    assert re.findall(r'(?:src|href)="|url\(|@import', text) == []
+
+
+@pytest.mark.parametrize("name", ["f.png", "f.svg", "f.html"])
+def test_known_endings_are_written(tmp_path: Path, name: str) -> None:
+    """The ending chooses the format, and nothing else is left behind."""
+    write_frontier(tmp_path / name, POINTS, device="cpu", teacher_s=None)
+
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["f.pdf", "f", "f.jpeg"])
+def test_other_endings_are_refused(tmp_path: Path, name: str) -> None:
+    """An ending nobody can write names those that work."""
+    with pytest.raises(BadInput, match=r"\.html, \.png"):
+        write_frontier(tmp_path / name, POINTS, device="cpu", teacher_s=None)
+
+
+@pytest.mark.parametrize("name", ["missing/f.html", "taken.html"])
+def test_places_that_cannot_be_written_are_errors(tmp_path: Path, name: str) -> None:
+    """A folder that is not there, or that has the file's name, is the user's to change."""
+    (tmp_path / "taken.html").mkdir()
+
+    with pytest.raises(BadInput, match="cannot be written"):
+        write_frontier(tmp_path / name, POINTS, device="cpu", teacher_s=None)
+
+
+def test_no_points_are_an_error(tmp_path: Path) -> None:
+    """An empty frontier is no chart."""
+    with pytest.raises(BadInput, match="no points"):
+        write_frontier(tmp_path / "f.html", [], device="cpu", teacher_s=None)
