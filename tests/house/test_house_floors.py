@@ -101,7 +101,7 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert "[]" == done.stderr.strip().splitlines()[-1]
+    assert done.stderr.strip().splitlines()[-1] == "[]"
 
 
 def test_importing_lanaprof_is_light() -> None:
@@ -110,4 +110,4 @@ def test_importing_lanaprof_is_light() -> None:
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert "[]" == done.stdout.strip()
+    assert done.stdout.strip() == "[]"
