@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from lanaprof.flows.project import Project
@@ -84,8 +85,14 @@ def student_file(project: Project, selection: Selection) -> Path:
     return _student_path(project, Architecture("", selection.choices).complete(project.space))
 
 
-def exported_files(project: Project) -> tuple[str, ...]:
-    """Return the networks that lie in the project's folder: .onnx, .pt2 and folders with a student."""
-    found = [path.name for path in project.folder.iterdir() if path.suffix in (".onnx", ".pt2")]
-    found += [f"{path.parent.name}/" for path in project.folder.glob("*/student.json")]
-    return tuple(sorted(found))
+def exported_files(project: Project, *, since: str = "") -> tuple[str, ...]:
+    """Return the networks in the project's folder: .onnx, .pt2 and folders with a student, sorted by name.
+
+    Args:
+        project: whose folder.
+        since: only those written at or after this UTC time; what is older was exported from something else.
+    """
+    begin_s = datetime.fromisoformat(since).timestamp() if since else 0.0
+    found = [(path.name, path) for path in project.folder.iterdir() if path.suffix in (".onnx", ".pt2")]
+    found += [(f"{path.parent.name}/", path) for path in project.folder.glob("*/student.json")]
+    return tuple(sorted(name for name, path in found if path.stat().st_mtime >= begin_s))

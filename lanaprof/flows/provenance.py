@@ -71,7 +71,10 @@ def _commands(known: ReportFacts) -> list[str]:
         found.append(" ".join(["lanaprof select", f"--device {shlex.quote(row.device)}", *budgets]))
         if student_file(known.project, row).is_file():
             found.append(f"lanaprof finetune --selection {row.id[:12]}")
-    found += [f"lanaprof export --out {shlex.quote(name)}" for name in exported_files(known.project)]
+    since = known.selections[0].time if known.selections else ""
+    found += [
+        f"lanaprof export --out {shlex.quote(name)}" for name in exported_files(known.project, since=since)
+    ]
     return list(dict.fromkeys(found))
 
 

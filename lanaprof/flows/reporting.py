@@ -128,7 +128,7 @@ def _facts(project: Project, store: Store | None, *, team: str, device: str | No
         summary=summary,
         scores=scores,
         selections=selections,
-        steps=project_steps(project, store, team=team),
+        steps=project_steps(project, store, team=team, devices=devices),
     )
 
 

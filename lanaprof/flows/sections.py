@@ -215,7 +215,7 @@ def scores_section(known: ReportFacts) -> Section:
             )
         )
     columns = ["layer", "#scored", "best candidate", "#its score", "#its latency", "#skip"]
-    metric = f"{len(known.scores)} candidates; the teacher's own layer scores 0, and higher is better."
+    metric = f"{sum(int(row[1]) for row in rows)} candidates; the teacher's own layer scores 0, and higher is better."
     return Section(name="scores", title=title, body=f"<p>{metric}</p>{table(columns, rows)}")
 
 
@@ -359,7 +359,8 @@ def _score_text(known: ReportFacts, layer: str, operation: str) -> str:
 def students_section(known: ReportFacts) -> Section:
     """Return what was fine-tuned and exported."""
     tuned = [row for row in known.selections if student_file(known.project, row).is_file()]
-    files = exported_files(known.project)
+    since = known.selections[0].time if known.selections else ""
+    files = exported_files(known.project, since=since)
     if not tuned and not files:
         missing = known.command("finetune" if known.selections else "select")
         return Section(name="students", title="Students", body="", missing=missing)

@@ -98,14 +98,27 @@ def open_if_there(project: Project, option: str | None) -> Store | None:
     return open_store(database, readonly=True)
 
 
-def project_steps(project: Project, store: Store | None, *, team: str) -> tuple[Step, ...]:
-    """Return the steps of a project in order, each with what is done and what to type."""
-    devices = project_devices(project, store)
+def project_steps(
+    project: Project, store: Store | None, *, team: str, devices: Sequence[Device] = ()
+) -> tuple[Step, ...]:
+    """Return the steps of a project in order, each with what is done and what to type.
+
+    Args:
+        project: whose.
+        store: its database; None while there is none.
+        team: whose measurements come first.
+        devices: to measure and calibrate; default: the project's.
+    """
+    devices = devices or project_devices(project, store)
     predictors = device_predictors(project, store, devices, team=team)
     steps = [_init_step(project)]
     steps += [_measure_step(project, store, device, predictors.get(device.text)) for device in devices]
     steps += [_calibrate_step(store, device, predictors.get(device.text)) for device in devices]
-    trained = trained_candidates(project)
+    candidates = {
+        (layer.name, without_precision(op)) for layer in project.space.layers for op in layer.candidates
+    }
+    # Weights and scores of candidates that the space offered once lie around for good: nobody waits for them.
+    trained = {name: entry for name, entry in trained_candidates(project).items() if name in candidates}
     steps.append(_distill_step(project, list(predictors.values()), trained))
     scores = store.scores(teacher=project.weights_digest) if store is not None else ()
     steps.append(_score_step(trained, scores))
@@ -288,15 +301,15 @@ def _score_step(trained: Mapping[tuple[str, str], Trained], scores: Sequence[Sco
 
 
 def own_selections(project: Project, store: Store | None) -> tuple[Selection, ...]:
-    """Return the selections of this teacher and these layers, oldest first."""
-    if store is None:
-        return ()
-    names = {layer.name for layer in project.space.layers}
-    return tuple(
-        row
-        for row in store.selections()
-        if row.teacher == project.weights_digest and {name for name, _ in row.choices} == names
-    )
+    """Return the selections of this teacher that the space still offers, oldest first."""
+    found = store.selections() if store is not None else ()
+    return tuple(row for row in found if row.teacher == project.weights_digest and _fits(project, row))
+
+
+def _fits(project: Project, selection: Selection) -> bool:
+    candidates = {layer.name: layer.candidates for layer in project.space.layers}
+    choices = dict(selection.choices)
+    return choices.keys() == candidates.keys() and all(op in candidates[name] for name, op in choices.items())
 
 
 def _select_step(selections: Sequence[Selection], scores: Sequence[Score], devices: Sequence[Device]) -> Step:
@@ -326,7 +339,7 @@ def _student_steps(project: Project, selections: Sequence[Selection]) -> list[St
     if not selections:
         return [tuning, replace(export, detail="waits for a selection")]
     newest = selections[-1]
-    files = exported_files(project)
+    files = exported_files(project, since=newest.time)
     if files:
         export = replace(export, done=True, detail=", ".join(files), command=None)
     if project.facts.get("seeded"):

@@ -156,6 +156,15 @@ def test_selection_on_a_forgotten_device_is_still_listed(stages: Any, cli: Any) 
     assert "gone" in outline().text
 
 
+def test_device_outside_the_project_can_be_shown(stages: Any, cli: Any) -> None:
+    """--device may name one that lanaprof.toml does not list, if it is measured."""
+    stages.configure(devices=("v100",))
+    ran = cli("report", "--device", "cpu", "--json")
+
+    assert ran.code == 0, ran.err
+    assert "latency" in ran.json["sections"]
+
+
 def test_unknown_device_is_an_error(stages: Any, cli: Any) -> None:
     """A slip in the device exits 2 and writes nothing."""
     ran = cli("report", "--device", "cpo", "--json")
@@ -187,3 +196,13 @@ def test_people_are_told_what_is_empty(stages: Any, cli: Any) -> None:
 
     assert ran.out.startswith("wrote r.html")
     assert "scores is empty: lanaprof" in ran.out
+
+
+@pytest.mark.parametrize("name", ["f.html", "f.png"])
+def test_frontier_command_draws(stages: Any, cli: Any, name: str) -> None:
+    """`frontier --plot` writes the chart of a scored project."""
+    stages.scored()
+    ran = cli("frontier", "--plot", name, "--json")
+
+    assert ran.code == 0, ran.err
+    assert Path(name).stat().st_size > 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,24 @@ def test_selections_of_another_teacher_do_not_count(stages: Any, cli: Any) -> No
     stages.selected(teacher="somebody else's")
 
     assert steps(cli)["select"]["done"] is False
+
+
+def test_selections_of_an_older_space_do_not_count(stages: Any, cli: Any) -> None:
+    """A selection with an operation that the space no longer offers belongs to the past."""
+    first = stages.project.space.layers[0].name
+    choices = tuple((layer.name, "teacher") for layer in stages.project.space.layers)
+    stages.selected(choices=tuple((name, "ghost" if name == first else op) for name, op in choices))
+
+    assert steps(cli)["select"]["done"] is False
+
+
+def test_network_older_than_the_selection_is_not_its_export(stages: Any, cli: Any) -> None:
+    """An .onnx file that lay there before comes from somewhere else."""
+    (stages.folder / "teacher.onnx").write_bytes(b"")
+    os.utime(stages.folder / "teacher.onnx", (1e9, 1e9))
+    stages.selected()
+
+    assert steps(cli)["export"]["done"] is False
 
 
 def test_finished_project_has_nothing_next(stages: Any, cli: Any) -> None:
