@@ -182,17 +182,10 @@ def linear_model(
     highs: list[float] = []
     row_of_cost: dict[int, tuple[int, float]] = {}
     for k, budget in restriction.sums:
-        cost, fixed = problem.costs[k, items], float(problem.fixed[k])
-        low = -_layer_extreme(-cost, first, last, layers)
-        slack = slack_of(budget, fixed)
-        spare = math.fsum([budget, slack, -fixed, *(-low).tolist()])
-        shifted = cost - _summed(low, first, last)
-        if not any(pair.cost == k for pair in problem.pairs):
-            spare = whole_spare(shifted, spare, slack)
-        unit = _near_one(np.append(np.minimum(np.abs(shifted), abs(spare)) if spare > 0 else shifted, spare))
+        row, high, unit = _budget_row(problem, k, budget, columns=(items, first, last))
         row_of_cost[k] = (len(rows), unit)
-        rows.append(shifted / unit)
-        highs.append(spare / unit)
+        rows.append(row)
+        highs.append(high)
     for terms, high in _plain_rows(problem, alike, most_alike):
         row = np.zeros(len(items))
         for item, coefficient in terms:
@@ -218,6 +211,24 @@ def linear_model(
         constant=math.fsum(top.tolist()),
         score_scale=scale,
     )
+
+
+def _budget_row(
+    problem: Problem, k: int, budget: float, *, columns: tuple[Ints, Ints, Ints]
+) -> tuple[Floats, float, float]:
+    """Return the row of a budget, its limit, and what both were divided by; costs count from the layer's least."""
+    items, first, last = columns
+    cost, fixed = problem.costs[k, items], float(problem.fixed[k])
+    low = -_layer_extreme(-cost, first, last, len(problem.layer_names))
+    slack = slack_of(budget, fixed)
+    spare = math.fsum([budget, slack, -fixed, *(-low).tolist()])
+    shifted = cost - _summed(low, first, last)
+    if not any(pair.cost == k for pair in problem.pairs):
+        spare = whole_spare(shifted, spare, slack)
+    # What costs more than the whole budget says nothing about the scale.
+    scale_by = np.minimum(np.abs(shifted), abs(spare)) if spare > 0 else shifted
+    unit = _near_one(np.append(scale_by, spare))
+    return shifted / unit, spare / unit, unit
 
 
 def _layer_extreme(value: Floats, first: Ints, last: Ints, layers: int) -> Floats:
