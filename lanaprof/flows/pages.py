@@ -44,7 +44,8 @@ pre{background:color-mix(in srgb,var(--grid) 45%,transparent);padding:.8rem 1rem
 .todo code{color:var(--ink)}
 .good{color:var(--good)}.bad{color:var(--bad)}.muted{color:var(--muted)}
 details{margin-top:.75rem}summary{cursor:pointer;color:var(--accent);font-size:.9rem}
-figure{margin:.75rem 0;overflow-x:auto}figure svg.chart{min-width:580px}figcaption{color:var(--muted);font-size:.87rem;margin-top:.35rem}
+figure{margin:.75rem 0;overflow-x:auto}figure svg.chart{min-width:580px}
+figcaption{color:var(--muted);font-size:.87rem;margin-top:.35rem}
 footer{margin-top:3rem;color:var(--muted);font-size:.85rem}
 @media print{main{max-width:none;padding:0}nav{display:none}h2{break-after:avoid}figure{break-inside:avoid}}
 """
