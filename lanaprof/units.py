@@ -23,8 +23,21 @@ __all__ = [
     "parse_size",
 ]
 
-_NUMBER = re.compile(r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?nan|[+-]?inf(?:inity)?)\s*([^\s\d]*)\s*$", re.I)
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+_NUMBER = re.compile(
+    r"^\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?nan|[+-]?inf(?:inity)?)\s*([^\s\d]*)\s*$",
+    re.IGNORECASE,
+)
+_SECONDS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "min": 60.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
 _BYTES = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
@@ -63,7 +76,10 @@ def parse_duration(text: str, *, what: str = "duration") -> float:
     value, unit = _split(text, what, "5ms")
     if unit not in _SECONDS:
         problem = "has no unit" if not unit else f"has the unknown unit {unit!r}"
-        raise BadInput(f"{what} {text!r} {problem}; known: ns, us, ms, s, min, h", hint=f"write it like {text.strip() if not unit else '5'}ms")
+        number = text.strip() if not unit else "5"
+        raise BadInput(
+            f"{what} {text!r} {problem}; known: ns, us, ms, s, min, h", hint=f"write it like {number}ms"
+        )
     return value * _SECONDS[unit] if unit != "ms" else value / 1e3
 
 
@@ -92,7 +108,9 @@ def parse_size(text: str, *, what: str = "size") -> int:
     value, unit = _split(text, what, "20MB")
     if unit.lower() not in _BYTES:
         problem = "has no unit" if not unit else f"has the unknown unit {unit!r}"
-        raise BadInput(f"{what} {text!r} {problem}; known: B, kB, MB, GB, KiB, MiB, GiB", hint="write it like 20MB")
+        raise BadInput(
+            f"{what} {text!r} {problem}; known: B, kB, MB, GB, KiB, MiB, GiB", hint="write it like 20MB"
+        )
     return round(value * _BYTES[unit.lower()])
 
 
@@ -104,7 +122,9 @@ def parse_count(text: str, *, what: str = "count") -> int:
     """
     value, unit = _split(text, what, "5M")
     if unit.lower() not in _COUNTS:
-        raise BadInput(f"{what} {text!r} has the unknown unit {unit!r}; known: k, M, G", hint="write it like 5M")
+        raise BadInput(
+            f"{what} {text!r} has the unknown unit {unit!r}; known: k, M, G", hint="write it like 5M"
+        )
     return round(value * _COUNTS[unit.lower()])
 
 
@@ -114,7 +134,7 @@ def format_duration(seconds: float, *, digits: int = 4) -> str:
     >>> format_duration(0.0012345), format_duration(125), format_duration(0)
     ('1.234 ms', '2 min 05 s', '0 s')
     """
-    if seconds != seconds or math.isinf(seconds):
+    if not math.isfinite(seconds):
         return str(seconds)
     size = abs(seconds)
     if size >= 7200:
@@ -125,11 +145,9 @@ def format_duration(seconds: float, *, digits: int = 4) -> str:
         return f"{'-' if seconds < 0 else ''}{minutes} min {rest:02d} s"
     if size == 0:
         return "0 s"
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if size >= scale:
-            break
-    else:
-        unit, scale = "ns", 1e-9
+    unit, scale = next(
+        (pair for pair in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)) if size >= pair[1]), ("ns", 1e-9)
+    )
     return f"{seconds / scale:.{digits}g} {unit}"
 
 

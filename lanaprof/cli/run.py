@@ -23,6 +23,7 @@ _RUN_FILE = "run.json"
 )
 @click.option("--device", metavar="DEVICE", help="The device to fit [default: lanaprof.toml's].")
 @click.option("--steps", default=200, show_default=True, type=click.IntRange(1), help="Of distilling.")
+@click.option("--batch-size", type=click.IntRange(2), metavar="N", help="Of distilling and fine-tuning.")
 @click.option("--images", default=1024, show_default=True, type=click.IntRange(1), help="For the scores.")
 @click.option("--finetune-steps", type=click.IntRange(1), metavar="N", help="Batches [default: two epochs].")
 @click.option(
@@ -61,7 +62,8 @@ def run(
         calibrated = is_calibrated(project, chosen, store, team=who)
     if not calibrated:
         step("calibrate", [*on, *mine])
-    step("distill", ["--steps", str(options["steps"]), *mine])
+    batch = ["--batch-size", str(options["batch_size"])] if options["batch_size"] else []
+    step("distill", ["--steps", str(options["steps"]), *batch, *mine])
     with open_store(path) as store:
         scored = is_scored(project, store, metric="kl")
     if not scored:
@@ -78,7 +80,7 @@ def run(
     else:
         selection = done.id
     steps = ["--steps", str(options["finetune_steps"])] if options["finetune_steps"] else []
-    step("finetune", ["--selection", selection, *steps, *base])
+    step("finetune", ["--selection", selection, *steps, *batch, *base])
     step("export", ["--selection", selection, "--out", str(options["out"]), *base])
     step("report", ["--out", str(options["report_file"]), *on, *base])
     over = documents.get("select", {}).get("status") == "over_budget"

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from lanaprof.config.devices import Device, known_devices, parse_device
-from lanaprof.config.project import PROJECT_FILE, ProjectConfig, input_shape_from_text, read_config, write_config
+from lanaprof.config.project import (
+    PROJECT_FILE,
+    ProjectConfig,
+    input_shape_from_text,
+    read_config,
+    write_config,
+)
 
 __all__ = [
     "PROJECT_FILE",

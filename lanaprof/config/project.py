@@ -69,7 +69,9 @@ def input_shape_from_text(text: str) -> tuple[int, ...]:
     except ValueError:
         shape = ()
     if not shape or min(shape) < 1:
-        raise BadProject(f"input {text!r} is not a shape of one sample", hint="write it like --input 3x224x224")
+        raise BadProject(
+            f"input {text!r} is not a shape of one sample", hint="write it like --input 3x224x224"
+        )
     return shape
 
 
@@ -84,7 +86,8 @@ def read_config(folder: Path) -> ProjectConfig:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadProject(
-            f"there is no {PROJECT_FILE} in {folder}", hint="make a project: lanaprof init --teacher timm:resnet18"
+            f"there is no {PROJECT_FILE} in {folder}",
+            hint="make a project: lanaprof init --teacher timm:resnet18",
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadProject(f"{path} cannot be read: {error}", hint="correct it by hand") from error
@@ -94,7 +97,9 @@ def read_config(folder: Path) -> ProjectConfig:
             close = difflib.get_close_matches(name, known, n=1)
             guess = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
             raise BadProject(f"{path}: unknown key {name!r}{guess}")
-    return ProjectConfig(**{name: _checked(path, name, value) for name, value in _with_teacher(path, document).items()})
+    return ProjectConfig(
+        **{name: _checked(path, name, value) for name, value in _with_teacher(path, document).items()}
+    )
 
 
 def _with_teacher(path: Path, document: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +127,8 @@ def write_config(folder: Path, config: ProjectConfig) -> None:
         if field.name != "teacher" and value == field.default:
             continue
         # A JSON text, number or list of texts is TOML too.
-        lines.append(f"{field.name} = {json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)}")
+        plain = list(value) if isinstance(value, tuple) else value
+        lines.append(f"{field.name} = {json.dumps(plain, ensure_ascii=False)}")
     path = folder / PROJECT_FILE
     temporary = folder / f".{PROJECT_FILE}.{os.getpid()}"
     try:

@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lanaprof.config import Device
-from lanaprof.errors import BackendUnavailable, DeviceUnavailable, MissingMeasurement
+from lanaprof.errors import MissingMeasurement
 from lanaprof.flows.operators import Choices, OperatorMap, find_networks, find_operators
 from lanaprof.flows.project import Project
+from lanaprof.flows.sources import device_matcher, viewpoint_of
 from lanaprof.lut import (
     Calibration,
-    Environment,
     Estimate,
     GraphStatistics,
     Store,
     Table,
-    Viewpoint,
     open_table,
 )
 from lanaprof.ops import SKIP, TEACHER
@@ -167,16 +166,6 @@ class Predictor:
                 raise self._missing(layer.name, TEACHER)
 
 
-def _local_environment(device: Device) -> tuple[str, str]:
-    """Return this machine's environment key and host as the device; empty when it is not one."""
-    from lanaprof.profiler.environment import host_hash, local_environment
-
-    try:
-        return local_environment(device).id, host_hash()
-    except (DeviceUnavailable, BackendUnavailable):
-        return "", host_hash()
-
-
 def table_for(
     store: Store,
     device: Device,
@@ -187,16 +176,13 @@ def table_for(
     environment: str | None = None,
 ) -> Table:
     """Return the device's table: this machine's own environment if measured, else the newest with full coverage."""
-
-    def matches(found: Environment) -> bool:
-        return device.matches(
-            backend=found.backend, cpu_model=found.cpu_model, gpu_model=found.gpu_model, threads=found.threads
-        )
-
-    own, host = _local_environment(device)
-    viewpoint = Viewpoint(host=host, team=team, environment=own, wanted=tuple(wanted))
     return open_table(
-        store, device=device.text, environment=environment, space=space, matches=matches, viewpoint=viewpoint
+        store,
+        device=device.text,
+        environment=environment,
+        space=space,
+        matches=device_matcher(device),
+        viewpoint=viewpoint_of(device, team=team, wanted=wanted),
     )
 
 
