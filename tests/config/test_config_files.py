@@ -63,8 +63,8 @@ def test_own_devices_win(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["- a\n- b\n", "lab: {threads: 2}\n", "lab: {backend: x, colour: red}\n", "lab: [\n", "lab: {backend: x, cores: 3}\n",
-     "lab: {backend: x, match: {host: y}}\n", "lab: {backend: x, threads: true}\n"],
+    ["- a\n- b\n", "lab: {threads: 2}\n", "lab: {backend: x, colour: red}\n", "lab: [\n",
+     "lab: {backend: x, cores: 3}\n", "lab: {backend: x, match: {host: y}}\n", "lab: {backend: x, threads: true}\n"],
 )  # fmt: skip
 def test_broken_device_files(tmp_path: Path, text: str) -> None:
     """The message names the file."""
@@ -104,8 +104,10 @@ def test_a_project_file_reads_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("teacher = 3", "must be a text"), ("teacher = [", "cannot be read"), ('seed = "x"\nteacher = "t"', "whole number"),
-     ('devices = "cpu"\nteacher = "t"', "list of texts"), ('teachr = "t"', "did you mean 'teacher'"), ("seed = 1", "names no teacher")],
+    [("teacher = 3", "must be a text"), ("teacher = [", "cannot be read"),
+     ('seed = "x"\nteacher = "t"', "whole number"),
+     ('devices = "cpu"\nteacher = "t"', "list of texts"), ('teachr = "t"', "did you mean 'teacher'"),
+     ("seed = 1", "names no teacher")],
 )  # fmt: skip
 def test_broken_project_files(tmp_path: Path, text: str, problem: str) -> None:
     """Every fault is named."""
