@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,8 @@ from lanaprof.solver.stairs import Stairs, hull_of
 
 __all__ = ["Core", "Swept", "open_core", "sweep"]
 
-_BLOCK_STATES = 2_000_000  # new states made at a time: about 100 MB of temporaries
+_BLOCK_STATES = 1_000_000  # new states made at a time: about 50 MB of temporaries
+_MOST_PENDING = 4_000_000  # new states that wait to be merged: 160 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +136,8 @@ class _Search:
     gain: float
     room: float
     tiny: float  # a gain by less is rounding
-    deadline: float
     swept: int = 0  # layers
     best: tuple[int, int, int] | None = None  # (place in the order, state before it, step)
-    is_late: bool = False
 
     @property
     def floor(self) -> float:
@@ -170,19 +170,27 @@ def sweep(
     """
     # Sums of scores near 1 are rounded at 1e-16: a hundred times that is still nothing.
     tiny = 1e-14 * max(abs(ceiling), float(np.max(core.edges_score, initial=0.0)))
-    suffix, search = _Suffix(core), _Search(gain, room, tiny, deadline)
+    suffix, search = _Suffix(core), _Search(gain, room, tiny)
     none = np.zeros(1, dtype=np.int64)
     states = _States(np.zeros(1), np.zeros(1), np.full(1, ceiling), none, none)
     history: list[tuple[int, Ints, Ints]] = []  # (place in the order, parents, steps)
-    open_gain = -math.inf
+    open_gain, is_late = -math.inf, False
     for rank, steps in enumerate(core.steps):
         at = base[core.layers[rank]]
         mine = steps[(core.regrets[rank] < ceiling - search.gain) | (steps == at)]
         if len(mine) == 1:
             continue
         search.swept = len(history)
-        made = _expand(stairs, states, mine, at=at, corners=suffix.after(rank), search=search)
-        if search.is_late:
+        made: list[_States] = []
+        for block in _iter_expanded(stairs, states, mine, at=at, corners=suffix.after(rank), search=search):
+            made.append(block)
+            if sum(len(part.cost) for part in made) > _MOST_PENDING:
+                merged, dropped = _narrow(made, search.floor, width)
+                made, open_gain = [merged], max(open_gain, dropped)
+            is_late = time.perf_counter() > deadline
+            if is_late:
+                break
+        if is_late:
             open_gain = max(open_gain, float(states.bound.max()))
             break
         states, dropped = _narrow(made, search.floor, width)
@@ -201,16 +209,13 @@ def sweep(
     return Swept(chosen, search.gain, open_gain)
 
 
-def _expand(
+def _iter_expanded(
     stairs: Stairs, states: _States, mine: Ints, *, at: int, corners: tuple[Floats, Floats], search: _Search
-) -> list[_States]:
-    """Return every state with every step of one layer that may still lead to a better choice."""
-    made, count = [], len(states.cost)
+) -> Iterator[_States]:
+    """Yield, in blocks, every state with every step of one layer that may still lead to a better choice."""
+    count = len(states.cost)
     block = max(1, _BLOCK_STATES // count)
     for start in range(0, len(mine), block):
-        search.is_late = time.perf_counter() > search.deadline
-        if search.is_late:
-            break
         some = mine[start : start + block]
         cost = ((stairs.cost[some] - stairs.cost[at])[:, None] + states.cost).ravel()
         score = ((stairs.score[some] - stairs.score[at])[:, None] + states.score).ravel()
@@ -222,8 +227,7 @@ def _expand(
             search.best = (search.swept, top % count, int(some[top // count]))
         bound = score + np.interp(left, *corners, left=-math.inf)
         kept = np.flatnonzero(bound > search.floor)
-        made.append(_States(cost[kept], score[kept], bound[kept], kept % count, some[kept // count]))
-    return made
+        yield _States(cost[kept], score[kept], bound[kept], kept % count, some[kept // count])
 
 
 def _narrow(made: list[_States], floor: float, width: int) -> tuple[_States, float]:
