@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     "--steps", default=200, show_default=True, type=click.IntRange(1), help="Batches per candidate."
 )
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(2))
-@click.option("--learning-rate", default=5e-3, show_default=True)
+@click.option("--learning-rate", default=1e-2, show_default=True, type=click.FloatRange(0, min_open=True))
 @click.option("--layers", multiple=True, metavar="NAME", help="Only these layers; repeatable.")
 @click.option("--plan", is_flag=True, help="Say what would be trained and how long it takes.")
 @database_option

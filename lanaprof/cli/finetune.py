@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--epochs", default=2.0, show_default=True, type=click.FloatRange(0, min_open=True))
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Batches, instead of --epochs.")
 @click.option("--batch-size", default=128, show_default=True, type=click.IntRange(2))
-@click.option("--learning-rate", default=2e-3, show_default=True)
+@click.option("--learning-rate", default=2e-3, show_default=True, type=click.FloatRange(0, min_open=True))
 @database_option
 def finetune(
     database: str | None, selection: str | None, architecture: Path | None, **options: Any

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lanaprof.flows.project import Project
-from lanaprof.flows.students import _student_path
+from lanaprof.flows.students import student_path
 from lanaprof.lut import Selection
 from lanaprof.ops import parse_operation
 from lanaprof.space import Architecture
@@ -82,7 +82,7 @@ def training_seconds(project: Project, trained: Mapping[tuple[str, str], Trained
 
 def student_file(project: Project, selection: Selection) -> Path:
     """Return where a selection's fine-tuned weights lie or would lie."""
-    return _student_path(project, Architecture("", selection.choices).complete(project.space))
+    return student_path(project, Architecture("", selection.choices).complete(project.space))
 
 
 def exported_files(project: Project, *, since: str = "") -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ __all__ = [
     "finetune_student",
     "load_student",
     "selected",
+    "student_path",
 ]
 
 _MANIFEST = "student.json"
@@ -75,7 +76,8 @@ def _student_key(project: Project, choices: Choices) -> str:
     )
 
 
-def _student_path(project: Project, choices: Choices) -> Path:
+def student_path(project: Project, choices: Choices) -> Path:
+    """Return where the fine-tuned weights of a network lie; beside them, its evaluations as JSON."""
     return project.state / "students" / f"{_student_key(project, choices)}.safetensors"
 
 
@@ -99,7 +101,7 @@ def build_student(
     pairs = list(zip(names, choices, strict=True))
     modules = load_trained(project, pairs)
     network = assemble(teacher, pairs, space=project.space, modules=modules, seed=project.config.seed)
-    path = _student_path(project, choices)
+    path = student_path(project, choices)
     if finetuned and path.is_file():
         network.load_state_dict(load_file(path))
         return Student(choices, network, (), finetuned=True)
@@ -120,11 +122,13 @@ def finetune_student(
     data = load_project_data(project)
     folder = project.state / "finetuning" / _student_key(project, choices)
     result = finetune(student.module, teacher, data, recipe=recipe, folder=folder, progress=progress)
-    path = _student_path(project, choices)
+    path = student_path(project, choices)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     save_file({name: value.contiguous() for name, value in student.module.state_dict().items()}, temporary)
     temporary.replace(path)
+    stages = {"assembled": result.before, "reestimated": result.reestimated, "finetuned": result.best}
+    write_json(path.with_suffix(".json"), {name: asdict(evaluation) for name, evaluation in stages.items()})
     return result
 
 

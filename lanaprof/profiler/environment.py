@@ -9,8 +9,9 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lanaprof.config.devices import Device
@@ -141,6 +142,11 @@ def _listed(cores: Sequence[int]) -> str:
     return "core " + ", ".join(str(core) for core in cores)
 
 
+def _capability_text(wanted: Mapping[str, str]) -> str:
+    capability = wanted.get("compute_capability", "")
+    return f"of compute capability {capability}" if capability else ""
+
+
 def local_environment(device: Device) -> Environment:
     """Return the environment in which the device would be measured here.
 
@@ -148,18 +154,32 @@ def local_environment(device: Device) -> Environment:
         BackendUnavailable: its runtime is not installed.
         DeviceUnavailable: this machine is not that device.
     """
+    wanted = dict(device.match)
+    if device.backend == "tensorrt" or "gpu_name" in wanted or "compute_capability" in wanted:
+        gpu = " ".join(filter(None, (wanted.get("gpu_name", ""), _capability_text(wanted))))
+        raise DeviceUnavailable(
+            f"device {device.name!r} needs an NVIDIA GPU ({gpu or 'any'}) with TensorRT, which this version of lanaprof "
+            "cannot measure yet; it measures CPUs with ONNX Runtime",
+            hint="use --device cpu, or a table that was measured on the device: --database URL|PATH --no-verify",
+        )
     backend = backend_class(device.backend)
     version = backend.version()
     cpuinfo = ""
     with contextlib.suppress(OSError):
         cpuinfo = Path("/proc/cpuinfo").read_text()
+    cpu_model = cpu_model_from_cpuinfo(cpuinfo) or platform.processor() or platform.machine()
+    if "cpu_model" in wanted and not re.search(wanted["cpu_model"], cpu_model):
+        raise DeviceUnavailable(
+            f"device {device.name!r} is a CPU whose name matches {wanted['cpu_model']!r}; this machine's is {cpu_model!r}",
+            hint="use --device cpu, or change `match` in devices.yaml",
+        )
     smt = False
     with contextlib.suppress(OSError):
         smt = Path("/sys/devices/system/cpu/smt/active").read_text().strip() == "1"
     return Environment(
         backend=backend.name,
         backend_version=version,
-        cpu_model=cpu_model_from_cpuinfo(cpuinfo) or platform.processor() or platform.machine(),
+        cpu_model=cpu_model,
         isa=isa_from_cpuinfo(cpuinfo, platform.machine()),
         cores=len(choose_cores(device)),
         smt=smt,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from lanaprof.config import Device
+from lanaprof.config import Device, parse_device
 from lanaprof.errors import BackendUnavailable, DeviceUnavailable
 from lanaprof.profiler.environment import (
     choose_cores,
@@ -91,6 +91,20 @@ def test_cores_that_are_not_here_are_refused() -> None:
 
 
 def test_a_gpu_device_says_what_it_needs() -> None:
-    """v100 without TensorRT is unavailable, in words."""
-    with pytest.raises(BackendUnavailable, match="tensorrt"):
-        local_environment(replace(CPU, backend="tensorrt"))
+    """v100 without a GPU is unavailable, in words."""
+    with pytest.raises(
+        DeviceUnavailable, match=r"NVIDIA GPU \(V100 of compute capability 7\.0\) with TensorRT"
+    ):
+        local_environment(parse_device("v100"))
+
+
+def test_another_cpu_is_another_device() -> None:
+    """A device that names a CPU is only that CPU."""
+    with pytest.raises(DeviceUnavailable, match="Pentium"):
+        local_environment(replace(CPU, match=(("cpu_model", "Pentium"),)))
+
+
+def test_an_unknown_backend_is_unavailable() -> None:
+    """devices.yaml may name a runtime this version does not have."""
+    with pytest.raises(BackendUnavailable, match="known: onnxruntime"):
+        local_environment(replace(CPU, backend="openvino"))
