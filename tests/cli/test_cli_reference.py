@@ -1,0 +1,54 @@
+"""The written pages and the commands say the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lanaprof.cli import COMMANDS
+from lanaprof.cli.lut import COMMANDS as LUT_COMMANDS
+from lanaprof.cli.reference import cli_markdown
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_reference_page_is_what_the_commands_say() -> None:
+    """docs/cli.md is the generated page; write it anew: python -m lanaprof.cli.reference > docs/cli.md."""
+    expected = cli_markdown()
+
+    assert expected == (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
+def test_reference_names_every_command_and_option_once() -> None:
+    """Each command has one section; an option stands in the section of its command."""
+    lines = cli_markdown().splitlines()
+    sections = [line.lstrip("#").strip() for line in lines if line.startswith("##")]
+
+    expected = []
+    for name in COMMANDS:
+        expected.append(f"lanaprof {name}")
+        if name == "lut":
+            expected += [f"lanaprof lut {each}" for each in LUT_COMMANDS]
+    assert expected == sections
+    assert "| `--plan` | Say what would be trained and how long it takes. |" in lines
+
+
+def test_reference_is_printed_by_its_module() -> None:
+    """The module prints the page, so that a shell can write it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "lanaprof.cli.reference"], check=True, stdout=subprocess.PIPE, cwd=ROOT
+    )
+
+    assert cli_markdown() == done.stdout.decode("utf-8")
+
+
+@pytest.mark.parametrize(
+    "name", ["LANAPROF_DATABASE", "LANAPROF_FASHION_MNIST", "LANAPROF_SPREAD_S", "LANAPROF_TEAM"]
+)
+@pytest.mark.parametrize("page", ["README.md", "docs/cli.md"])
+def test_pages_name_the_environment_variables(page: str, name: str) -> None:
+    """Every environment variable that changes what lanaprof does is documented."""
+    assert f"`{name}`" in (ROOT / page).read_text(encoding="utf-8")
