@@ -30,6 +30,7 @@ from lanaprof.distill.taps import Tap, Taps
 from lanaprof.distill.training import autograd_step, cosine_rate, frozen_copy, normalised_error
 from lanaprof.distill.weights import Recipe, build_candidate, candidate_path, distill_key, save_candidate
 from lanaprof.errors import UserError
+from lanaprof.ops import match_output
 
 if TYPE_CHECKING:
     from lanaprof.distill.data import DataSource
@@ -252,8 +253,11 @@ class Job:
     def _train_one(self, student: Student, tap: Tap, step: int) -> None:
         for group in student.optimizer.param_groups:
             group["lr"] = cosine_rate(step, self.recipe.steps, self.recipe.learning_rate)
+        given = tap.input.clone() if student.copies_input else tap.input
+        if step == 0:
+            match_output(student.module, given, tap.output)
         with self._runtime.autocast():
-            output = student.module(tap.input.clone() if student.copies_input else tap.input)
+            output = student.module(given)
         loss = normalised_error(output.float(), tap.output.float())
         autograd_step(loss, student.optimizer, max_norm=GRADIENT_NORM)
         if step >= self.recipe.steps - self._tail_steps:

@@ -31,7 +31,7 @@ __all__ = [
     "weights_text",
 ]
 
-RECIPE_VERSION = 1  # raise it when the same recipe trains other weights
+RECIPE_VERSION = 2  # raise it when the same recipe trains other weights
 _FORMAT = "lanaprof-candidate/1"
 
 
