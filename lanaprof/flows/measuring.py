@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lanaprof.config import Device
 from lanaprof.errors import BadInput, UnsupportedOperator
-from lanaprof.flows.operators import OperatorMap, export_networks, export_operators, find_operators
+from lanaprof.flows.operators import (
+    OperatorMap,
+    export_networks,
+    export_operators,
+    find_networks,
+    find_operators,
+)
 from lanaprof.flows.project import STATE_FOLDER, Project
-from lanaprof.lut import Environment, Measurement, Operator, Store, coverage
+from lanaprof.lut import Environment, Measurement, Operator, Store, utc_now
 from lanaprof.ops import SKIP, TEACHER
 from lanaprof.profiler.campaign import Campaign, CampaignResult, Progress, Provenance, Target
 from lanaprof.profiler.circuit import Circuit
@@ -120,7 +126,6 @@ class MeasureReport:
     seconds: float = 0.0
     incomplete: bool = False
     cache: str = "hot"
-    networks: dict[str, Measurement] = field(default_factory=dict)
 
     def take(self, result: CampaignResult, keys: Iterable[str]) -> None:
         """Count a campaign's records of these operators."""
@@ -133,6 +138,58 @@ class MeasureReport:
             if record.status != "ok":
                 setattr(self, record.status, getattr(self, record.status) + 1)
         self.incomplete = self.incomplete or result.incomplete
+
+
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """What a project's space lacks on a bench.
+
+    Attributes:
+        operators: which operator is which candidate.
+        protocol, space: how they are measured, and the relay context.
+        done: operators that have a row that counts.
+        wanted: candidates' operators without one; ``segments`` likewise.
+        network_timed: whether the teacher as a whole was ever timed here.
+    """
+
+    operators: OperatorMap
+    protocol: Protocol
+    space: str
+    done: frozenset[str]
+    wanted: tuple[str, ...]
+    segments: tuple[str, ...]
+    network_timed: bool
+
+    @property
+    def relayed(self) -> bool:
+        """Say whether the teacher could be cut, so that operators run in their context."""
+        return self.protocol.cache == "relay"
+
+    @property
+    def anything(self) -> bool:
+        """Say whether a campaign is needed at all."""
+        return bool(self.wanted or self.segments or not self.network_timed)
+
+
+def _needed(project: Project, bench: Bench, *, retry: Sequence[str] = (), force: bool = False) -> _Need:
+    device, store = bench.device, bench.store
+    operators = find_operators(project, device, store)
+    circuit = operators.circuit
+    relayed = circuit is not None and bool(circuit.steps)
+    protocol = RELAY if relayed else HOT
+    space = project.space.relay_digest(device.batch, precision=device.precision) if relayed else ""
+    rows = store.measurements(environment=bench.environment.id, cache=protocol.cache, space=space or None)
+    done = frozenset() if force else frozenset(row.operator for row in rows if row.status not in retry)
+    segments = circuit.segments if circuit is not None else ()
+    return _Need(
+        operators,
+        protocol,
+        space,
+        done,
+        tuple(key for key in operators.keys if key not in done),
+        tuple(key for key in dict.fromkeys(segments) if key not in done),
+        _timed_network(project, bench) is not None,
+    )
 
 
 def measure_project(
@@ -159,53 +216,69 @@ def measure_project(
         exporting: told (done, total) while operators are exported.
     """
     began_s = time.monotonic()
-    device, store = bench.device, bench.store
     exported = export_operators(
-        project, device, store, exporter=exporter, progress=exporting, limit_s=limit_s
+        project, bench.device, bench.store, exporter=exporter, progress=exporting, limit_s=limit_s
     )
-    operators = find_operators(project, device, store)
-    report = MeasureReport(exported=exported.operators, unsupported=operators.unexportable)
-    relayed = operators.circuit is not None and bool(operators.circuit.steps)
-    protocol = RELAY if relayed else HOT
-    space = project.space.relay_digest(device.batch, precision=device.precision) if relayed else ""
-    report.cache = protocol.cache
-    rows = store.measurements(environment=bench.environment.id, cache=protocol.cache, space=space or None)
-    done = {row.operator for row in rows if row.status not in retry} if not force else set()
-    report.reused = len(done.intersection(operators.keys))
-    wanted = [key for key in operators.keys if key not in done]
-    if plan_only or (not wanted and not operators.missing):
-        report.incomplete = bool(operators.missing)
-        report.seconds = time.monotonic() - began_s
-        return report
-    teacher_choices = (TEACHER,) * len(project.space.layers)
-    network = export_networks(project, device, store, [teacher_choices])[teacher_choices]
-    left_s = None if limit_s is None else max(0.0, limit_s - (time.monotonic() - began_s))
-    targets = [Target(key, operators.layers_of(key) if relayed else ()) for key in wanted]
-    relay: dict[str, Any] = {}
-    if relayed:
-        assert operators.circuit is not None
-        targets += [
-            Target(key, (), True) for key in dict.fromkeys(operators.circuit.segments) if key not in done
-        ]
-        relay = {"space": space, "circuit": operators.circuit, "fillers": _fillers(project, operators)}
-    else:
-        bench.notice("the teacher cannot be cut at its layers: measuring hot, without its context")
-        targets.append(Target(network))
+    need = _needed(project, bench, retry=retry, force=force)
+    report = MeasureReport(exported=exported.operators, unsupported=need.operators.unexportable)
+    report.cache = need.protocol.cache
+    report.reused = len(need.done.intersection(need.operators.keys))
+    if need.anything and not plan_only:
+        left_s = None if limit_s is None else max(0.0, limit_s - (time.monotonic() - began_s))
+        result = _run_campaign(project, bench, need, retry=retry, force=force, limit_s=left_s)
+        report.take(result, need.wanted)
+    report.incomplete = report.incomplete or bool(need.operators.missing)
+    report.seconds = time.monotonic() - began_s
+    return report
+
+
+def _run_campaign(
+    project: Project, bench: Bench, need: _Need, *, retry: Sequence[str], force: bool, limit_s: float | None
+) -> CampaignResult:
+    """Measure what is needed, the teacher as a whole beside it."""
+    choices = (TEACHER,) * len(project.space.layers)
+    network = export_networks(project, bench.device, bench.store, [choices])[choices]
+    layers_of = need.operators.layers_of if need.relayed else lambda _key: ()
+    targets = [Target(key, layers_of(key)) for key in need.wanted]
+    targets += [Target(key, (), True) for key in need.segments]
+    started, environment = utc_now(), bench.environment.id
 
     def still_wanted(key: str) -> bool:
-        found = store.measurements(
-            environment=bench.environment.id, operators=[key], cache=protocol.cache, space=space or None
+        """Say whether nobody measured it while we waited for the cores."""
+        find = bench.store.measurements
+        if key == network:
+            return not find(environment=environment, operators=[key], cache="hot", since=started)
+        found = find(
+            environment=environment, operators=[key], cache=need.protocol.cache, space=need.space or None
         )
         return force or all(row.status in retry for row in found)
 
-    campaign = bench.campaign(protocol, companions=(network,) if relayed else (), **relay)
-    result = campaign.run(targets, limit_s=left_s, still_wanted=still_wanted)
-    report.take(result, wanted)
-    report.incomplete = report.incomplete or bool(operators.missing)
-    if network in result.measurements:
-        report.networks[network] = result.measurements[network]
-    report.seconds = time.monotonic() - began_s
-    return report
+    if need.relayed and targets:
+        campaign = bench.campaign(
+            need.protocol,
+            companions=(network,),
+            space=need.space,
+            circuit=need.operators.circuit,
+            fillers=_fillers(project, need.operators),
+        )
+    else:
+        if not need.relayed:
+            bench.notice("the teacher cannot be cut at its layers: measuring hot, without its context")
+        campaign = bench.campaign(need.protocol if targets else NETWORK)
+        targets.append(Target(network))
+    return campaign.run(targets, limit_s=limit_s, still_wanted=still_wanted)
+
+
+def _timed_network(project: Project, bench: Bench) -> str | None:
+    """Return the teacher's operator when it has been timed in this environment."""
+    choices = (TEACHER,) * len(project.space.layers)
+    key = find_networks(project, bench.device, bench.store, [choices]).get(choices)
+    rows = (
+        bench.store.measurements(environment=bench.environment.id, operators=[key], cache="hot")
+        if key
+        else ()
+    )
+    return key if rows else None
 
 
 def _fillers(project: Project, operators: OperatorMap) -> dict[str, tuple[str, ...]]:
@@ -315,16 +388,8 @@ _SECONDS_PER_OPERATOR = (
 
 def planned(project: Project, bench: Bench) -> MeasurePlan:
     """Return how many operators are missing, with a rough time."""
-    operators = find_operators(project, bench.device, bench.store)
-    relayed = operators.circuit is not None and bool(operators.circuit.steps)
-    protocol = RELAY if relayed else HOT
-    space = (
-        project.space.relay_digest(bench.device.batch, precision=bench.device.precision) if relayed else ""
-    )
-    found = coverage(
-        bench.store, operators.keys, environment=bench.environment.id, cache=protocol.cache, space=space
-    )
-    missing = found.missing + operators.missing
+    need = _needed(project, bench)
+    missing = len(need.wanted) + need.operators.missing
     batches = -(-missing // 128)
-    seconds = max(missing * _SECONDS_PER_OPERATOR, batches * protocol.spread_s) if missing else 0.0
-    return MeasurePlan(len(operators.keys), missing, round(seconds, 1))
+    seconds = max(missing * _SECONDS_PER_OPERATOR, batches * need.protocol.spread_s) if missing else 0.0
+    return MeasurePlan(len(need.operators.keys), missing, round(seconds, 1))

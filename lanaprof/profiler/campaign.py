@@ -157,15 +157,16 @@ class Campaign:
                 if end_s is not None and self.clock.now_s() >= end_s:
                     result.incomplete = True
                     break
+                # The rig holds the cores: what another process measured while we waited shows only now.
+                rig = rig or self.new_rig()
                 batch = self._next_batch(waiting, companions)
                 for target in batch:
                     waiting.pop(target.operator, None)
                 if still_wanted is not None:
-                    batch = tuple(t for t in batch if t.operator in companions or still_wanted(t.operator))
+                    batch = tuple(target for target in batch if still_wanted(target.operator))
                 companions = ()
                 if not batch:
                     continue
-                rig = rig or self.new_rig()
                 rig = self._run_batch(rig, batch, result, total, len(waiting), end_s)
                 if result.incomplete:
                     break

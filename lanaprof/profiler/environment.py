@@ -158,8 +158,8 @@ def local_environment(device: Device) -> Environment:
     if device.backend == "tensorrt" or "gpu_name" in wanted or "compute_capability" in wanted:
         gpu = " ".join(filter(None, (wanted.get("gpu_name", ""), _capability_text(wanted))))
         raise DeviceUnavailable(
-            f"device {device.name!r} needs an NVIDIA GPU ({gpu or 'any'}) with TensorRT, which this version of lanaprof "
-            "cannot measure yet; it measures CPUs with ONNX Runtime",
+            f"device {device.name!r} needs an NVIDIA GPU ({gpu or 'any'}) with TensorRT, which this version "
+            "of lanaprof cannot measure yet; it measures CPUs with ONNX Runtime",
             hint="use --device cpu, or a table that was measured on the device: --database URL|PATH --no-verify",
         )
     backend = backend_class(device.backend)
@@ -170,7 +170,8 @@ def local_environment(device: Device) -> Environment:
     cpu_model = cpu_model_from_cpuinfo(cpuinfo) or platform.processor() or platform.machine()
     if "cpu_model" in wanted and not re.search(wanted["cpu_model"], cpu_model):
         raise DeviceUnavailable(
-            f"device {device.name!r} is a CPU whose name matches {wanted['cpu_model']!r}; this machine's is {cpu_model!r}",
+            f"device {device.name!r} is a CPU whose name matches {wanted['cpu_model']!r}; "
+            f"this machine's is {cpu_model!r}",
             hint="use --device cpu, or change `match` in devices.yaml",
         )
     smt = False
