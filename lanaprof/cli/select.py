@@ -135,13 +135,11 @@ def _is_here(question: Question) -> bool:
 
 
 def _dump(question: Question, path: Path) -> None:
-    from lanaprof.errors import BadInput
+    from lanaprof.flows.files import write_for_user
     from lanaprof.solver import problem_to_json
 
-    try:
-        path.write_text(json.dumps(problem_to_json(question.problem())) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error.strerror or error}") from error
+    text = json.dumps(problem_to_json(question.problem())) + "\n"
+    write_for_user(path, text, hint="choose another --dump-problem")
 
 
 def _prove(question: Question, store: Store, team: str) -> Proof:
@@ -187,13 +185,12 @@ def _store(question: Question, store: Store, chosen: Chosen, proof: Proof | None
 
 
 def _write_architecture(question: Question, selection: Selection, path: Path) -> None:
-    from lanaprof.errors import BadInput
-    from lanaprof.space import Architecture, save_architecture
+    from lanaprof.flows.files import write_for_user
+    from lanaprof.space import Architecture, architecture_to_json
 
-    try:
-        save_architecture(Architecture(question.project.space.teacher, selection.choices), path)
-    except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error.strerror or error}") from error
+    document = architecture_to_json(Architecture(question.project.space.teacher, selection.choices))
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    write_for_user(path, text, hint=f"selection {selection.id[:12]} is stored all the same")
 
 
 def _outcome(question: Question, chosen: Chosen, proof: Proof | None, selection: Selection) -> Outcome:

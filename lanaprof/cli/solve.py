@@ -89,10 +89,7 @@ def _budgets(texts: tuple[str, ...]) -> dict[str, float]:
 
 
 def _write(choices: dict[str, str], path: Path) -> None:
-    from lanaprof.errors import BadInput
+    from lanaprof.flows.files import write_for_user
 
     document = {"format": "lanaprof-architecture/1", "teacher": "", "choices": choices}
-    try:
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"{path} cannot be written: {error.strerror or error}") from error
+    write_for_user(path, json.dumps(document, indent=1) + "\n", hint="choose another --out")

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lanaprof.digest import digest
-from lanaprof.errors import BadInput, UserError
+from lanaprof.errors import BadArchitecture, BadInput, BadProject, UserError
+from lanaprof.flows.files import write_whole
 from lanaprof.flows.learning import load_project_data, load_trained
 from lanaprof.flows.operators import Choices
 from lanaprof.flows.project import Project, write_json
 from lanaprof.lut import Store
 from lanaprof.ops import SKIP, TEACHER
-from lanaprof.space import Architecture, load_architecture, save_architecture
+from lanaprof.space import Architecture, architecture_to_json, load_architecture
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from lanaprof.distill import FinetuneRecipe, FinetuneResult, Progress
     from lanaprof.teachers import Teacher
@@ -113,7 +117,7 @@ def finetune_student(
     project: Project, choices: Choices, recipe: FinetuneRecipe, *, progress: Callable[[Progress], None]
 ) -> FinetuneResult:
     """Distil the whole network from the teacher and keep its weights."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from lanaprof.distill import finetune
 
@@ -123,10 +127,14 @@ def finetune_student(
     folder = project.state / "finetuning" / _student_key(project, choices)
     result = finetune(student.module, teacher, data, recipe=recipe, folder=folder, progress=progress)
     path = student_path(project, choices)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file({name: value.contiguous() for name, value in student.module.state_dict().items()}, temporary)
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, save(_weights(student.module)))
+    except OSError as error:
+        raise BadProject(
+            f"{path} cannot be written: {error.strerror or error}",
+            hint="free some space; the same command goes on from here",
+        ) from error
     stages = {"assembled": result.before, "reestimated": result.reestimated, "finetuned": result.best}
     write_json(path.with_suffix(".json"), {name: asdict(evaluation) for name, evaluation in stages.items()})
     return result
@@ -187,7 +195,7 @@ def _write_onnx(student: Student, shape: Sequence[int], out: Path) -> float:
     data = exported_model(module, shape).SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     difference = _difference(student.module, shape, lambda x: session.run(None, {"input": x.numpy()})[0])
-    _write_whole(out, data)
+    write_whole(out, data)
     return difference
 
 
@@ -203,7 +211,7 @@ def _write_program(student: Student, shape: Sequence[int], out: Path) -> float:
     torch.export.save(program, buffer)
     loaded: Any = program.module()
     difference = _difference(student.module, shape, lambda x: loaded(x).detach().numpy())
-    _write_whole(out, buffer.getvalue())
+    write_whole(out, buffer.getvalue())
     return difference
 
 
@@ -223,46 +231,49 @@ def _difference(module: nn.Module, shape: Sequence[int], run: Callable[[Any], An
     return difference
 
 
-def _write_whole(out: Path, data: bytes) -> None:
-    temporary = out.with_name(f".{out.name}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(out)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.contiguous() for name, value in module.state_dict().items()}
 
 
 def _write_folder(project: Project, student: Student, out: Path) -> None:
-    from safetensors.torch import save_file
+    """Write the three files aside first: what is there stays whole until they all are."""
+    from safetensors.torch import save
 
-    names = [layer.name for layer in project.space.layers]
-    out.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: value.contiguous() for name, value in student.module.state_dict().items()}, out / _WEIGHTS
-    )
-    save_architecture(
-        Architecture(project.space.teacher, tuple(zip(names, student.choices, strict=True))),
-        out / _ARCHITECTURE,
-    )
-    write_json(
-        out / _MANIFEST,
-        {
-            "format": _FORMAT,
-            "teacher": project.space.teacher,
-            "input_shape": list(project.space.input_shape),
-            "preprocessing": project.facts["preprocessing"],
-            "layers": [
-                {
-                    "name": layer.name,
-                    "input_shape": list(layer.input_shape),
-                    "output_shape": list(layer.output_shape),
-                }
-                for layer in project.space.layers
-            ],
-            "untrained": list(student.untrained),
-        },
-    )
+    space = project.space
+    choices = tuple(zip([layer.name for layer in space.layers], student.choices, strict=True))
+    layers = [
+        {"name": x.name, "input_shape": list(x.input_shape), "output_shape": list(x.output_shape)}
+        for x in space.layers
+    ]
+    manifest = {
+        "format": _FORMAT,
+        "teacher": space.teacher,
+        "input_shape": list(space.input_shape),
+        "preprocessing": project.facts["preprocessing"],
+        "layers": layers,
+        "untrained": list(student.untrained),
+    }
+    architecture = architecture_to_json(Architecture(space.teacher, choices))
+    files: dict[str, bytes] = {
+        _WEIGHTS: save(_weights(student.module)),
+        _ARCHITECTURE: (json.dumps(architecture, indent=1) + "\n").encode(),
+        _MANIFEST: (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode(),
+    }
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(errno.EEXIST, "it is there and no folder")
+    is_new = not out.exists()
+    out.mkdir(exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=out, prefix=".writing-") as aside:
+            for name, content in files.items():
+                (Path(aside) / name).write_bytes(content)
+            for name in files:
+                (Path(aside) / name).replace(out / name)
+    except OSError:
+        if is_new:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                out.rmdir()
+        raise
 
 
 def load_student(folder: str | Path) -> nn.Module:
@@ -274,6 +285,7 @@ def load_student(folder: str | Path) -> nn.Module:
         BadInput: the folder holds no student.
         UnknownTeacher: the teacher's code is missing.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from lanaprof.ops import build_operation, parse_operation
@@ -286,7 +298,7 @@ def load_student(folder: str | Path) -> nn.Module:
             raise BadInput(f"{folder} has the format {manifest['format']!r}; this lanaprof reads {_FORMAT!r}")
         state = load_file(folder / _WEIGHTS)
         choices = dict(load_architecture(folder / _ARCHITECTURE).choices)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, BadArchitecture) as error:
         raise BadInput(
             f"{folder} holds no exported student: {error}", hint="lanaprof export --out DIR/"
         ) from error
