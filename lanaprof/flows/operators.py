@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lanaprof.config import Device
 from lanaprof.digest import digest
-from lanaprof.errors import UnsupportedOperator, UserError
+from lanaprof.errors import BadProject, UnsupportedOperator, UserError
 from lanaprof.flows.project import Project, write_json
 from lanaprof.lut import Operator, Recipe, Store
 from lanaprof.ops import GENERATOR_VERSION, SKIP
@@ -98,7 +98,19 @@ def _recipes_path(project: Project) -> Path:
 
 
 def _circuit_path(project: Project, device: Device) -> Path:
-    return project.state / f"circuit-{_variant(device)}.json"
+    """Return where the wiring lies; another teacher or other layers (``init --force``) have a file of their own."""
+    layers = [[x.name, list(x.input_shape), list(x.output_shape)] for x in project.space.layers]
+    wired = digest([project.facts.get("structure", ""), list(project.space.input_shape), layers])
+    return project.state / f"circuit-{_variant(device)}-{wired[:12]}.json"
+
+
+def _cached_circuit(project: Project, device: Device) -> Circuit | None:
+    """Return the cached wiring; None when there is none that can be read, and ``measure`` makes it anew."""
+    try:
+        document = json.loads(_circuit_path(project, device).read_text(encoding="utf-8"))
+        return circuit_from_json(document)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, BadProject):
+        return None
 
 
 def _cached(project: Project) -> tuple[dict[str, str], dict[str, str]]:
@@ -128,12 +140,10 @@ def find_operators(project: Project, device: Device, store: Store | None = None)
         known = store.find_recipes(wanted)
         here = set(store.operator_keys())
         cached = {**{r: k for r, k in cached.items() if k in here or not k}, **known}
-    circuit = None
-    path = _circuit_path(project, device)
-    if path.is_file():
-        circuit = circuit_from_json(json.loads(path.read_text(encoding="utf-8")))
     keys = {name: _UNEXPORTABLE if r in problems else cached.get(r) for name, r in recipes.items()}
-    return OperatorMap(keys, circuit, {r: why for r, why in problems.items() if r in wanted})
+    return OperatorMap(
+        keys, _cached_circuit(project, device), {r: why for r, why in problems.items() if r in wanted}
+    )
 
 
 def _deployed_modules(
@@ -182,6 +192,12 @@ def export_operators(
     began_s = time.monotonic()
     known = find_operators(project, device, store)
     recipes = _candidate_recipes(project, device)
+    operators, problems = _cached(project)
+    found = {recipes[name]: key for name, key in known.candidates.items() if key is not None}
+    if any(operators.get(made_by) != key for made_by, key in found.items()):
+        # Exported by another project, or before this cache was lost: commands that open no database read it here.
+        operators |= found
+        write_json(_recipes_path(project), {"operators": operators, "problems": problems})
     todo: dict[str, tuple[str, str]] = {}
     for name, key in known.candidates.items():
         if key is None:
@@ -189,7 +205,6 @@ def export_operators(
     if not todo and known.circuit is not None and _complete(known.circuit, store):
         return ExportReport(0, 0, known.unexportable, time.monotonic() - began_s)
     teacher = project.load_teacher()
-    operators, problems = _cached(project)
     if known.circuit is None or not _complete(known.circuit, store):
         _export_circuit(project, device, store, teacher)
     pending: list[Record] = []
