@@ -89,7 +89,12 @@ def prove(
     attempts: list[_Attempt] = []
     current, ratio, rounds = predictor, 1.0, 0
     while rounds < _ROUNDS:
-        proposals = _proposals(project, problem_of(current), budgets, name, budget_s / ratio)
+        try:
+            proposals = _proposals(project, problem_of(current), budgets, name, budget_s / ratio)
+        except InfeasibleBudget:
+            if not attempts:
+                raise
+            break  # the table promised more than the device holds: the best attempt is the answer
         new = {choices: score for choices, score in proposals.items() if choices not in timed}
         if not new:
             break
