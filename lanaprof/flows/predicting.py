@@ -136,13 +136,9 @@ class Predictor:
             self.candidate_cost_s(layer.name, operation)
             for layer, operation in zip(self.project.space.layers, choices, strict=True)
         )
-        return Prediction(
-            latency_s,
-            latency_s * (1 - _UNCALIBRATED),
-            latency_s * (1 + _UNCALIBRATED),
-            level,
-            calibrated=False,
-        )
+        # Of a network so small that what no choice changes outweighs it, the difference may come out below zero.
+        half_s = _UNCALIBRATED * abs(latency_s)
+        return Prediction(latency_s, latency_s - half_s, latency_s + half_s, level, calibrated=False)
 
     def measured_candidates(self) -> dict[str, list[str]]:
         """Return, per layer, the candidates whose latency is known; ``skip`` needs none."""
