@@ -77,8 +77,15 @@ def scores_from_file(path: Path) -> dict[tuple[str, str], float]:
             if text.lstrip().startswith(("[", "{"))
             else list(csv.DictReader(text.splitlines()))
         )
-    except (OSError, ValueError) as error:
-        raise BadInput(f"the scores {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise BadInput(
+            f"the scores {path} cannot be read: {error.strerror or error}",
+            hint="name a CSV or JSON file with layer, operation, score",
+        ) from error
+    except ValueError as error:
+        raise BadInput(
+            f"the scores {path} cannot be read: {error}", hint="columns: layer,operation,score"
+        ) from error
     if isinstance(rows, Mapping):
         rows = rows.get("scores")
     if not isinstance(rows, list) or not rows:

@@ -7,11 +7,29 @@ from dataclasses import replace
 from pathlib import Path
 
 from lanaprof.config import PROJECT_FILE, ProjectConfig, known_devices, parse_device, write_config
-from lanaprof.errors import BadProject
+from lanaprof.errors import BadInput, BadProject
 from lanaprof.flows.project import _SPACE_FILE, _TEACHER_FILE, STATE_FOLDER, Project, write_json
+from lanaprof.flows.selecting import SIZE_COSTS
 from lanaprof.space import save_space
 
 __all__ = ["init_project"]
+
+
+def _check_costs(config: ProjectConfig, folder: Path) -> None:
+    """Refuse costs that nothing can be budgeted by.
+
+    Raises:
+        BadInput: neither a latency on a known device nor a size.
+    """
+    for cost in config.costs:
+        name, at, device = cost.partition("@")
+        if name == "latency_s" and at:
+            parse_device(device, folder)
+        elif cost not in SIZE_COSTS:
+            raise BadInput(
+                f"unknown cost {cost!r}; known: latency_s@DEVICE, {', '.join(SIZE_COSTS)}",
+                hint="--cost latency_s@cpu --cost params",
+            )
 
 
 def init_project(folder: Path, config: ProjectConfig, *, force: bool = False) -> Project:
@@ -34,6 +52,7 @@ def init_project(folder: Path, config: ProjectConfig, *, force: bool = False) ->
         )
     for text in config.devices:
         parse_device(text, folder)
+    _check_costs(config, folder)
     known_devices(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
