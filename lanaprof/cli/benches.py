@@ -21,22 +21,26 @@ __all__ = ["project_bench", "project_store"]
 def project_bench(
     device: str | None, database: str | None, team: str | None, *, create: bool = False
 ) -> Iterator[tuple[Project, Bench, Callable[[int, int], None]]]:
-    """Give the project, this machine as the device, and a progress line for exports."""
+    """Give the project, this machine as the device, and a progress line for exports.
+
+    Without a device: the one in lanaprof.toml, else the only one measured.
+    """
+    from lanaprof.flows.devicing import default_device
     from lanaprof.flows.measuring import open_bench
     from lanaprof.flows.project import default_team, load_project
     from lanaprof.lut import open_store
     from lanaprof.profiler.environment import local_environment
 
     project = load_project()
-    chosen = project.device(device)
-    local_environment(chosen)  # fail before any work when this machine is not the device
+    if device is not None or project.config.devices:
+        local_environment(project.device(device))  # fail before any work when this machine is not the device
     with (
         open_store(project.database(database), create=create) as store,
         meter("timing networks") as bar,
         meter("exporting networks") as exporting,
     ):
         bench = open_bench(
-            chosen,
+            default_device(project, store, device),
             store,
             team=default_team(team, project.config),
             state=project.state,

@@ -55,11 +55,13 @@ def measure(files: tuple[Path, ...], **options: Any) -> Outcome:
     if options["workers"] > 1:
         notice("several measuring processes disturb each other here: measuring with one")
     here = Path.cwd()
-    project = load_project(here) if (here / PROJECT_FILE).exists() and not files else None
+    project = load_project(here) if (here / PROJECT_FILE).exists() else None
     config = None
     if project is not None:
-        device, database = project.device(options["device"]), project.database(options["database"])
         config = project.config
+        fallback = "cpu" if files and not config.devices else None
+        device = project.device(options["device"] or fallback)
+        database = project.database(options["database"])
     else:
         device = parse_device(options["device"] or "cpu", here)
         database = database_from(options["database"])

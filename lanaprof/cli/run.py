@@ -50,11 +50,13 @@ def run(
     mine = [*base, *(["--team", team] if team else [])]
     on = ["--device", chosen.text]
     documents: dict[str, Any] = {}
+    codes = [0]
     path = project.database(database)
 
     def step(name: str, words: list[str]) -> dict[str, Any]:
-        documents[name] = _step(name, words)
-        found: dict[str, Any] = documents[name]
+        outcome = _step(name, words)
+        codes.append(outcome.exit_code)
+        documents[name] = found = dict(outcome.document)
         return found
 
     step("measure", [*on, *mine])
@@ -83,7 +85,6 @@ def run(
     step("finetune", ["--selection", selection, *steps, *batch, *base])
     step("export", ["--selection", selection, "--out", str(options["out"]), *base])
     step("report", ["--out", str(options["report_file"]), *on, *base])
-    over = documents.get("select", {}).get("status") == "over_budget"
     document = {
         "selection": selection,
         "out": str(options["out"]),
@@ -95,7 +96,7 @@ def run(
     def show(console: Console) -> None:
         console.print(f"student: {options['out']}; report: {options['report_file']}")
 
-    return Outcome(document, show, 3 if over else 0)
+    return Outcome(document, show, max(codes))  # 3: a step was incomplete, or the budget is not met
 
 
 def _asked_before(state: Path) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def _asked_before(state: Path) -> dict[str, Any]:
     return found
 
 
-def _step(name: str, words: list[str]) -> dict[str, Any]:
+def _step(name: str, words: list[str]) -> Outcome:
     """Run one command, showing what is run and what came of it on stderr."""
     from rich.console import Console
 
@@ -120,4 +121,4 @@ def _step(name: str, words: list[str]) -> dict[str, Any]:
     assert made is not None
     outcome = outcome_of(made, words)
     outcome.show(console)
-    return dict(outcome.document)
+    return outcome
