@@ -10,6 +10,7 @@ from typing import Any
 
 from lanaprof.errors import BackendError, OperatorTimeout, UnsupportedOperator
 from lanaprof.lut.records import Measurement, utc_now
+from lanaprof.profiler.batch import Batch, Target, interleaved
 from lanaprof.profiler.circuit import Circuit
 from lanaprof.profiler.clock import Clock, RawSample
 from lanaprof.profiler.environment import find_load
@@ -17,7 +18,7 @@ from lanaprof.profiler.journal import Journal, JournalHeader, Round, open_journa
 from lanaprof.profiler.protocol import NETWORK, Protocol
 from lanaprof.profiler.rig import Rig, TimedRun, WorkerDied
 from lanaprof.profiler.sampling import PlannedVisit, plan_free_round, plan_relay_round
-from lanaprof.profiler.statistics import CleanSamples, Visit, clean_samples, drift_factors, estimate
+from lanaprof.profiler.statistics import clean_samples, estimate
 
 __all__ = ["Campaign", "CampaignResult", "Progress", "Provenance", "Target"]
 
@@ -51,26 +52,6 @@ class Progress:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """An operator to measure.
-
-    Attributes:
-        operator: its key.
-        layers: those it may stand in, under relay.
-        segment: whether it is a fixed piece of the circuit, which every visit runs.
-    """
-
-    operator: str
-    layers: tuple[str, ...] = ()
-    segment: bool = False
-
-    @property
-    def relayed(self) -> bool:
-        """Say whether it runs inside a circuit."""
-        return bool(self.layers) or self.segment
-
-
 @dataclass(slots=True)
 class CampaignResult:
     """What a campaign did: records by status, and whether a limit cut it short."""
@@ -83,17 +64,6 @@ class CampaignResult:
         """Count a record."""
         self.counts[record.status] = self.counts.get(record.status, 0) + 1
         self.measurements[record.operator] = record
-
-
-@dataclass(slots=True)
-class _Batch:
-    """The state of one batch."""
-
-    targets: tuple[Target, ...]
-    active: dict[str, Target]
-    samples: dict[str, list[tuple[int, RawSample]]]
-    rounds: int = 0
-    began_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +159,7 @@ class Campaign:
             return tuple(
                 [waiting[key] for key in keys if key in waiting] + [t for t in extra if t.operator in keys]
             )
-        return tuple(_interleaved(waiting.values())[:_BATCH_OPERATORS] + extra)
+        return tuple(interleaved(waiting.values())[:_BATCH_OPERATORS] + extra)
 
     def _header(self, batch: Sequence[Target]) -> JournalHeader:
         keys = {target.operator for target in batch}
@@ -219,10 +189,10 @@ class Campaign:
         waiting: int,
         end_s: float | None,
     ) -> Rig:
-        batch = _Batch(targets, {t.operator: t for t in targets}, {t.operator: [] for t in targets})
+        batch = Batch(targets, {t.operator: t for t in targets}, {t.operator: [] for t in targets})
         with open_journal(self.journals, self._header(targets)) as journal:
             for finished in journal.rounds:
-                self._absorb(batch, finished)
+                batch.absorb(finished)
             crashes = 0
             rig = self._build_all(rig, batch, result, seed=0, end_s=end_s)
             batch.began_s = self.clock.now_s()
@@ -266,7 +236,7 @@ class Campaign:
         return self.protocol.spread_s / self.protocol.rounds_min
 
     def _build_all(
-        self, rig: Rig, batch: _Batch, result: CampaignResult, *, seed: int, end_s: float | None
+        self, rig: Rig, batch: Batch, result: CampaignResult, *, seed: int, end_s: float | None
     ) -> Rig:
         """Build what the batch runs; failures become rows, a dead worker is replaced."""
         del end_s
@@ -293,7 +263,7 @@ class Campaign:
                     pending, index, built = [k for k in pending if k != key], 0, []
         return rig
 
-    def _plan(self, batch: _Batch) -> tuple[PlannedVisit, ...]:
+    def _plan(self, batch: Batch) -> tuple[PlannedVisit, ...]:
         generator = random.Random(f"{self.environment} {self.space} {batch.rounds} {len(batch.active)}")
         if self.protocol.cache != "relay":
             return plan_free_round(batch.active, self.protocol, generator)
@@ -305,30 +275,25 @@ class Campaign:
             visits.extend(plan_relay_round(self.circuit, places, self.fillers, self.protocol, generator))
         return tuple(visits)
 
-    def _record_round(self, journal: Journal, batch: _Batch, timed: Sequence[TimedRun]) -> None:
+    def _record_round(self, journal: Journal, batch: Batch, timed: Sequence[TimedRun]) -> None:
         samples: dict[str, list[RawSample]] = {}
         for run in timed:
             if run.operator in batch.active:
                 samples.setdefault(run.operator, []).append(run.sample)
         finished = Round(batch.rounds, {key: tuple(found) for key, found in samples.items()})
         journal.append(finished)
-        self._absorb(batch, finished)
+        batch.absorb(finished)
 
-    @staticmethod
-    def _absorb(batch: _Batch, finished: Round) -> None:
-        for key, samples in finished.samples.items():
-            if key in batch.samples:
-                batch.samples[key].extend((finished.number, sample) for sample in samples)
-        batch.rounds = finished.number + 1
-
-    def _finish_ready(self, batch: _Batch, result: CampaignResult, *, final: bool = False) -> None:
+    def _finish_ready(self, batch: Batch, result: CampaignResult, *, final: bool = False) -> None:
         """Record the operators that have enough; ``final`` records all that have any interval."""
         least = _ROUNDS_LEAST if final else self.protocol.rounds_min
         if batch.rounds < least:
             return
         at_limit = final or batch.rounds >= self.protocol.rounds_max
         cleaned = {key: clean_samples(batch.samples[key], threads=self.threads) for key in batch.active}
-        corrected = self._corrected(batch, cleaned)
+        corrected = (
+            batch.corrected(cleaned) if self.protocol.drift else {k: c.seconds for k, c in cleaned.items()}
+        )
         for key in list(batch.active):
             clean = cleaned[key]
             if not clean.seconds:
@@ -355,28 +320,7 @@ class Campaign:
             result.take(record)
             del batch.active[key]
 
-    def _corrected(self, batch: _Batch, cleaned: Mapping[str, CleanSamples]) -> dict[str, tuple[float, ...]]:
-        """Return the samples with the drift that all operators of the batch share divided out."""
-        if not self.protocol.drift:
-            return {key: clean.seconds for key, clean in cleaned.items()}
-        visits: list[tuple[int, int, Visit]] = []
-        for key, rows in batch.samples.items():
-            by_round: dict[int, list[RawSample]] = {}
-            for number, sample in rows:
-                by_round.setdefault(number, []).append(sample)
-            for number, samples in by_round.items():
-                fastest = min(sample.wall_ns for sample in samples) / 1e9
-                start_ns = samples[0].start_ns
-                visits.append((number, start_ns, Visit(key, start_ns / 1e9, max(fastest, 1e-9))))
-        visits.sort(key=lambda entry: entry[:2])
-        factors = drift_factors([visit for _, _, visit in visits])
-        factor = {(v.operator, number): float(f) for (number, _, v), f in zip(visits, factors, strict=True)}
-        return {
-            key: tuple(s / factor[key, number] for s, number in zip(clean.seconds, clean.rounds, strict=True))
-            for key, clean in cleaned.items()
-        }
-
-    def _fail(self, batch: _Batch, result: CampaignResult, key: str, error: BackendError) -> None:
+    def _fail(self, batch: Batch, result: CampaignResult, key: str, error: BackendError) -> None:
         if isinstance(error, UnsupportedOperator):
             status = "unsupported"
         else:
@@ -403,23 +347,9 @@ class Campaign:
             "time": utc_now(),
         }
 
-    def _report(
-        self, batch: _Batch, result: CampaignResult, total: int, waiting: int, round_s: float
-    ) -> None:
+    def _report(self, batch: Batch, result: CampaignResult, total: int, waiting: int, round_s: float) -> None:
         done = sum(result.counts.values())
         rounds_left = max(1, self.protocol.rounds_min - batch.rounds) if batch.active else 0
         share = waiting / max(1, len(batch.targets))
         left_s = round_s * (rounds_left + share * self.protocol.rounds_min)
         self.report(Progress(done, total, left_s, f"{self.protocol.name}: round {batch.rounds}"))
-
-
-def _interleaved(targets: Iterable[Target]) -> list[Target]:
-    """Return the targets so that neighbours stand in different layers: a batch has a few of every layer."""
-    queues: dict[str, list[Target]] = {}
-    for target in targets:
-        queues.setdefault(target.layers[0] if target.layers else "", []).append(target)
-    mixed: list[Target] = []
-    rows = list(queues.values())
-    for number in range(max((len(row) for row in rows), default=0)):
-        mixed.extend(row[number] for row in rows if number < len(row))
-    return mixed

@@ -1,0 +1,89 @@
+"""A batch: operators whose sessions stay loaded together, and the samples they have so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from lanaprof.profiler.clock import RawSample
+from lanaprof.profiler.journal import Round
+from lanaprof.profiler.statistics import CleanSamples, Visit, drift_factors
+
+__all__ = ["Batch", "Target", "interleaved"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An operator to measure.
+
+    Attributes:
+        operator: its key.
+        layers: those it may stand in, under relay.
+        segment: whether it is a fixed piece of the circuit, which every visit runs.
+    """
+
+    operator: str
+    layers: tuple[str, ...] = ()
+    segment: bool = False
+
+    @property
+    def relayed(self) -> bool:
+        """Say whether it runs inside a circuit."""
+        return bool(self.layers) or self.segment
+
+
+@dataclass(slots=True)
+class Batch:
+    """The state of one batch.
+
+    Attributes:
+        targets: what it began with.
+        active: what has no record yet.
+        samples: per operator, (round, sample) pairs.
+        rounds: how many are finished.
+        began_s: when, on the clock's scale.
+    """
+
+    targets: tuple[Target, ...]
+    active: dict[str, Target]
+    samples: dict[str, list[tuple[int, RawSample]]]
+    rounds: int = 0
+    began_s: float = 0.0
+
+    def absorb(self, finished: Round) -> None:
+        """Take the samples of a finished round."""
+        for key, samples in finished.samples.items():
+            if key in self.samples:
+                self.samples[key].extend((finished.number, sample) for sample in samples)
+        self.rounds = finished.number + 1
+
+    def corrected(self, cleaned: Mapping[str, CleanSamples]) -> dict[str, tuple[float, ...]]:
+        """Return the clean samples with the drift that all operators of the batch share divided out."""
+        visits: list[tuple[int, int, Visit]] = []
+        for key, rows in self.samples.items():
+            by_round: dict[int, list[RawSample]] = {}
+            for number, sample in rows:
+                by_round.setdefault(number, []).append(sample)
+            for number, samples in by_round.items():
+                fastest = min(sample.wall_ns for sample in samples) / 1e9
+                start_ns = samples[0].start_ns
+                visits.append((number, start_ns, Visit(key, start_ns / 1e9, max(fastest, 1e-9))))
+        visits.sort(key=lambda entry: entry[:2])
+        factors = drift_factors([visit for _, _, visit in visits])
+        factor = {(v.operator, number): float(f) for (number, _, v), f in zip(visits, factors, strict=True)}
+        return {
+            key: tuple(s / factor[key, number] for s, number in zip(clean.seconds, clean.rounds, strict=True))
+            for key, clean in cleaned.items()
+        }
+
+
+def interleaved(targets: Iterable[Target]) -> list[Target]:
+    """Return the targets so that neighbours stand in different layers: a batch has a few of every layer."""
+    queues: dict[str, list[Target]] = {}
+    for target in targets:
+        queues.setdefault(target.layers[0] if target.layers else "", []).append(target)
+    mixed: list[Target] = []
+    rows = list(queues.values())
+    for number in range(max((len(row) for row in rows), default=0)):
+        mixed.extend(row[number] for row in rows if number < len(row))
+    return mixed
