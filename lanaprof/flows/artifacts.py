@@ -17,6 +17,7 @@ from lanaprof.space import Architecture
 __all__ = [
     "Trained",
     "exported_files",
+    "read_evaluations",
     "student_file",
     "trained_candidates",
     "training_seconds",
@@ -78,6 +79,15 @@ def training_seconds(project: Project, trained: Mapping[tuple[str, str], Trained
     if not starts or not times or max(times) <= max(starts):
         return None
     return round((max(times) - max(starts)) / len(times) * left, 1)
+
+
+def read_evaluations(project: Project, selection: Selection) -> dict[str, dict[str, float | None]]:
+    """Return the fine-tuning's evaluations by stage (assembled, reestimated, finetuned); empty when there are none."""
+    try:
+        found = json.loads(student_file(project, selection).with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def student_file(project: Project, selection: Selection) -> Path:

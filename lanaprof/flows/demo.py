@@ -42,7 +42,9 @@ def run_command(folder: Path, *words: str) -> dict[str, Any]:
     except ValueError:
         raise LanaprofError(f"lanaprof {words[0]} ended with code {done.returncode} and no answer") from None
     if "error" in document:
-        raise UserError(f"lanaprof {words[0]}: {document['error']['message']}", hint=document["error"]["hint"])
+        raise UserError(
+            f"lanaprof {words[0]}: {document['error']['message']}", hint=document["error"]["hint"]
+        )
     return document
 
 

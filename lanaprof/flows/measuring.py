@@ -147,7 +147,7 @@ class _Need:
     Attributes:
         operators: which operator is which candidate.
         protocol, space: how they are measured, and the relay context.
-        done: operators that have a row that counts.
+        good: operators with a latency; failures are done too, but nothing to reuse.
         wanted: candidates' operators without one; ``segments`` likewise.
         network_timed: whether the teacher as a whole was ever timed here.
     """
@@ -155,7 +155,7 @@ class _Need:
     operators: OperatorMap
     protocol: Protocol
     space: str
-    done: frozenset[str]
+    good: frozenset[str]
     wanted: tuple[str, ...]
     segments: tuple[str, ...]
     network_timed: bool
@@ -180,12 +180,13 @@ def _needed(project: Project, bench: Bench, *, retry: Sequence[str] = (), force:
     space = project.space.relay_digest(device.batch, precision=device.precision) if relayed else ""
     rows = store.measurements(environment=bench.environment.id, cache=protocol.cache, space=space or None)
     done = frozenset() if force else frozenset(row.operator for row in rows if row.status not in retry)
+    good = frozenset(row.operator for row in rows if row.operator in done and row.status in ("ok", "noisy"))
     segments = circuit.segments if circuit is not None else ()
     return _Need(
         operators,
         protocol,
         space,
-        done,
+        good,
         tuple(key for key in operators.keys if key not in done),
         tuple(key for key in dict.fromkeys(segments) if key not in done),
         _timed_network(project, bench) is not None,
@@ -222,7 +223,7 @@ def measure_project(
     need = _needed(project, bench, retry=retry, force=force)
     report = MeasureReport(exported=exported.operators, unsupported=need.operators.unexportable)
     report.cache = need.protocol.cache
-    report.reused = len(need.done.intersection(need.operators.keys))
+    report.reused = len(need.good.intersection(need.operators.keys))
     if need.anything and not plan_only:
         left_s = None if limit_s is None else max(0.0, limit_s - (time.monotonic() - began_s))
         result = _run_campaign(project, bench, need, retry=retry, force=force, limit_s=left_s)

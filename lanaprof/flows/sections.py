@@ -8,7 +8,7 @@ from html import escape
 
 from lanaprof.config import Device
 from lanaprof.errors import UserError
-from lanaprof.flows.artifacts import exported_files, student_file
+from lanaprof.flows.artifacts import exported_files, read_evaluations, student_file
 from lanaprof.flows.choosing import project_frontier
 from lanaprof.flows.drawing import svg_from_drawing
 from lanaprof.flows.pages import Section, facts, figure, hint, table
@@ -356,6 +356,19 @@ def _score_text(known: ReportFacts, layer: str, operation: str) -> str:
     return _DASH if score is None else _number(score)
 
 
+def _tuned_text(known: ReportFacts, selection: Selection) -> str:
+    """Return what fine-tuning did on held-out data, as ``finetune`` noted it beside the weights."""
+    stages = read_evaluations(known.project, selection)
+    parts = []
+    for name, unit in (("accuracy", "right"), ("agreement", "like the teacher")):
+        before, after = (stages.get(stage, {}).get(name) for stage in ("assembled", "finetuned"))
+        if before is not None and after is not None:
+            parts.append(f"{before:.1%} → {after:.1%} {unit}")
+    return "fine-tuned: " + (
+        ", ".join(parts) + " on held-out data" if parts else "the whole network was distilled"
+    )
+
+
 def students_section(known: ReportFacts) -> Section:
     """Return what was fine-tuned and exported."""
     tuned = [row for row in known.selections if student_file(known.project, row).is_file()]
@@ -364,7 +377,7 @@ def students_section(known: ReportFacts) -> Section:
     if not tuned and not files:
         missing = known.command("finetune" if known.selections else "select")
         return Section(name="students", title="Students", body="", missing=missing)
-    rows = [(f"selection {row.id[:12]}", "fine-tuned: the whole network was distilled") for row in tuned]
+    rows = [(f"selection {row.id[:12]}", _tuned_text(known, row)) for row in tuned]
     rows += [(name, _file_text(known.project, name)) for name in files]
     return Section(name="students", title="Students", body=facts(rows))
 
