@@ -12,38 +12,31 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from lanaprof import BadInput, LanaprofError
+from lanaprof.flows.demo import export_teacher, run_command, time_files_afresh
+from lanaprof.units import format_duration
+
 HERE = Path(__file__).resolve().parent
 BUDGET = "1.5x"
-
-
-def lanaprof(folder: Path, *words: str) -> dict[str, Any]:
-    """Run a command in the project and return its JSON; its progress goes to the terminal."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lanaprof", *words, "--json"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        check=False,
-        text=True,
-    )
-    document: dict[str, Any] = json.loads(done.stdout)
-    if done.returncode not in (0, 3) or "error" in document:
-        error = document.get("error", {})
-        sys.exit(f"lanaprof {words[0]}: {error.get('message')}\n  → {error.get('hint')}")
-    return document
 
 
 def packaged_images(folder: Path) -> Path:
     """Copy the ImageNet photographs that the package foolbox carries into a folder of their own."""
     spec = find_spec("foolbox")
     if spec is None or spec.origin is None:
-        sys.exit("no images: give --images FOLDER, or pip install foolbox==3.3.4 --no-deps for its twenty")
+        raise BadInput(
+            "there are no images", hint="give --images FOLDER, or pip install foolbox==3.3.4 --no-deps"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted((Path(spec.origin).parent / "data").glob("imagenet_*")):
         shutil.copyfile(path, folder / path.name)
@@ -69,23 +62,19 @@ def main() -> None:
         project.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(HERE / "teacher.py", project / "teacher.py")
         images = arguments.images.resolve() if arguments.images else packaged_images(out / "images")
-        lanaprof(
+        run_command(
             project, "init", "--teacher", "teacher:teacher", "--input", "3x224x224", "--device", "cpu",
             "--data", f"imagefolder:{images}",
         )  # fmt: skip
-    ran = lanaprof(
+    ran = run_command(
         project, "run", "--budget", BUDGET, "--steps", str(arguments.steps), "--batch-size", "8",
         "--finetune-steps", str(arguments.finetune_steps),
         "--out", str(out / "student.onnx"), "--report", str(out / "report.html"),
     )  # fmt: skip
-    keep = out / "teacher.json"
-    keep.write_text('{"format": "lanaprof-architecture/1", "teacher": "", "choices": {}}')
-    lanaprof(project, "export", "--architecture", str(keep), "--out", str(out / "teacher.onnx"))
-    keep.unlink()
-    files = [str(out / "teacher.onnx"), str(out / "student.onnx")]
-    command = [sys.executable, str(HERE.parent / "prove.py"), "time", *files]
-    timed = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    teacher_s, student_s = (timed[name]["latency_s"] for name in files)
+    export_teacher(project, out / "teacher.onnx")
+    files = [out / "teacher.onnx", out / "student.onnx"]
+    timed = time_files_afresh(files)
+    teacher_s, student_s = (timed[str(path)]["latency_s"] for path in files)
     chosen = ran["steps"].get("select", {})
     result = {
         "teacher_latency_s": teacher_s,
@@ -104,12 +93,6 @@ def main() -> None:
 
 def show(out: Path, result: dict[str, Any]) -> None:
     """Print the table."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from lanaprof.units import format_duration
-
     table = Table(box=box.ROUNDED, title="EfficientNet-Lite0, 224 pixels, one core of this machine")
     for name in ("", "teacher", "student", ""):
         table.add_column(name)
@@ -129,4 +112,7 @@ def show(out: Path, result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LanaprofError as error:
+        sys.exit(f"{error.message}\n  → {error.hint}")

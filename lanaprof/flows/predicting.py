@@ -193,7 +193,7 @@ def open_predictor(
     """
     operators = find_operators(project, device, store)
     space = project.space.relay_digest(device.batch, precision=device.precision)
-    if not store.measurements(operators=operators.keys):
+    if operators.circuit is None or not store.measurements(operators=operators.keys):
         raise MissingMeasurement(
             f"no operator of this project is measured on device {device.text!r} in {store.name}",
             hint=f"lanaprof measure --device {device.text}",
