@@ -35,6 +35,7 @@ test: check
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/solver.py
+	$(BIN)/python benchmarks/prediction.py
 
 clean:
 	rm -rf build
