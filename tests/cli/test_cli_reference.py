@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,12 @@ def test_reference_is_printed_by_its_module() -> None:
 def test_pages_name_the_environment_variables(page: str, name: str) -> None:
     """Every environment variable that changes what lanaprof does is documented."""
     assert f"`{name}`" in (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_examples_in_the_python_page_hold() -> None:
+    """What docs/python.md shows after >>> is what Python prints."""
+    failed, tried = doctest.testfile(
+        str(ROOT / "docs" / "python.md"), module_relative=False, optionflags=doctest.ELLIPSIS
+    )
+
+    assert (0, True) == (failed, tried > 10)
