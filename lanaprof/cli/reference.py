@@ -28,7 +28,7 @@ _HEAD = """\
 - Options come before environment variables, these before lanaprof.toml, this before the defaults. An option
   that takes several values is repeated.
 - DEVICE is `name[,threads=N][,batch=N][,precision=P]` with a name from devices.yaml. Without it: the first device
-  in lanaprof.toml; commands that only read also take the only device that was measured.
+  in lanaprof.toml, else the only one that was measured, else an error that lists them.
 - Times are written `250us`, `5ms`, `1.5s`, `10m`, `2h`; sizes `20MB` (10⁶ bytes) or `16MiB` (2²⁰); counts `5M`,
   `300k`. A latency budget may also be `50%` (of the teacher's latency) or `2x` (so many times faster).
 
