@@ -91,7 +91,7 @@ def judged(out: Path) -> dict[str, Any]:
     files = [out / "teacher.onnx", out / "student.onnx"]
     timed = time_files_afresh(files)
     images, labels = read_fashion_mnist(find_fashion_mnist(HERE), "test")
-    x = ((images.astype(np.float32) / 255 - MEAN) / STD)[:, None]
+    x = np.asarray((images[:, None] / 255 - MEAN) / STD, dtype=np.float32)
     teacher_s, student_s = (timed[str(path)]["latency_s"] for path in files)
     return {
         "teacher_accuracy": accuracy_of(files[0], x, labels),

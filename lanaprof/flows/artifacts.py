@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lanaprof.flows.project import Project
-from lanaprof.flows.students import student_path
+from lanaprof.flows.students import read_exports, student_path
 from lanaprof.lut import Selection
 from lanaprof.ops import parse_operation
 from lanaprof.space import Architecture
@@ -96,13 +96,18 @@ def student_file(project: Project, selection: Selection) -> Path:
 
 
 def exported_files(project: Project, *, since: str = "") -> tuple[str, ...]:
-    """Return the networks in the project's folder: .onnx, .pt2 and folders with a student, sorted by name.
+    """Return the networks that were exported: .onnx, .pt2 and folders with a student, sorted by name.
+
+    Those in the project's folder, and those that ``export`` noted elsewhere.
 
     Args:
-        project: whose folder.
+        project: whose networks.
         since: only those written at or after this UTC time; what is older was exported from something else.
     """
     begin_s = datetime.fromisoformat(since).timestamp() if since else 0.0
     found = [(path.name, path) for path in project.folder.iterdir() if path.suffix in (".onnx", ".pt2")]
     found += [(f"{path.parent.name}/", path) for path in project.folder.glob("*/student.json")]
+    inside = {path.resolve() for _, path in found}
+    noted = [Path(text) for text in read_exports(project) if Path(text).exists()]
+    found += [(str(path), path) for path in noted if not inside & {path, path / "student.json"}]
     return tuple(sorted(name for name, path in found if path.stat().st_mtime >= begin_s))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lanaprof.config import Device
-from lanaprof.errors import BadInput, LanaprofError
+from lanaprof.errors import BadInput, InfeasibleBudget, LanaprofError
 from lanaprof.flows.devicing import default_device
 from lanaprof.flows.operators import Choices
 from lanaprof.flows.predicting import Predictor, open_predictor
@@ -27,7 +27,7 @@ from lanaprof.flows.selecting import (
 from lanaprof.lut import Selection, Store, utc_now
 from lanaprof.profiler.calibration import Prediction
 from lanaprof.solver import Problem, Solution, frontier, solve_diverse
-from lanaprof.units import parse_latency_budget
+from lanaprof.units import format_duration, parse_latency_budget
 
 __all__ = [
     "Chosen",
@@ -176,6 +176,7 @@ def choose(question: Question, *, time_limit_s: float = 60.0) -> Chosen:
         InfeasibleBudget: nothing is cheap enough; names the least.
     """
     problem = question.problem()
+    _refuse_unreachable(question)
     solution, margins = solve_with_margin(
         problem,
         question.budgets,
@@ -187,6 +188,29 @@ def choose(question: Question, *, time_limit_s: float = 60.0) -> Chosen:
     choices = choices_of(question.project, solution)
     prediction = question.predictor.predict(choices)
     return Chosen(choices, solution, prediction, margins.get(question.predictor.cost_name, 0.0))
+
+
+def _refuse_unreachable(question: Question) -> None:
+    """Refuse a latency that no network of the space can have, whatever the fitted line says far below its networks.
+
+    Raises:
+        InfeasibleBudget: names the least.
+    """
+    least = {}
+    for predictor in question.predictors.values():
+        budget_s = question.budgets.get(predictor.cost_name)
+        if budget_s is None:
+            continue
+        least[predictor.cost_name] = predictor.predict(predictor.cheapest()).latency_s
+    beyond = {name: value for name, value in least.items() if question.budgets[name] < value}
+    if beyond:
+        parts = [f"{name}: asked {format_duration(question.budgets[name])}, least reachable "
+                 f"{format_duration(value)}" for name, value in beyond.items()]  # fmt: skip
+        raise InfeasibleBudget(
+            "no architecture meets the budget: " + "; ".join(parts),
+            least=least,
+            hint="raise the budget, or offer cheaper operations (init --ops FILE)",
+        )
 
 
 def choose_diverse(question: Question, *, top: int, overlap: float, time_limit_s: float = 60.0) -> Chosen:

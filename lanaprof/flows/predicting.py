@@ -25,6 +25,9 @@ __all__ = ["Predictor", "open_predictor", "table_for"]
 
 _UNCALIBRATED = 0.15  # half-width of the interval before any calibration: naive sums are off by up to this
 _GOOD = ("ok", "noisy")
+_LEAST_SHARE = (
+    0.5  # of the sum of its operators: far below all calibration networks the fitted line may turn negative
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,8 @@ class Predictor:
     def predict(self, choices: Choices, *, level: float = 0.9) -> Prediction:
         """Return a network's latency with its central interval."""
         if self.fitted is not None:
-            return predict(self.fitted, self.features(choices), level=level)
+            features = self.features(choices)
+            return _floored(predict(self.fitted, features, level=level), _LEAST_SHARE * features[0])
         latency_s = self.fixed_s + sum(
             self.candidate_cost_s(layer.name, operation)
             for layer, operation in zip(self.project.space.layers, choices, strict=True)
@@ -151,6 +155,14 @@ class Predictor:
             for layer in self.project.space.layers
         }
 
+    def cheapest(self) -> Choices:
+        """Return the architecture with the fastest measured candidate in every layer."""
+        chosen = []
+        for layer, operations in self.measured_candidates().items():
+            latencies = {operation: self.candidate_features(layer, operation)[0] for operation in operations}
+            chosen.append(min(latencies, key=latencies.__getitem__))
+        return tuple(chosen)
+
     def expect_teacher(self) -> None:
         """Check that the teacher's own layers are measured: without them nothing can be predicted.
 
@@ -160,6 +172,16 @@ class Predictor:
         for layer in self.project.space.layers:
             if self.find_estimate(layer.name, TEACHER) is None:
                 raise self._missing(layer.name, TEACHER)
+
+
+def _floored(prediction: Prediction, least_s: float) -> Prediction:
+    """Return the prediction, or where it is implausibly small, the least with an interval that says how vague it is."""
+    if prediction.latency_s >= least_s:
+        return prediction
+    high_s = max(prediction.high_s, least_s * 2)
+    return Prediction(
+        least_s, max(0.0, min(prediction.low_s, least_s / 2)), high_s, prediction.level, calibrated=True
+    )
 
 
 def table_for(

@@ -192,7 +192,7 @@ def calibration_section(known: ReportFacts) -> Section:
 
 
 def scores_section(known: ReportFacts) -> Section:
-    """Return the best candidate of each layer by its score."""
+    """Return the best replacement of each layer by its score."""
     title = "Scores"
     if not known.scores:
         missing = known.command("score" if not _needs_distilling(known) else "distill")
@@ -200,7 +200,9 @@ def scores_section(known: ReportFacts) -> Section:
     rows = []
     for layer in known.project.space.layers:
         own = {
-            op: known.scores[layer.name, op] for op in layer.candidates if (layer.name, op) in known.scores
+            op: known.scores[layer.name, op]
+            for op in layer.candidates
+            if op != TEACHER and (layer.name, op) in known.scores
         }
         ranked = sorted(own, key=lambda op: -own[op])
         best = ranked[0] if ranked else ""
@@ -214,8 +216,9 @@ def scores_section(known: ReportFacts) -> Section:
                 _number(own[SKIP]) if SKIP in own else _DASH,
             )
         )
-    columns = ["layer", "#scored", "best candidate", "#its score", "#its latency", "#skip"]
-    metric = f"{sum(int(row[1]) for row in rows)} candidates; the teacher's own layer scores 0, and higher is better."
+    columns = ["layer", "#scored", "best replacement", "#its score", "#its latency", "#skip"]
+    count = sum(int(row[1]) for row in rows)
+    metric = f"{count} candidates scored; the teacher's own layer scores 0, and higher is better."
     return Section(name="scores", title=title, body=f"<p>{metric}</p>{table(columns, rows)}")
 
 

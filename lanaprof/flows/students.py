@@ -34,6 +34,7 @@ __all__ = [
     "export_student",
     "finetune_student",
     "load_student",
+    "read_exports",
     "selected",
     "student_path",
 ]
@@ -41,6 +42,7 @@ __all__ = [
 _MANIFEST = "student.json"
 _WEIGHTS = "student.safetensors"
 _ARCHITECTURE = "architecture.json"
+_EXPORTS = "exports.json"
 _FORMAT = "lanaprof-student/1"
 _AGREEMENT = 1e-4  # largest difference between ONNX Runtime and torch, relative to the largest output
 
@@ -182,7 +184,18 @@ def export_student(project: Project, student: Student, out: Path, *, batch: int 
         raise BadInput(
             f"{out} cannot be written: {error.strerror or error}", hint="choose another --out"
         ) from error
+    noted = {**read_exports(project), str(out.resolve()): _student_key(project, student.choices)}
+    write_json(project.state / _EXPORTS, noted)
     return ExportedStudent(out, kind, student.untrained, difference)
+
+
+def read_exports(project: Project) -> dict[str, str]:
+    """Return what was exported: path → key of the network; files may be gone since."""
+    try:
+        found = json.loads((project.state / _EXPORTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _write_onnx(student: Student, shape: Sequence[int], out: Path) -> float:

@@ -91,7 +91,7 @@ def predict(result: FitResult, features: Sequence[float], *, level: float = 0.9)
     """Return the latency of a network with these features and its central predictive interval."""
     row = np.asarray(features, dtype=np.float64)
     latency = float(row @ np.asarray(result.weights))
-    relative = row / latency
+    relative = row / max(abs(latency), 1e-300)
     leverage = float(relative @ np.asarray(result.covariance) @ relative)
     spread = max(result.residual_sd, _FLOOR) * math.sqrt(1 + max(0.0, leverage))
     half = student_quantile((1 + level) / 2, result.degrees) * spread
