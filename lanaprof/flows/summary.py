@@ -63,13 +63,8 @@ def latency_summary(project: Project, device: Device, store: Store, *, team: str
         predictor.expect_teacher()
     except UserError:
         return None
-    allowed = predictor.measured_candidates()
-    cheapest = tuple(
-        min(allowed[layer.name], key=lambda operation: predictor.candidate_cost_s(layer.name, operation))
-        for layer in project.space.layers
-    )
     costs = [
         (layer.name, predictor.candidate_features(layer.name, TEACHER)[0]) for layer in project.space.layers
     ]
     costs.sort(key=lambda pair: -pair[1])
-    return LatencySummary(predictor.teacher_s, predictor.predict(cheapest), tuple(costs[:_SLOWEST]))
+    return LatencySummary(predictor.teacher_s, predictor.predict(predictor.cheapest()), tuple(costs[:_SLOWEST]))
