@@ -6,8 +6,8 @@ that one campaign, in which the calibration's networks are timed again beside th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from lanaprof.errors import BackendError, InfeasibleBudget
 from lanaprof.flows.measuring import Bench
@@ -57,6 +57,18 @@ class _Attempt:
     score: float
     measurement: Measurement
 
+    @property
+    def latency_s(self) -> float:
+        """Return what it takes."""
+        assert self.measurement.latency_s is not None
+        return self.measurement.latency_s
+
+    @property
+    def high_s(self) -> float:
+        """Return the end of its interval, which must lie inside the budget."""
+        assert self.measurement.ci_high_s is not None
+        return self.measurement.ci_high_s
+
 
 def prove(
     project: Project,
@@ -82,36 +94,137 @@ def prove(
     Raises:
         InfeasibleBudget: nothing is cheap enough even before timing.
     """
-    name = predictor.cost_name
-    budget_s = budgets[name]
-    beside = calibration_networks(predictor, anchors, project.config.seed)
-    timed: dict[Choices, Measurement] = {}
-    attempts: list[_Attempt] = []
-    current, ratio, rounds = predictor, 1.0, 0
-    while rounds < _ROUNDS:
+    loop = _Loop(
+        project,
+        bench,
+        predictor,
+        problem_of,
+        budgets,
+        calibration_networks(predictor, anchors, project.config.seed),
+        tell,
+        current=predictor,
+    )
+    while True:
+        while loop.propose() and not loop.is_near:
+            pass
+        confirmed = loop.confirm()
+        if confirmed is not None:
+            return confirmed
+        if not loop.goes_on:
+            return loop.over_budget()
+
+
+@dataclass(slots=True)
+class _Loop:
+    """What the loop knows: attempts so far, the corrected predictor, and how far it still is from the truth."""
+
+    project: Project
+    bench: Bench
+    predictor: Predictor
+    problem_of: Callable[[Predictor], Problem]
+    budgets: Mapping[str, float]
+    beside: Sequence[Choices]
+    tell: Callable[[str], None]
+    current: Predictor
+    attempts: dict[Choices, _Attempt] = field(default_factory=dict)
+    anchored: Mapping[Choices, Measurement] = field(default_factory=dict)
+    ratio: float = 1.0
+    rounds: int = 0
+    refuted: bool = False
+
+    @property
+    def budget_s(self) -> float:
+        """Return the budget that is proved."""
+        return self.budgets[self.predictor.cost_name]
+
+    @property
+    def inside(self) -> list[_Attempt]:
+        """Return the attempts inside the budget, the best first."""
+        found = [attempt for attempt in self.attempts.values() if attempt.high_s <= self.budget_s]
+        return sorted(found, key=lambda attempt: -attempt.score)
+
+    @property
+    def is_near(self) -> bool:
+        """Say whether the best attempt uses so much of the budget that trying for more is not worth it."""
+        return bool(self.inside) and self.inside[0].latency_s >= _USED * self.budget_s
+
+    @property
+    def goes_on(self) -> bool:
+        """Say whether another round may find what the last confirmation refuted."""
+        return self.refuted and self.rounds < _ROUNDS
+
+    def propose(self) -> bool:
+        """Solve, build, time and correct; return False when there is nothing new to time."""
+        if self.rounds >= _ROUNDS:
+            return False
         try:
-            proposals = _proposals(project, problem_of(current), budgets, name, budget_s / ratio)
+            proposals = _proposals(
+                self.project,
+                self.problem_of(self.current),
+                self.budgets,
+                self.predictor.cost_name,
+                self.budget_s / self.ratio,
+            )
         except InfeasibleBudget:
-            if not attempts:
+            if not self.attempts:
                 raise
-            break  # the table promised more than the device holds: the best attempt is the answer
-        new = {choices: score for choices, score in proposals.items() if choices not in timed}
+            return False  # the table promised more than the device holds
+        new = {choices: score for choices, score in proposals.items() if choices not in self.attempts}
         if not new:
-            break
-        rounds += 1
-        measured = time_networks(project, bench, [*new, *(c for c in beside if c not in new)])
-        timed.update({choices: measured[choices] for choices in new})
-        attempts += [_Attempt(choices, score, measured[choices]) for choices, score in new.items()]
-        current = _corrected(predictor, measured, attempts)
-        best = _best_inside(attempts, budget_s)
-        tell(_line(rounds, attempts, best, budget_s))
-        if best is not None and _high_s(best) >= 0 and _latency_s(best) >= _USED * budget_s:
-            break
-        # What was measured above its corrected prediction must not be proposed again as if it were inside.
-        ratio = max(
-            [1.0, *(_high_s(a) / current.predict(a.choices).latency_s for a in attempts[-len(new) :])]
+            return False
+        self.rounds += 1
+        measured = time_networks(self.project, self.bench, [*new, *(c for c in self.beside if c not in new)])
+        self.anchored = {choices: record for choices, record in measured.items() if choices not in new}
+        for choices, score in new.items():
+            self.attempts[choices] = _Attempt(choices, score, measured[choices])
+        self._correct(new)
+        self.tell(_line(self.rounds, self.attempts.values(), self.inside, self.budget_s))
+        return True
+
+    def _correct(self, newest: Iterable[Choices]) -> None:
+        """Fit the calibration to what was timed; what still lies above it must not be proposed again as if inside."""
+        self.current = _corrected(self.predictor, self.anchored, self.attempts)
+        over = [self.attempts[c].high_s / self.current.predict(c).latency_s for c in newest]
+        self.ratio = max([1.0, *over])
+
+    def confirm(self) -> Proof | None:
+        """Time the best again in a fresh process beside the teacher: the loop's own numbers are selected, hence lucky.
+
+        Returns:
+            The proof, or None when nothing inside held; what did not is known by its fresh number from then on.
+        """
+        teacher = (TEACHER,) * len(self.project.space.layers)
+        self.refuted = False
+        for attempt in self.inside:
+            try:
+                fresh = time_networks(self.project, self.bench, [attempt.choices, teacher])
+            except BackendError:
+                continue
+            again = replace(attempt, measurement=fresh[attempt.choices])
+            if again.high_s <= self.budget_s:
+                predicted_s = self.current.predict(again.choices).latency_s
+                return Proof(
+                    "verified",
+                    again.choices,
+                    again.score,
+                    again.measurement,
+                    fresh[teacher],
+                    self.rounds,
+                    predicted_s,
+                )
+            self.tell(f"timed once more it takes {again.high_s / self.budget_s:.1%} of the budget")
+            self.attempts[again.choices] = again
+            self.refuted = True
+            self._correct([again.choices])
+        return None
+
+    def over_budget(self) -> Proof:
+        """Return the attempt that comes nearest."""
+        nearest = min(self.attempts.values(), key=lambda attempt: attempt.high_s)
+        predicted_s = self.current.predict(nearest.choices).latency_s
+        return Proof(
+            "over_budget", nearest.choices, nearest.score, nearest.measurement, None, self.rounds, predicted_s
         )
-    return _final(project, bench, current, attempts, budget_s, rounds)
 
 
 def _proposals(
@@ -134,67 +247,21 @@ def _proposals(
 
 
 def _corrected(
-    predictor: Predictor, measured: Mapping[Choices, Measurement], attempts: list[_Attempt]
+    predictor: Predictor, anchored: Mapping[Choices, Measurement], attempts: Mapping[Choices, _Attempt]
 ) -> Predictor:
     """Return the predictor with its calibration fitted to what was just timed, proposals counting more."""
+    timed = {**anchored, **{choices: attempt.measurement for choices, attempt in attempts.items()}}
     rows, seconds, weights = [], [], []
-    own = {attempt.choices for attempt in attempts}
-    everything = {**measured, **{a.choices: a.measurement for a in attempts}}
-    for choices, record in everything.items():
+    for choices, record in timed.items():
         assert record.latency_s is not None
         rows.append(predictor.features(choices))
         seconds.append(record.latency_s)
-        weights.append(_OWN_WEIGHT if choices in own else 1.0)
+        weights.append(_OWN_WEIGHT if choices in attempts else 1.0)
     return replace(predictor, fitted=fit(rows, seconds, weights))
 
 
-def _latency_s(attempt: _Attempt) -> float:
-    assert attempt.measurement.latency_s is not None
-    return attempt.measurement.latency_s
-
-
-def _high_s(attempt: _Attempt) -> float:
-    assert attempt.measurement.ci_high_s is not None
-    return attempt.measurement.ci_high_s
-
-
-def _best_inside(attempts: list[_Attempt], budget_s: float) -> _Attempt | None:
-    inside = [attempt for attempt in attempts if _high_s(attempt) <= budget_s]
-    return max(inside, key=lambda attempt: attempt.score, default=None)
-
-
-def _line(rounds: int, attempts: list[_Attempt], best: _Attempt | None, budget_s: float) -> str:
-    if best is None:
-        nearest = min(_high_s(attempt) for attempt in attempts)
-        return f"round {rounds}: nothing inside yet, the nearest is {nearest / budget_s:.1%} of the budget"
-    return f"round {rounds}: best inside uses {_latency_s(best) / budget_s:.1%} of the budget"
-
-
-def _final(
-    project: Project,
-    bench: Bench,
-    predictor: Predictor,
-    attempts: list[_Attempt],
-    budget_s: float,
-    rounds: int,
-) -> Proof:
-    """Time the best again in a fresh process beside the teacher: the loop's own numbers are selected, hence lucky."""
-    inside = sorted((a for a in attempts if _high_s(a) <= budget_s), key=lambda a: -a.score)
-    teacher = (TEACHER,) * len(project.space.layers)
-    for attempt in inside:
-        try:
-            fresh = time_networks(project, bench, [attempt.choices, teacher])
-        except BackendError:
-            continue
-        record = fresh[attempt.choices]
-        assert record.ci_high_s is not None
-        if record.ci_high_s <= budget_s:
-            predicted_s = predictor.predict(attempt.choices).latency_s
-            return Proof(
-                "verified", attempt.choices, attempt.score, record, fresh[teacher], rounds, predicted_s
-            )
-    nearest = min(attempts, key=_high_s)
-    predicted_s = predictor.predict(nearest.choices).latency_s
-    return Proof(
-        "over_budget", nearest.choices, nearest.score, nearest.measurement, None, rounds, predicted_s
-    )
+def _line(rounds: int, attempts: Iterable[_Attempt], inside: Sequence[_Attempt], budget_s: float) -> str:
+    if not inside:
+        nearest_s = min(attempt.high_s for attempt in attempts)
+        return f"round {rounds}: nothing inside yet, the nearest is {nearest_s / budget_s:.1%} of the budget"
+    return f"round {rounds}: best inside uses {inside[0].latency_s / budget_s:.1%} of the budget"
