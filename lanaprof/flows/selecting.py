@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -235,47 +237,80 @@ def solve_with_margin(
     Returns:
         The solution, and per latency cost the margin in seconds.
     """
-    margins = {predictor.cost_name: 0.0 for predictor in predictors if predictor.cost_name in budgets}
-    if confidence is None or not margins:
-        return _solve(problem, budgets, margins, method, time_limit_s), margins
-    solution: Solution | None = None
-    for _ in range(_MARGIN_ROUNDS):
-        solution = _solve(problem, budgets, margins, method, time_limit_s)
-        choices = tuple(solution.choices[name] for name in problem.layer_names)
-        needed = {}
-        for predictor in predictors:
-            if predictor.cost_name in margins:
-                prediction = predictor.predict(choices, level=2 * confidence - 1)
-                needed[predictor.cost_name] = prediction.high_s - prediction.latency_s
-        if all(needed[name] <= margins[name] * (1 + 1e-9) for name in margins):
-            return solution, margins
-        margins = {name: max(needed[name], margins[name]) for name in margins}
-    return _solve(problem, budgets, margins, method, time_limit_s), margins
-
-
-def _solve(
-    problem: Problem,
-    budgets: Mapping[str, float],
-    margins: Mapping[str, float],
-    method: str,
-    time_limit_s: float,
-) -> Solution:
-    tightened = {name: value - margins.get(name, 0.0) for name, value in budgets.items()}
+    asked = _Asked(
+        problem,
+        budgets,
+        {predictor.cost_name: predictor for predictor in predictors if predictor.cost_name in budgets},
+        confidence,
+        method,
+        time_limit_s,
+    )
+    margins = dict.fromkeys(asked.predictors, 0.0)
     try:
-        return solve(problem, tightened, method=method, time_limit_s=time_limit_s)
+        for _ in range(_MARGIN_ROUNDS if confidence is not None else 0):
+            solution = asked.solve(margins)
+            needed = asked.margins_at(solution)
+            if all(needed[name] <= margins[name] * (1 + 1e-9) for name in margins):
+                return solution, margins
+            margins = {name: max(needed[name], margins[name]) for name in margins}
+        return asked.solve(margins), margins
     except InfeasibleBudget as error:
-        margin_text = "".join(
-            f"; of it {format_duration(margin)} is the margin for the confidence asked"
-            for margin in margins.values()
-            if margin
-        )
+        return asked.at_the_least(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A problem with budgets, and the predictors of the latencies among them, by cost."""
+
+    problem: Problem
+    budgets: Mapping[str, float]
+    predictors: Mapping[str, Predictor]
+    confidence: float | None
+    method: str
+    time_limit_s: float
+
+    def solve(self, margins: Mapping[str, float]) -> Solution:
+        """Solve with each budget less its margin."""
+        tightened = {name: value - margins.get(name, 0.0) for name, value in self.budgets.items()}
+        return solve(self.problem, tightened, method=self.method, time_limit_s=self.time_limit_s)
+
+    def margins_at(self, solution: Solution) -> dict[str, float]:
+        """Return how far each latency's quantile lies above its prediction at this answer."""
+        if self.confidence is None:
+            return dict.fromkeys(self.predictors, 0.0)
+        choices = tuple(solution.choices[name] for name in self.problem.layer_names)
+        found = {}
+        for name, predictor in self.predictors.items():
+            prediction = predictor.predict(choices, level=2 * self.confidence - 1)
+            found[name] = prediction.high_s - prediction.latency_s
+        return found
+
+    def at_the_least(self, error: InfeasibleBudget) -> tuple[Solution, dict[str, float]]:
+        """Return the cheapest architecture, when it fits although the margin of a dearer one left no room for it.
+
+        Raises:
+            InfeasibleBudget: it does not fit; names the least that would, margins included.
+        """
+        margins = {}
+        for name in self.predictors:
+            cheapest = solve(self.problem, {name: error.least[name]}, time_limit_s=self.time_limit_s)
+            margins[name] = self.margins_at(cheapest)[name]
         least = {name: value + margins.get(name, 0.0) for name, value in error.least.items()}
+        if all(least[name] <= value for name, value in self.budgets.items()):
+            room = {name: self.budgets[name] - error.least[name] for name in margins}
+            with contextlib.suppress(InfeasibleBudget):  # each budget alone can be met, all together cannot
+                return self.solve(room), room
         parts = [
-            f"{name}: asked {_amount(name, budgets[name])}, least reachable {_amount(name, least[name])}"
+            f"{name}: asked {_amount(name, self.budgets[name])}, least reachable {_amount(name, least[name])}"
             for name in least
         ]
+        shares = [
+            f"of it {format_duration(margin)} is the margin for the confidence asked"
+            for margin in margins.values()
+            if margin
+        ]
         raise InfeasibleBudget(
-            "no architecture meets the budget: " + "; ".join(parts) + margin_text,
+            "no architecture meets the budget: " + "; ".join([*parts, *shares]),
             least=least,
             hint="raise the budget, or offer cheaper operations (init --ops FILE)",
         ) from error

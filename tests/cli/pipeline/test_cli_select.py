@@ -109,7 +109,12 @@ def test_dumped_problem_has_the_same_answer(bench: Any) -> None:
 def test_scores_of_a_file(bench: Any) -> None:
     """--scores takes the place of stored scores; candidates it does not name cannot be chosen."""
     (bench.folder / "s.json").write_text(json.dumps([{"layer": "1.1", "operation": "skip", "score": -1.5}]))
-    document = bench.run(*UNPROVED, "--budget", "95%", "--scores", "s.json")
+    teacher_s, without_s = (
+        bench.run("predict", "--architecture", bench.architecture(**choices))["latency_s"]
+        for choices in ({}, {"b1": "skip"})
+    )
+    budget_s = (teacher_s + without_s) / 2
+    document = bench.run(*UNPROVED, "--budget", f"{budget_s!r}s", "--scores", "s.json")
 
     assert document["choices"] == {"1.0": "teacher", "1.1": "skip", "1.2": "teacher"}
     assert document["score"] == -1.5
@@ -135,12 +140,14 @@ def test_least_reachable_is_named(bench: Any) -> None:
     assert document["status"] == "infeasible"
     assert document["error"]["type"] == "InfeasibleBudget"
     assert 1e-9 < least_s < 1
+    assert bench.run("select", "--budget", f"{least_s * 0.999!r}s", "--no-verify", code=2)["least"] == document["least"]
     assert bench.run("select", "--budget", f"{least_s * 1.0001!r}s", "--no-verify")["status"] == "unverified"
 
 
 def test_selection_by_the_beginning_of_its_id(bench: Any) -> None:
     """Commands take a selection's id, its beginning, or the latest."""
-    first = bench.run(*UNPROVED, "--budget", "80%")
+    cheapest_s = bench.run("frontier")["points"][0]["latency_s"]
+    first = bench.run(*UNPROVED, "--budget", f"{cheapest_s * 1.0001!r}s")
     bench.run(*UNPROVED, "--budget", "500%")
     named = bench.run("export", "--selection", first["id"][:10], "--out", "a.onnx")
     latest = bench.run("export", "--selection", "latest", "--out", "b.onnx")
