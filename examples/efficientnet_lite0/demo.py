@@ -50,9 +50,13 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("build/demo-real"))
     parser.add_argument("--images", type=Path, help="a folder of photographs, without labels")
-    parser.add_argument("--steps", type=int, default=30, help="of distilling, for every candidate")
-    parser.add_argument("--finetune-steps", type=int, default=60)
+    parser.add_argument(
+        "--steps", type=int, help="of distilling, for every candidate [default: 30; 100 with --images]"
+    )
+    parser.add_argument("--finetune-steps", type=int, help="[default: 60; 300 with --images]")
     arguments = parser.parse_args()
+    steps = arguments.steps or (100 if arguments.images else 30)  # twenty images are soon learnt by heart
+    finetune_steps = arguments.finetune_steps or (300 if arguments.images else 60)
     began_s = time.monotonic()
     out: Path = arguments.out.resolve()
     project = out / "project"
@@ -67,8 +71,8 @@ def main() -> None:
             "--data", f"imagefolder:{images}",
         )  # fmt: skip
     ran = run_command(
-        project, "run", "--budget", BUDGET, "--steps", str(arguments.steps), "--batch-size", "8",
-        "--finetune-steps", str(arguments.finetune_steps),
+        project, "run", "--budget", BUDGET, "--steps", str(steps), "--batch-size", "8",
+        "--finetune-steps", str(finetune_steps),
         "--out", str(out / "student.onnx"), "--report", str(out / "report.html"),
     )  # fmt: skip
     export_teacher(project, out / "teacher.onnx")
