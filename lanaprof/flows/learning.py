@@ -198,14 +198,15 @@ def distill_project(
 
 def _distilled(project: Project) -> dict[str, Any]:
     path = project.state / _DISTILL_FILE
+    hint = "delete it and run: lanaprof distill"
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise BadProject(
-            f"{path} cannot be read: {error}", hint="delete it and run: lanaprof distill"
-        ) from error
+        raise BadProject(f"{path} cannot be read: {error}", hint=hint) from error
+    if not isinstance(found, dict) or not isinstance(found.get("key"), str):
+        raise BadProject(f"{path} does not say where the trained weights lie", hint=hint)
     return found
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lanaprof.errors import BadInput, InfeasibleBudget, MissingScores, UserError
+from lanaprof.errors import BadInput, InfeasibleBudget, MissingScores, UnknownOperation, UserError
 from lanaprof.flows.operators import Choices
 from lanaprof.flows.predicting import Predictor
 from lanaprof.flows.project import Project
@@ -97,7 +97,7 @@ def scores_from_file(path: Path) -> dict[tuple[str, str], float]:
         try:
             name = (str(row["layer"]), parse_operation(str(row["operation"])).text)
             value = float(row["score"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, UnknownOperation) as error:
             raise BadInput(
                 f"{path}, row {number} is no score: {row!r}", hint="columns: layer,operation,score"
             ) from error

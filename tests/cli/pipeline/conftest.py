@@ -104,7 +104,11 @@ class Bench:
         document = self.run(*words, code=2)
         plain = _invoke(*words)
         error = document["error"]
-        lines = [line for line in plain.stderr.splitlines() if line.startswith(f"lanaprof: {error['message'][:20]}")]
+        lines = [
+            line
+            for line in plain.stderr.splitlines()
+            if line.startswith(f"lanaprof: {error['message'][:20]}")
+        ]
 
         assert set(error) == {"type", "message", "hint"}
         assert (plain.exit_code, plain.stdout) == (2, "")
@@ -171,7 +175,9 @@ class Bench:
         )
 
 
-def make_project(folder: Path, operations: Sequence[str] = ("skip", "conv", "ds", "mbconv(expand=1)")) -> None:
+def make_project(
+    folder: Path, operations: Sequence[str] = ("skip", "conv", "ds", "mbconv(expand=1)")
+) -> None:
     """Write the teacher, its operations, and which core to measure on."""
     folder.mkdir(parents=True)
     (folder / "tiny.py").write_text(TEACHER)

@@ -133,8 +133,10 @@ def test_uncalibrated_prediction_of_the_teacher_is_exact(bench: Any) -> None:
 
 @at("bench", ["measured"], indirect=True)
 def test_interval_keeps_its_order_below_zero(bench: Any) -> None:
-    """Where the fixed part outweighs a tiny network, the uncalibrated prediction is below zero, its interval in order."""
-    bench.query("update measurements set latency_s = 1.0, ci_low_s = 1.0, ci_high_s = 1.0 where cache = 'relay'")
+    """Where layers outweigh the network, the rest comes out negative: the interval stays in order."""
+    bench.query(
+        "update measurements set latency_s = 1.0, ci_low_s = 1.0, ci_high_s = 1.0 where cache = 'relay'"
+    )
     document = bench.run("predict", "--architecture", bench.architecture(b0="skip"))
 
     assert document["low_s"] < document["latency_s"] < document["high_s"]
@@ -230,7 +232,9 @@ def test_another_teacher_takes_the_folder_over(bench: Any) -> None:
 def test_damaged_caches_are_made_anew(bench: Any, damage: str) -> None:
     """Recipes and wiring are caches: whatever is in their files, measure restores them without timing anything."""
     space = bench.run("space")
-    caches = [p for p in (bench.folder / ".lanaprof").glob("*.json") if p.name.startswith(("recipes", "circuit"))]
+    caches = [
+        p for p in (bench.folder / ".lanaprof").glob("*.json") if p.name.startswith(("recipes", "circuit"))
+    ]
     contents = {path: path.read_text() for path in caches}
     for path in caches:
         path.write_text(damage)

@@ -60,13 +60,17 @@ def test_table_that_promises_too_much_is_found_out(bench: Any) -> None:
     space = bench.run("space")
     teachers = {layer["candidates"][0]["operator"] for layer in space["layers"]}
     for key in own - teachers:
-        bench.query("update measurements set latency_s=1e-9, ci_low_s=1e-9, ci_high_s=1e-9 where operator=?", key)
+        bench.query(
+            "update measurements set latency_s=1e-9, ci_low_s=1e-9, ci_high_s=1e-9 where operator=?", key
+        )
     scores = bench.folder / "scores.csv"
     scores.write_text("layer,operation,score\n" + "".join(f"1.{n},mbconv(expand=1),-0.1\n" for n in range(3)))
     teacher_s = bench.run("measure")["teacher_latency_s"]
     cheapest = bench.architecture(b0="mbconv(expand=1)", b1="mbconv(expand=1)", b2="mbconv(expand=1)")
     promised_s = bench.run("predict", "--architecture", cheapest)["latency_s"]
-    budget_s = max(promised_s, 0.0) + 0.02 * teacher_s  # three blocks do not run in a fiftieth of the teacher's time
+    budget_s = (
+        max(promised_s, 0.0) + 0.02 * teacher_s
+    )  # three blocks do not run in a fiftieth of the teacher's time
     document = bench.run("select", "--budget", f"{budget_s * 1e9:.3f}ns", "--scores", scores, code=3)
 
     assert document["status"] == "over_budget"
@@ -125,7 +129,9 @@ def test_sizes_are_budgeted_when_the_project_lists_them(bench: Any) -> None:
     with (bench.folder / "lanaprof.toml").open("a") as file:
         file.write('costs = ["latency_s@cpu", "params", "weight_bytes", "macs", "peak_bytes"]\n')
     free = bench.run(*UNPROVED, "--budget", "500%")
-    small = bench.run(*UNPROVED, "--budget", "500%", "--max-params", "3k", "--max-weights", "1MB", "--max-macs", "1G")
+    small = bench.run(
+        *UNPROVED, "--budget", "500%", "--max-params", "3k", "--max-weights", "1MB", "--max-macs", "1G"
+    )
 
     assert set(free["choices"].values()) == {"teacher"}
     assert small["budgets"]["params"] == 3000
@@ -140,7 +146,10 @@ def test_least_reachable_is_named(bench: Any) -> None:
     assert document["status"] == "infeasible"
     assert document["error"]["type"] == "InfeasibleBudget"
     assert 1e-9 < least_s < 1
-    assert bench.run("select", "--budget", f"{least_s * 0.999!r}s", "--no-verify", code=2)["least"] == document["least"]
+    assert (
+        bench.run("select", "--budget", f"{least_s * 0.999!r}s", "--no-verify", code=2)["least"]
+        == document["least"]
+    )
     assert bench.run("select", "--budget", f"{least_s * 1.0001!r}s", "--no-verify")["status"] == "unverified"
 
 
