@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @command("export")
 @click.option("--selection", metavar="ID", help="A stored selection: an id, its beginning, or latest.")
-@click.option("--architecture", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--architecture", metavar="FILE", type=click.Path(path_type=Path), help="An architecture file.")
 @click.option("--out", required=True, metavar="net.onnx|net.pt2|DIR/", type=click.Path(path_type=Path))
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1))
 @database_option

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @command("finetune")
 @click.option("--selection", metavar="ID", help="A stored selection: an id, its beginning, or latest.")
-@click.option("--architecture", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--architecture", metavar="FILE", type=click.Path(path_type=Path), help="An architecture file.")
 @click.option("--epochs", default=2.0, show_default=True, type=click.FloatRange(0, min_open=True))
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Batches, instead of --epochs.")
 @click.option("--batch-size", default=128, show_default=True, type=click.IntRange(2))

@@ -26,7 +26,7 @@ _SHOWN = 20
 
 @command("frontier")
 @device_option
-@click.option("--plot", metavar="F.html|F.png", type=click.Path(path_type=Path))
+@click.option("--plot", metavar="F.html|F.png", type=click.Path(path_type=Path), help="Draw it.")
 @click.option(
     "--scores", metavar="FILE", type=click.Path(path_type=Path), help="CSV or JSON: layer, operation, score."
 )

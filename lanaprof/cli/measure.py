@@ -39,9 +39,19 @@ _STATES = ("noisy", "failed", "unsupported", "timeout")
 @click.option("--retry", multiple=True, type=click.Choice(_STATES), help="Measure these again; repeatable.")
 @click.option("--force", is_flag=True, help="Measure everything again.")
 @click.option("--max-time", metavar="10m", help="Stop after this time, export included.")
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Measuring processes.")
 @click.option(
-    "--exporter", default="torchscript", type=click.Choice(["torchscript", "dynamo"]), show_default=True
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Measuring processes; this version uses one.",
+)
+@click.option(
+    "--exporter",
+    default="torchscript",
+    type=click.Choice(["torchscript", "dynamo"]),
+    show_default=True,
+    help="Which of torch's ONNX exporters.",
 )
 def measure(files: tuple[Path, ...], **options: Any) -> Outcome:
     """Fill the latency database for this project, for ONNX FILEs, or for whatever the database lacks."""
@@ -120,7 +130,7 @@ def _line(report: MeasureReport) -> str:
 
 
 def _project(project: Project, bench: Bench, options: dict[str, Any], limit_s: float | None) -> Outcome:
-    from lanaprof.flows.measuring import measure_project, planned
+    from lanaprof.flows.measuring import measure_project
 
     with meter("exporting") as bar:
         report = measure_project(
@@ -135,18 +145,7 @@ def _project(project: Project, bench: Bench, options: dict[str, Any], limit_s: f
         )
     document = _document(report)
     if options["plan"]:
-        plan = planned(project, bench)
-        document |= {"operators": plan.operators, "missing": plan.missing, "estimated_seconds": plan.seconds}
-
-        def show_plan(console: Console) -> None:
-            from lanaprof.units import format_duration
-
-            console.print(
-                f"{plan.operators} operators, {plan.missing} to measure: about "
-                f"{format_duration(plan.seconds, digits=2)}"
-            )
-
-        return Outcome(document, show_plan)
+        return _plan(project, bench, document)
     from lanaprof.flows.summary import latency_summary
 
     summary = latency_summary(project, bench.device, bench.store, team=bench.provenance.team)
@@ -160,15 +159,34 @@ def _project(project: Project, bench: Bench, options: dict[str, Any], limit_s: f
     return Outcome(document, show, _code(report, plan=False))
 
 
-def _gaps(bench: Bench, options: dict[str, Any], limit_s: float | None) -> Outcome:
-    from lanaprof.flows.measuring import measure_gaps
+def _plan(project: Project | None, bench: Bench, document: dict[str, Any]) -> Outcome:
+    from lanaprof.flows.measuring import planned
 
-    report = measure_gaps(
-        bench, retry=options["retry"], force=options["force"], limit_s=limit_s, plan_only=options["plan"]
-    )
-    return Outcome(
-        _document(report), lambda console: console.print(_line(report)), _code(report, plan=options["plan"])
-    )
+    plan = planned(project, bench)
+    document |= {
+        "operators": plan.operators,
+        "missing": plan.missing,
+        "complete": not plan.missing,
+        "estimated_seconds": plan.seconds,
+    }
+
+    def show(console: Console) -> None:
+        from lanaprof.units import format_duration
+
+        console.print(
+            f"{plan.operators} operators, {plan.missing} to measure: about {format_duration(plan.seconds, digits=2)}"
+        )
+
+    return Outcome(document, show)
+
+
+def _gaps(bench: Bench, options: dict[str, Any], limit_s: float | None) -> Outcome:
+    from lanaprof.flows.measuring import MeasureReport, measure_gaps
+
+    if options["plan"]:
+        return _plan(None, bench, _document(MeasureReport()))
+    report = measure_gaps(bench, retry=options["retry"], force=options["force"], limit_s=limit_s)
+    return Outcome(_document(report), lambda console: console.print(_line(report)), _code(report, plan=False))
 
 
 def _files(files: Sequence[Path], bench: Bench, options: dict[str, Any], limit_s: float | None) -> Outcome:

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 
 @command("predict")
-@click.option("--architecture", required=True, metavar="FILE", type=click.Path(path_type=Path))
+@click.option(
+    "--architecture",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="An architecture file.",
+)
 @device_option
 @database_option
 @team_option

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lanaprof.cli.base import Outcome, command, outcome_of, team_option
+from lanaprof.cli.base import Outcome, command, database_option, outcome_of, team_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,7 @@ _RUN_FILE = "run.json"
 @click.option(
     "--report", "report_file", default="report.html", show_default=True, type=click.Path(path_type=Path)
 )
-@click.option("--database", metavar="URL|PATH")
+@database_option
 @team_option
 def run(
     budgets: tuple[str, ...], device: str | None, database: str | None, team: str | None, **options: Any

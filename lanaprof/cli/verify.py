@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 @command("verify")
 @click.option("--selection", metavar="ID", help="A stored selection: an id, its beginning, or latest.")
-@click.option("--architecture", "files", multiple=True, metavar="FILE", type=click.Path(path_type=Path))
+@click.option(
+    "--architecture",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="An architecture file.",
+)
 @click.option("--random", "count", type=click.IntRange(1), metavar="N", help="Random architectures.")
 @click.option("--seed", default=0, show_default=True)
 @click.option(

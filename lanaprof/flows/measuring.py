@@ -22,7 +22,7 @@ from lanaprof.flows.operators import (
 from lanaprof.flows.project import STATE_FOLDER, Project
 from lanaprof.lut import Environment, Measurement, Operator, Store, utc_now
 from lanaprof.ops import SKIP, TEACHER
-from lanaprof.profiler.campaign import Campaign, CampaignResult, Progress, Provenance, Target
+from lanaprof.profiler.campaign import BATCH_OPERATORS, Campaign, CampaignResult, Progress, Provenance, Target
 from lanaprof.profiler.circuit import Circuit
 from lanaprof.profiler.clock import SystemClock
 from lanaprof.profiler.environment import choose_cores, host_hash, local_environment
@@ -69,11 +69,10 @@ class Bench:
             settings = WorkerSettings(self.device.backend, self.device.threads, choose_cores(self.device))
             return RemoteRig(settings, circuit, lambda holder: self.notice(f"waiting: {holder} is measuring"))
 
-        spread = os.environ.get("LANAPROF_SPREAD_S")
         return Campaign(
             environment=self.environment.id,
             threads=self.device.threads,
-            protocol=protocol if spread is None else replace(protocol, spread_s=float(spread)),
+            protocol=_spread(protocol),
             provenance=self.provenance,
             journals=self.journals,
             graph_of=graph_of,
@@ -83,6 +82,24 @@ class Bench:
             report=self.report,
             **relay,
         )
+
+
+def _spread(protocol: Protocol) -> Protocol:
+    """Return the protocol, its rounds spread over LANAPROF_SPREAD_S seconds where that is set.
+
+    Raises:
+        BadInput: it is no number of seconds.
+    """
+    text = os.environ.get("LANAPROF_SPREAD_S")
+    if not text:
+        return protocol
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise BadInput(f"LANAPROF_SPREAD_S={text!r} is not a number of seconds", hint="LANAPROF_SPREAD_S=5")
+    return replace(protocol, spread_s=seconds)
 
 
 def _added(store: Store, record: Measurement) -> None:
@@ -350,25 +367,24 @@ def _hot_rows(bench: Bench, keys: Sequence[str]) -> tuple[Measurement, ...]:
     return bench.store.measurements(environment=bench.environment.id, operators=keys, cache="hot")
 
 
-def measure_gaps(
-    bench: Bench,
-    *,
-    retry: Sequence[str] = (),
-    force: bool = False,
-    limit_s: float | None = None,
-    plan_only: bool = False,
-) -> MeasureReport:
-    """Measure, hot, the database's operators that have no measurement in this environment; needs no torch."""
-    began_s = time.monotonic()
+def _gaps(bench: Bench, *, retry: Sequence[str] = (), force: bool = False) -> tuple[list[str], int]:
+    """Return the operators to measure and how many there are."""
     rows = bench.store.measurements(environment=bench.environment.id)
     done = set() if force else {row.operator for row in rows if row.status not in retry}
     keys = bench.store.operator_keys()
-    wanted = [key for key in keys if key not in done]
-    report = MeasureReport(reused=len(keys) - len(wanted))
-    if wanted and not plan_only:
+    return [key for key in keys if key not in done], len(keys)
+
+
+def measure_gaps(
+    bench: Bench, *, retry: Sequence[str] = (), force: bool = False, limit_s: float | None = None
+) -> MeasureReport:
+    """Measure, hot, the database's operators that have no measurement in this environment; needs no torch."""
+    began_s = time.monotonic()
+    wanted, total = _gaps(bench, retry=retry, force=force)
+    report = MeasureReport(reused=total - len(wanted))
+    if wanted:
         result = bench.campaign(HOT).run([Target(key) for key in wanted], limit_s=limit_s)
         report.take(result, wanted)
-    report.incomplete = report.incomplete or (plan_only and bool(wanted))
     report.seconds = time.monotonic() - began_s
     return report
 
@@ -387,10 +403,15 @@ _SECONDS_PER_OPERATOR = (
 )
 
 
-def planned(project: Project, bench: Bench) -> MeasurePlan:
-    """Return how many operators are missing, with a rough time."""
-    need = _needed(project, bench)
-    missing = len(need.wanted) + need.operators.missing
-    batches = -(-missing // 128)
-    seconds = max(missing * _SECONDS_PER_OPERATOR, batches * need.protocol.spread_s) if missing else 0.0
-    return MeasurePlan(len(need.operators.keys), missing, round(seconds, 1))
+def planned(project: Project | None, bench: Bench) -> MeasurePlan:
+    """Return how many operators are missing, with a rough time; without a project, of the whole database."""
+    if project is None:
+        wanted, total = _gaps(bench)
+        missing, protocol = len(wanted), HOT
+    else:
+        need = _needed(project, bench)
+        total = len(need.operators.keys)
+        missing, protocol = len(need.wanted) + need.operators.missing, need.protocol
+    batches = -(-missing // BATCH_OPERATORS)
+    seconds = max(missing * _SECONDS_PER_OPERATOR, batches * protocol.spread_s) if missing else 0.0
+    return MeasurePlan(total, missing, round(seconds, 1))

@@ -55,6 +55,7 @@ class Step:
         device: text, for the steps that are done per device; else empty.
         done: whether nothing is left to do.
         stale: done once, but what it rests on has changed since.
+        waits: whether another step must come first.
         here: whether this machine can do it.
         detail: how much is done.
         command: what to type to do it; None when there is nothing to do.
@@ -65,6 +66,7 @@ class Step:
     device: str = ""
     done: bool
     stale: bool = False
+    waits: bool = False
     here: bool = True
     detail: str
     command: str | None = None
@@ -131,7 +133,12 @@ def project_steps(
 def next_step(steps: Sequence[Step]) -> Step | None:
     """Return the first step that is open and that this machine can do."""
     return next(
-        (step for step in steps if (not step.done or step.stale) and step.command and step.here), None
+        (
+            step
+            for step in steps
+            if (not step.done or step.stale) and step.command and step.here and not step.waits
+        ),
+        None,
     )
 
 
@@ -221,7 +228,7 @@ def _calibrate_step(store: Store | None, device: Device, predictor: Predictor | 
         name="calibrate", device=device.text, done=False, here=here, detail="not calibrated", command=command
     )
     if predictor is None or store is None:
-        return replace(step, detail="waits for measurements")
+        return replace(step, detail="waits for measurements", waits=True)
     passes = (NETWORK.rounds_min + 2) * (NETWORK.warmups + NETWORK.recorded)
     seconds = _NETWORKS * (_NETWORK_S + passes * (predictor.teacher_s or 0.0)) + NETWORK.spread_s
     step = replace(step, seconds=round(seconds, 1))
@@ -282,7 +289,7 @@ def _distill_step(
 def _score_step(trained: Mapping[tuple[str, str], Trained], scores: Sequence[Score]) -> Step:
     step = Step(name="score", done=False, detail="no candidate has a score", command="lanaprof score")
     if not trained and not scores:
-        return replace(step, detail="waits for trained candidates")
+        return replace(step, detail="waits for trained candidates", waits=True)
     newest = {(row.layer, without_precision(row.operation)): row for row in scores}  # sorted by time
     current = [
         name for name, entry in trained.items() if name in newest and newest[name].candidate == entry.digest
@@ -316,7 +323,7 @@ def _select_step(selections: Sequence[Selection], scores: Sequence[Score], devic
     command = f"lanaprof select --device {shlex.quote(devices[0].text)} --budget 50%"
     step = Step(name="select", done=False, detail="nothing selected yet", command=command)
     if not selections:
-        return step if scores else replace(step, detail="waits for scores")
+        return step if scores else replace(step, detail="waits for scores", waits=True)
     newest = selections[-1]
     parts = [f"{len(selections)} selection{'s' if len(selections) > 1 else ''}"]
     latency_s = newest.measured_s if newest.measured_s is not None else newest.predicted_s
@@ -332,12 +339,12 @@ def _select_step(selections: Sequence[Selection], scores: Sequence[Score], devic
 
 
 def _student_steps(project: Project, selections: Sequence[Selection]) -> list[Step]:
-    tuning = Step(name="finetune", done=False, detail="waits for a selection", command="lanaprof finetune")
+    tuning = Step(name="finetune", done=False, detail="not fine-tuned", command="lanaprof finetune")
     export = Step(
         name="export", done=False, detail="nothing exported yet", command="lanaprof export --out student.onnx"
     )
     if not selections:
-        return [tuning, replace(export, detail="waits for a selection")]
+        return [replace(step, detail="waits for a selection", waits=True) for step in (tuning, export)]
     newest = selections[-1]
     files = exported_files(project, since=newest.time)
     if files:

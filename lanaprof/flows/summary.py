@@ -67,4 +67,6 @@ def latency_summary(project: Project, device: Device, store: Store, *, team: str
         (layer.name, predictor.candidate_features(layer.name, TEACHER)[0]) for layer in project.space.layers
     ]
     costs.sort(key=lambda pair: -pair[1])
-    return LatencySummary(predictor.teacher_s, predictor.predict(predictor.cheapest()), tuple(costs[:_SLOWEST]))
+    return LatencySummary(
+        predictor.teacher_s, predictor.predict(predictor.cheapest()), tuple(costs[:_SLOWEST])
+    )

@@ -41,14 +41,12 @@ class Batch:
         active: what has no record yet.
         samples: per operator, (round, sample) pairs.
         rounds: how many are finished.
-        began_s: when, on the clock's scale.
     """
 
     targets: tuple[Target, ...]
     active: dict[str, Target]
     samples: dict[str, list[tuple[int, RawSample]]]
     rounds: int = 0
-    began_s: float = 0.0
 
     def absorb(self, finished: Round) -> None:
         """Take the samples of a finished round."""

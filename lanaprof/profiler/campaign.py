@@ -20,9 +20,9 @@ from lanaprof.profiler.rig import Rig, TimedRun, WorkerDied
 from lanaprof.profiler.sampling import PlannedVisit, plan_free_round, plan_relay_round
 from lanaprof.profiler.statistics import clean_samples, estimate
 
-__all__ = ["Campaign", "CampaignResult", "Progress", "Provenance", "Target"]
+__all__ = ["BATCH_OPERATORS", "Campaign", "CampaignResult", "Progress", "Provenance", "Target"]
 
-_BATCH_OPERATORS = 128  # sessions alive at once
+BATCH_OPERATORS = 128  # sessions alive at once
 _CRASHES = 2  # of one batch without a finished round in between: then its operators are rows of failure
 _ROUNDS_LEAST = 3  # fewer give no interval
 
@@ -159,7 +159,7 @@ class Campaign:
             return tuple(
                 [waiting[key] for key in keys if key in waiting] + [t for t in extra if t.operator in keys]
             )
-        return tuple(interleaved(waiting.values())[:_BATCH_OPERATORS] + extra)
+        return tuple(interleaved(waiting.values())[:BATCH_OPERATORS] + extra)
 
     def _header(self, batch: Sequence[Target]) -> JournalHeader:
         keys = {target.operator for target in batch}
@@ -195,14 +195,15 @@ class Campaign:
                 batch.absorb(finished)
             crashes = 0
             rig = self._build_all(rig, batch, result, seed=0, end_s=end_s)
-            batch.began_s = self.clock.now_s()
-            while batch.active:
+            while batch.active and not result.incomplete:
                 round_began_s = self.clock.now_s()
                 try:
                     if batch.rounds and batch.rounds % self.protocol.rebuild_every == 0:
                         rig = self._build_all(
                             rig, batch, result, seed=batch.rounds // self.protocol.rebuild_every, end_s=end_s
                         )
+                        if result.incomplete:
+                            break
                     timed = rig.run(self._plan(batch))
                 except WorkerDied as error:
                     crashes += 1
@@ -216,16 +217,18 @@ class Campaign:
                     continue
                 crashes = 0
                 self._record_round(journal, batch, timed)
-                self._finish_ready(batch, result)
+                self._finish_ready(batch, result, rig.conditions)
                 took_s = self.clock.now_s() - round_began_s
                 self._report(batch, result, total, waiting, max(took_s, self._pace_s))
                 if end_s is not None and self.clock.now_s() >= end_s and batch.active:
-                    self._finish_ready(batch, result, final=True)
+                    self._finish_ready(batch, result, rig.conditions, final=True)
                     result.incomplete = result.incomplete or bool(batch.active)
                     if batch.active:
                         return rig
                 if batch.active and took_s < self._pace_s:
                     self.clock.sleep(self._pace_s - took_s)
+            if result.incomplete:
+                return rig
             journal.remove()
         rig.forget()
         return rig
@@ -239,7 +242,6 @@ class Campaign:
         self, rig: Rig, batch: Batch, result: CampaignResult, *, seed: int, end_s: float | None
     ) -> Rig:
         """Build what the batch runs; failures become rows, a dead worker is replaced."""
-        del end_s
         support = {key for keys in self.fillers.values() for key in keys if key}
         if self.circuit is not None:
             support.update(self.circuit.segments)
@@ -247,6 +249,9 @@ class Campaign:
         built: list[str] = []
         index = 0
         while index < len(pending):
+            if end_s is not None and self.clock.now_s() >= end_s:
+                result.incomplete = True
+                return rig
             key = pending[index]
             index += 1
             try:
@@ -284,7 +289,9 @@ class Campaign:
         journal.append(finished)
         batch.absorb(finished)
 
-    def _finish_ready(self, batch: Batch, result: CampaignResult, *, final: bool = False) -> None:
+    def _finish_ready(
+        self, batch: Batch, result: CampaignResult, conditions: Mapping[str, str], *, final: bool = False
+    ) -> None:
         """Record the operators that have enough; ``final`` records all that have any interval."""
         least = _ROUNDS_LEAST if final else self.protocol.rounds_min
         if batch.rounds < least:
@@ -315,6 +322,7 @@ class Campaign:
                 rejected=clean.rejected,
                 load=find_load(),
                 clock=clean.clock,
+                priority=conditions.get("priority", ""),
             )
             self.emit(record)
             result.take(record)

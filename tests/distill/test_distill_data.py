@@ -364,6 +364,7 @@ def test_fashion_mnist_named_folder_without_files(tmp_path: Path, monkeypatch: p
         (gzip.compress(b"hello"), "not an idx file"),
         (gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 9, 1, 2])), "cut off"),
     ],
+    ids=["no gzip", "no idx", "cut off"],
 )
 def test_damaged_idx_files(content: bytes, message: str, tmp_path: Path) -> None:
     """Each way of being broken has its message."""
