@@ -275,14 +275,14 @@ class _Asked:
         return solve(self.problem, tightened, method=self.method, time_limit_s=self.time_limit_s)
 
     def margins_at(self, solution: Solution) -> dict[str, float]:
-        """Return how far each latency's quantile lies above its prediction at this answer."""
+        """Return how far each latency's quantile lies above what the solver counts for this answer."""
         if self.confidence is None:
             return dict.fromkeys(self.predictors, 0.0)
         choices = tuple(solution.choices[name] for name in self.problem.layer_names)
         found = {}
         for name, predictor in self.predictors.items():
             prediction = predictor.predict(choices, level=2 * self.confidence - 1)
-            found[name] = prediction.high_s - prediction.latency_s
+            found[name] = max(0.0, prediction.high_s - solution.costs[name])
         return found
 
     def at_the_least(self, error: InfeasibleBudget) -> tuple[Solution, dict[str, float]]:
