@@ -39,17 +39,17 @@ class Block(nn.Module):
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    blocks = nn.Sequential(Block(8, 8, 1), Block(8, 8, 1), Block(8, 12, 2))
+    blocks = nn.Sequential(Block(16, 16, 1), Block(16, 16, 1), Block(16, 24, 2))
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 4)
+        nn.Conv2d(1, 16, 3, padding=1), blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 4)
     )
 
 
 def shorter() -> nn.Module:
     torch.manual_seed(1)
-    blocks = nn.Sequential(Block(8, 8, 1), Block(8, 12, 2))
+    blocks = nn.Sequential(Block(16, 16, 1), Block(16, 24, 2))
     return nn.Sequential(
-        nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 4)
+        nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 4)
     )
 
 

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lanaprof.lut import open_store
+
 at = pytest.mark.parametrize
 _PATIENCE_S = 120.0  # for a process to begin its work on a busy machine
 
 
-def kill_once_begun(process: subprocess.Popen[bytes], trace: Path, pattern: str, longest_s: float) -> None:
-    """Kill a process and its children at a random moment after it left something that matches."""
+def kill_once_begun(
+    process: subprocess.Popen[bytes], has_begun: Callable[[], bool], *, longest_s: float
+) -> None:
+    """Kill a process and its children at a random moment after it began its work."""
     end_s = time.monotonic() + _PATIENCE_S
-    while not any(trace.glob(pattern)) and process.poll() is None and time.monotonic() < end_s:
+    while not has_begun() and process.poll() is None and time.monotonic() < end_s:
         time.sleep(0.01)
+    assert has_begun()
     time.sleep(random.uniform(0, longest_s))
-    os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def changed_since(path: Path, before_ns: int) -> bool:
+    return path.stat().st_mtime_ns != before_ns
 
 
 def stored(bench: Any) -> set[str]:
@@ -36,9 +48,10 @@ def test_killed_measure_goes_on(bench: Any) -> None:
     """Two kills at random moments: each operator is measured once in the end, and the database is whole."""
     acknowledged: set[str] = set()
     bench.run("measure", "--plan")
+    journals = bench.folder / ".lanaprof" / "journals"
     for _ in range(2):
         process = bench.start("measure", spread_s="2")
-        kill_once_begun(process, bench.folder / ".lanaprof" / "journals", "*.jsonl", 2.5)
+        kill_once_begun(process, lambda: any(journals.glob("*.jsonl")) or bool(stored(bench)), longest_s=2.5)
         acknowledged |= stored(bench)
     document = bench.run("measure")
     rows = bench.query("select operator, cache, space, count(*) from measurements group by 1, 2, 3")
@@ -49,7 +62,7 @@ def test_killed_measure_goes_on(bench: Any) -> None:
     assert {row[3] for row in rows} == {1}
     assert bench.query("pragma integrity_check") == [("ok",)]
     assert bench.run("lut", "check")
-    assert not list((bench.folder / ".lanaprof" / "journals").glob("*.jsonl"))
+    assert not list(journals.glob("*.jsonl"))
 
 
 @at("bench", ["fresh"], indirect=True)
@@ -57,21 +70,21 @@ def test_finished_rounds_survive_a_kill(bench: Any) -> None:
     """The rounds in the journal at the moment of the kill are in the measurements afterwards."""
     bench.run("measure", "--plan")
     process = bench.start("measure", spread_s="30")  # so slow that it cannot end before the kill
-    journals = bench.folder / ".lanaprof" / "journals"
-    end_s = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < end_s:
-        lines = [line for path in journals.glob("*.jsonl") for line in path.read_text().splitlines()]
-        if len(lines) >= 3:  # the header and two rounds
-            break
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    kept = next(journals.glob("*.jsonl")).read_bytes().count(b"\n") - 1
-    began = bench.start("measure", spread_s="0.2")
-    assert began.wait(timeout=_PATIENCE_S) == 0
+    (journals := bench.folder / ".lanaprof" / "journals").mkdir(exist_ok=True)
 
-    assert kept >= 2
-    assert bench.run("measure")["measured"] == 0
+    def rounds() -> list[str]:
+        texts = [path.read_text() for path in journals.glob("*.jsonl")]
+        return [line for text in texts for line in text.splitlines(keepends=True)[1:] if line.endswith("\n")]
+
+    kill_once_begun(process, lambda: len(rounds()) >= 2, longest_s=0.5)
+    samples = json.loads(rounds()[0])["samples"]
+    bench.run("measure")
+    with open_store(bench.folder / "lanaprof.db") as store:
+        ids = [row[0] for row in bench.query("select id from measurements")]
+        kept = {record.operator: set(record.samples) for record in store.find_measurements(ids).values()}
+    timed = {key: {t / 1e9 for _, wall, cpu, _ in runs for t in (wall, cpu)} for key, runs in samples.items()}
+
+    assert [key for key, seconds in timed.items() if seconds & kept[key]]
     assert bench.query("pragma integrity_check") == [("ok",)]
 
 
@@ -79,24 +92,24 @@ def test_finished_rounds_survive_a_kill(bench: Any) -> None:
 def test_killed_distill_goes_on(bench: Any) -> None:
     """Two kills: candidates whose weights were there are not trained again, byte for byte."""
     weights = bench.folder / ".lanaprof" / "weights"
-    words = ("distill", "--steps", "40", "--batch-size", "16")
-    first = bench.run(*words, "--layers", "1.0")
-    finished = {
-        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in weights.glob("*/*/*.safetensors")
-    }
-    for _ in range(2):
-        begun = time.time_ns()
-        (weights / "mark").touch()
-        process = bench.start(*words)
-        kill_once_begun(process, weights, "mark", 4.0)
-        for path in weights.glob("*/*/*.safetensors"):
-            finished.setdefault(path, (path.stat().st_mtime_ns, path.read_bytes()))
-        assert begun < time.time_ns()
-    document = bench.run(*words)
-    after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in weights.glob("*/*/*.safetensors")}
+    words = ("distill", "--steps", "150", "--batch-size", "16")
 
-    assert first["trained"] == len([path for path in finished if "1.0" in path.parts[-2]])
-    assert finished.items() <= after.items()
+    def written() -> dict[Path, tuple[int, bytes]]:
+        return {
+            path: (path.stat().st_mtime_ns, path.read_bytes()) for path in weights.glob("*/*/*.safetensors")
+        }
+
+    first = bench.run(*words, "--layers", "1.0")
+    finished = written()
+    for _ in range(2):
+        about = next(weights.glob("*/about.json"))  # written anew when training begins
+        changed = partial(changed_since, about, about.stat().st_mtime_ns)
+        kill_once_begun(bench.start(*words), changed, longest_s=2.0)
+        finished |= {path: what for path, what in written().items() if path not in finished}
+    document = bench.run(*words)
+
+    assert first["trained"] == 3
+    assert finished.items() <= written().items()
     assert document["trained"] == document["wanted"] - len(finished)
     assert document["reused"] == len(finished)
 
@@ -126,4 +139,3 @@ def test_killed_transaction_leaves_the_database_whole(bench: Any) -> None:
 
     assert bench.run("measure")["measured"] == 0
     assert bench.database_dump(bench.folder / "lanaprof.db") == before
-    assert sqlite3.sqlite_version

@@ -33,7 +33,7 @@ def test_space_names_no_operator_before_the_export(bench: Any) -> None:
     assert names[0] == ["teacher", "skip", "conv", "ds", "mbconv(expand=1)"]
     assert "skip" not in names[2]
     assert {c["operator"] for layer in document["layers"] for c in layer["candidates"]} == {None}
-    assert document["layers"][2]["output_shape"] == [12, 6, 6]
+    assert document["layers"][2]["output_shape"] == [24, 6, 6]
 
 
 @at("bench", ["measured"], indirect=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ ON_DEVICE = (
     ("measure",), ("calibrate",), ("verify",), ("select", "--budget", "5ms"), ("frontier",), ("run", "--budget", "5ms"),
     ("predict", "--architecture", "architecture.json"),
 )  # fmt: skip
+OLDER = Path(__file__).parents[2] / "lut" / "fixtures" / "schema_0001.db"
 INIT = ("init", "--teacher", "tiny:network", "--input", "1x12x12", "--layers", "1.*", "--ops", "ops.txt")
 
 
 @at("words", ON_DEVICE, ids=lambda words: words[0])
-@at("kind", ["garbage", "foreign", "newer", "cut"])
+@at("kind", ["garbage", "foreign", "newer", "older", "cut"])
 def test_broken_databases_are_refused(bench: Any, words: tuple[str, ...], kind: str) -> None:
-    """Garbage, another program's, a newer lanaprof's, half a file: refused by every command, never changed."""
+    """Garbage, half a file, another program's, a newer or older lanaprof's: refused by all, never changed."""
     path = bench.folder / "lanaprof.db"
     bench.architecture()
     if kind == "garbage":
@@ -30,6 +32,8 @@ def test_broken_databases_are_refused(bench: Any, words: tuple[str, ...], kind: 
         path.write_bytes(path.read_bytes()[:40_000])
     elif kind == "newer":
         bench.query("update lanaprof_schema_version set version_num = '0999_future'")
+    elif kind == "older":
+        shutil.copy(OLDER, path)
     else:
         path.unlink()
         with sqlite3.connect(path) as connection:
@@ -38,7 +42,7 @@ def test_broken_databases_are_refused(bench: Any, words: tuple[str, ...], kind: 
     text = bench.refuse(*words)
 
     assert "lanaprof.db" in text
-    assert {"newer": "0999_future", "foreign": "songs"}.get(kind, "") in text
+    assert {"newer": "0999_future", "foreign": "songs", "older": "lanaprof lut upgrade"}.get(kind, "") in text
 
 
 @at(
@@ -93,7 +97,7 @@ def test_factory_needs_an_input(bench: Any) -> None:
 def test_weights_that_do_not_fit_are_refused(bench: Any, name: str) -> None:
     """Missing, garbage, of another network or another shape: refused by name."""
     torch.save({"other.weight": torch.zeros(3)}, "foreign.pt")
-    torch.save({"4.weight": torch.zeros(7, 12)}, "misfit.pth")
+    torch.save({"4.weight": torch.zeros(7, 24)}, "misfit.pth")
     for garbage in ("garbage.pt", "garbage.safetensors", "text.txt"):
         Path(garbage).write_text("no weights at all")
 
