@@ -133,6 +133,8 @@ def format_duration(seconds: float, *, digits: int = 4) -> str:
 
     >>> format_duration(0.0012345), format_duration(125), format_duration(0)
     ('1.234 ms', '2 min 05 s', '0 s')
+    >>> format_duration(119.7, digits=2), format_duration(0.0999, digits=2)
+    ('120 s', '100 ms')
     """
     if not math.isfinite(seconds):
         return str(seconds)
@@ -148,7 +150,9 @@ def format_duration(seconds: float, *, digits: int = 4) -> str:
     unit, scale = next(
         (pair for pair in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)) if size >= pair[1]), ("ns", 1e-9)
     )
-    return f"{seconds / scale:.{digits}g} {unit}"
+    value = seconds / scale
+    text = f"{value:.{digits}g}"
+    return f"{value:.0f} {unit}" if "e" in text else f"{text} {unit}"
 
 
 def format_size(size_bytes: float) -> str:
