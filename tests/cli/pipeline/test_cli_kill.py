@@ -92,7 +92,7 @@ def test_finished_rounds_survive_a_kill(bench: Any) -> None:
 def test_killed_distill_goes_on(bench: Any) -> None:
     """Two kills: candidates whose weights were there are not trained again, byte for byte."""
     weights = bench.folder / ".lanaprof" / "weights"
-    words = ("distill", "--steps", "150", "--batch-size", "16")
+    words = ("distill", "--steps", "80", "--batch-size", "16")
 
     def written() -> dict[Path, tuple[int, bytes]]:
         return {
@@ -104,7 +104,7 @@ def test_killed_distill_goes_on(bench: Any) -> None:
     for _ in range(2):
         about = next(weights.glob("*/about.json"))  # written anew when training begins
         changed = partial(changed_since, about, about.stat().st_mtime_ns)
-        kill_once_begun(bench.start(*words), changed, longest_s=2.0)
+        kill_once_begun(bench.start(*words), changed, longest_s=1.0)
         finished |= {path: what for path, what in written().items() if path not in finished}
     document = bench.run(*words)
 
