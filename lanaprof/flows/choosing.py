@@ -203,7 +203,9 @@ def _refuse_unreachable(question: Question) -> None:
             continue
         level = 2 * question.confidence - 1 if question.confidence is not None else 0.5
         prediction = predictor.predict(predictor.cheapest(), level=level)
-        least[predictor.cost_name] = prediction.latency_s if question.confidence is None else prediction.high_s
+        least[predictor.cost_name] = (
+            prediction.latency_s if question.confidence is None else prediction.high_s
+        )
     beyond = {name: value for name, value in least.items() if question.budgets[name] < value}
     if beyond:
         parts = [f"{name}: asked {format_duration(question.budgets[name])}, least reachable "
