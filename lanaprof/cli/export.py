@@ -37,9 +37,11 @@ def export(
     student = build_student(project, choices)
     if student.untrained:
         notice(
-            f"{len(student.untrained)} layers are not trained and have seeded initial weights "
+            f"{len(student.untrained)} of its layers are not trained and have seeded initial weights "
             f"({', '.join(student.untrained[:3])}{', …' if len(student.untrained) > 3 else ''}): lanaprof distill"
         )
+    elif not student.finetuned and set(choices) - {"teacher"}:
+        notice("this network was not fine-tuned as a whole; its accuracy rises with: lanaprof finetune")
     written = export_student(project, student, out, batch=batch)
     document = {
         "out": str(written.out),
@@ -51,6 +53,7 @@ def export(
 
     def show(console: Console) -> None:
         agreement = "" if written.difference is None else f"; differs from torch by {written.difference:.1e}"
-        console.print(f"wrote {written.out}{agreement}")
+        replaced = sum(1 for operation in choices if operation != "teacher")
+        console.print(f"wrote {written.out}: {replaced} of {len(choices)} layers replaced{agreement}")
 
     return Outcome(document, show)

@@ -71,11 +71,14 @@ def frontier(device: str | None, database: str | None, team: str | None, **optio
         from lanaprof.cli.tables import plain_table
         from lanaprof.units import format_duration
 
-        table = plain_table("#latency", "#score")
+        table = plain_table("#latency", "#of the teacher", "#score")
         step = max(1, len(points) // _SHOWN)
-        for point in [*points[:-1:step], *points[-1:]]:
-            table.add_row(format_duration(point.latency_s), f"{point.score:.4f}")
+        shown = [*points[:-1:step], *points[-1:]]
+        for point in shown:
+            share = f"{point.latency_s / predictor.teacher_s:.0%}" if predictor.teacher_s else "–"
+            table.add_row(format_duration(point.latency_s), share, f"{point.score:.4f}")
         console.print(table)
-        console.print(f"{len(points)} architectures on the frontier")
+        rest = f"; {len(shown)} are shown, --json and --plot have all" if len(shown) < len(points) else ""
+        console.print(f"{len(points)} architectures on the frontier{rest}")
 
     return Outcome(document, show)

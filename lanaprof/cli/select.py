@@ -88,6 +88,9 @@ def select(device: str | None, database: str | None, team: str | None, **options
         if options["dump_problem"]:
             _dump(question, options["dump_problem"])
         if options["top"] > 1:
+            notice(
+                "--top chooses from the table; none of these is proved (lanaprof verify --architecture FILE times one)"
+            )
             chosen = choose_diverse(
                 question, top=options["top"], overlap=options["overlap"], time_limit_s=time_limit_s
             )

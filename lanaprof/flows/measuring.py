@@ -245,6 +245,9 @@ def measure_project(
         left_s = None if limit_s is None else max(0.0, limit_s - (time.monotonic() - began_s))
         result = _run_campaign(project, bench, need, retry=retry, force=force, limit_s=left_s)
         report.take(result, need.wanted)
+        left = [key for key in need.wanted if key not in result.measurements]
+        if left:  # another process measured them while this one waited for the cores
+            report.reused += len(_needed(project, bench).good.intersection(left))
     report.incomplete = report.incomplete or bool(need.operators.missing)
     report.seconds = time.monotonic() - began_s
     return report

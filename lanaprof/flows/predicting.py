@@ -133,16 +133,19 @@ class Predictor:
 
     def predict(self, choices: Choices, *, level: float = 0.9) -> Prediction:
         """Return a network's latency with its central interval."""
+        total_s = self.features(choices)[0]
         if self.fitted is not None:
-            features = self.features(choices)
-            return _floored(predict(self.fitted, features, level=level), _LEAST_SHARE * features[0])
-        latency_s = self.fixed_s + sum(
-            self.candidate_cost_s(layer.name, operation)
-            for layer, operation in zip(self.project.space.layers, choices, strict=True)
-        )
-        # Of a network so small that what no choice changes outweighs it, the difference may come out below zero.
-        half_s = _UNCALIBRATED * abs(latency_s)
-        return Prediction(latency_s, latency_s - half_s, latency_s + half_s, level, calibrated=False)
+            prediction = predict(self.fitted, self.features(choices), level=level)
+        else:
+            latency_s = self.fixed_s + sum(
+                self.candidate_cost_s(layer.name, operation)
+                for layer, operation in zip(self.project.space.layers, choices, strict=True)
+            )
+            half_s = _UNCALIBRATED * max(latency_s, total_s)
+            prediction = Prediction(
+                latency_s, latency_s - half_s, latency_s + half_s, level, calibrated=False
+            )
+        return _floored(prediction, _LEAST_SHARE * total_s)
 
     def measured_candidates(self) -> dict[str, list[str]]:
         """Return, per layer, the candidates whose latency is known; ``skip`` needs none."""
@@ -179,9 +182,8 @@ def _floored(prediction: Prediction, least_s: float) -> Prediction:
     if prediction.latency_s >= least_s:
         return prediction
     high_s = max(prediction.high_s, least_s * 2)
-    return Prediction(
-        least_s, max(0.0, min(prediction.low_s, least_s / 2)), high_s, prediction.level, calibrated=True
-    )
+    low_s = max(0.0, min(prediction.low_s, least_s / 2))
+    return Prediction(least_s, low_s, high_s, prediction.level, prediction.calibrated)
 
 
 def table_for(

@@ -65,6 +65,16 @@ def init_project(folder: Path, config: ProjectConfig, *, force: bool = False) ->
     teacher = load_teacher(
         config.teacher, weights=weights, input_shape=config.input_shape, seed=config.seed, search_path=folder
     )
+    if config.data:
+        from lanaprof.distill import load_data
+
+        load_data(
+            config.data,
+            input_shape=teacher.input_shape,
+            preprocessing=dict(teacher.preprocessing) or None,
+            seed=config.seed,
+            search_path=folder,
+        )
     ops = config.ops
     if ops not in ("quick", "lana"):
         path = Path(ops).absolute()

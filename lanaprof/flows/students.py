@@ -172,14 +172,14 @@ def export_student(project: Project, student: Student, out: Path, *, batch: int 
         raise BadInput(
             f"cannot tell a format from {out.name!r}", hint="end it in .onnx or .pt2, or name a folder"
         )
+    difference = None
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         if kind == "folder":
             _write_folder(project, student, out)
-            return ExportedStudent(out, kind, student.untrained, None)
-        difference = (
-            _write_onnx(student, shape, out) if kind == "onnx" else _write_program(student, shape, out)
-        )
+        else:
+            difference = (
+                _write_onnx(student, shape, out) if kind == "onnx" else _write_program(student, shape, out)
+            )
     except OSError as error:
         raise BadInput(
             f"{out} cannot be written: {error.strerror or error}", hint="choose another --out"

@@ -160,7 +160,7 @@ def local_environment(device: Device) -> Environment:
         raise DeviceUnavailable(
             f"device {device.name!r} needs an NVIDIA GPU ({gpu or 'any'}) with TensorRT, which this version "
             "of lanaprof cannot measure yet; it measures CPUs with ONNX Runtime",
-            hint="use --device cpu, or a table that was measured on the device: --database URL|PATH --no-verify",
+            hint="use --device cpu here, or bring a table measured on the device: lanaprof lut import FILE",
         )
     backend = backend_class(device.backend)
     version = backend.version()
