@@ -67,7 +67,8 @@ def main() -> None:
         shutil.rmtree(out)
     make_project(project)
     ran = run_command(
-        project, "run", "--budget", BUDGET, "--steps", str(DISTILL_STEPS), "--finetune-steps", str(FINETUNE_STEPS), "--batch-size", "64",
+        project, "run", "--budget", BUDGET, "--steps", str(DISTILL_STEPS), "--batch-size", "64",
+        "--finetune-steps", str(FINETUNE_STEPS),
         "--out", str(out / "student.onnx"), "--report", str(out / "report.html"),
     )  # fmt: skip
     export_teacher(project, out / "teacher.onnx")
