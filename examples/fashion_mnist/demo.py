@@ -30,7 +30,7 @@ from lanaprof.units import format_duration
 HERE = Path(__file__).resolve().parent
 BUDGET = "46%"  # of the teacher's latency: half, and room for what two processes differ by
 DISTILL_STEPS = 100
-FINETUNE_STEPS = 400
+FINETUNE_STEPS = 750
 MEAN, STD, SIZE = 0.2860, 0.3530, 28
 
 
