@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo demo-real test check bench clean
+.PHONY: help demo demo-real test check benchmarks clean
 
 help:
 	@echo "make demo       a trained network made twice as fast on this machine, start to end (Fashion-MNIST)"
 	@echo "make demo-real  the same with EfficientNet-Lite0 and its ImageNet weights"
 	@echo "make test       style, types and tests"
-	@echo "make bench      the benchmarks"
+	@echo "make benchmarks the benchmarks, a few hours on a quiet machine, and docs/benchmarks.md from their results"
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -33,9 +33,14 @@ check: $(STAMP)
 test: check
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-bench: $(STAMP)
+benchmarks: $(STAMP)
 	$(BIN)/python benchmarks/solver.py
-	$(BIN)/python benchmarks/prediction.py
+	$(BIN)/python benchmarks/latency_accuracy.py --rivals
+	$(BIN)/python benchmarks/repeatability.py
+	$(BIN)/python benchmarks/repeatability.py --hogs 3
+	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/proving.py
+	$(BIN)/python benchmarks/page.py
 
 clean:
 	rm -rf build
