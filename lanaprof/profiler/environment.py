@@ -159,7 +159,7 @@ def local_environment(device: Device) -> Environment:
         gpu = " ".join(filter(None, (wanted.get("gpu_name", ""), _capability_text(wanted))))
         raise DeviceUnavailable(
             f"device {device.name!r} needs an NVIDIA GPU ({gpu or 'any'}) with TensorRT, which this version "
-            "of lanaprof cannot measure yet; it measures CPUs with ONNX Runtime",
+            "of lanaprof cannot measure yet; it measures CPUs with ONNX Runtime or OpenVINO",
             hint="use --device cpu here, or bring a table measured on the device: lanaprof lut import FILE",
         )
     backend = backend_class(device.backend)

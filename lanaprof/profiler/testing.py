@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lanaprof.errors import UnsupportedOperator
-from lanaprof.profiler.backends.base import Backend, Program, Settings
+from lanaprof.profiler.backends.base import Array, Backend, Program, Settings, random_array
 from lanaprof.profiler.clock import RawSample
 
 __all__ = ["FakeClock", "ScriptedBackend", "scripted_latency_s"]
@@ -102,8 +102,17 @@ class ScriptedBackend(Backend):
         return ()
 
     def buffer(self, kind: str, shape: Sequence[int], *, seed: int) -> Any:
-        """Return what describes the buffer."""
-        return (kind, tuple(shape), seed)
+        """Return an array."""
+        return random_array(kind, shape, seed=seed)
+
+    def read(self, buffer: Any) -> Array:
+        """Return a copy of the array."""
+        values: Array = buffer.copy()
+        return values
+
+    def write(self, buffer: Any, values: Array) -> None:
+        """Put values into the array."""
+        buffer[...] = values
 
     def compile(self, graph: Mapping[str, Any], *, seed: int) -> Program:
         """Return a program that advances the clock."""

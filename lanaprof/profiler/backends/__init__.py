@@ -1,7 +1,8 @@
-"""One module per runtime, all of one shape; the contract is in :mod:`.base`."""
+"""One module per runtime, all of one shape; the contract is in :mod:`.base`, the names in :mod:`.registry`."""
 
 from __future__ import annotations
 
-from lanaprof.profiler.backends.base import Backend, Program, Settings, backend_class
+from lanaprof.profiler.backends.base import Backend, Program, Settings
+from lanaprof.profiler.backends.registry import backend_class, backend_names
 
-__all__ = ["Backend", "Program", "Settings", "backend_class"]
+__all__ = ["Backend", "Program", "Settings", "backend_class", "backend_names"]

@@ -1,9 +1,21 @@
 """The door to a runtime: what every backend does, and nothing of what any one of them is.
 
-Order of calls: ``open`` once, then ``compile`` for each operator, ``bind`` for each place it runs at, ``run`` as
-often as one likes; programs are released by dropping them. One thread, one process. ``compile`` and ``run`` may
-raise UnsupportedOperator or BackendError; a runtime that crashes takes its process along, which is why
-campaigns run backends in a child process.
+Order of calls: construct once, then ``compile`` for each operator, ``bind`` for each place it runs at, and call what
+``bind`` returned as often as one likes; programs are released by dropping them and their calls. One thread, one
+process. ``compile`` and the calls may raise UnsupportedOperator or BackendError; a runtime that crashes takes its
+process along, which is why campaigns run backends in a child process.
+
+What the numbers rest on, beyond the methods:
+
+- The process is pinned to ``settings.cores`` before the backend is constructed; a backend adds no cores to them.
+- With one thread the calling thread does all the work: samples are judged by its CPU time and context switches. With
+  several, the switches of all threads of the process are counted, and idle threads must not spin on while other
+  programs run.
+- A call runs the program once, on the bound buffers themselves, and returns when it is done. Nothing is allocated or
+  copied that the runtime's own users would not pay for. Inputs are left as they were.
+- Precision is what the graph says; a runtime that would choose a lower one is told not to. Denormals are flushed.
+
+``tests/profiler/test_profiler_backends.py`` holds every registered backend to this.
 """
 
 from __future__ import annotations
@@ -11,17 +23,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any, ClassVar
 
-from lanaprof.errors import BackendUnavailable
+import numpy as np
+import numpy.typing as npt
 
-__all__ = ["BACKENDS", "Backend", "Program", "Settings", "backend_class"]
+__all__ = ["Array", "Backend", "Program", "Settings", "random_array"]
 
-BACKENDS: Mapping[str, str] = {
-    "onnxruntime": "lanaprof.profiler.backends.onnxruntime:OnnxRuntime",
-}
-_FOR_TESTS: Mapping[str, str] = {"scripted": "lanaprof.profiler.testing:ScriptedBackend"}
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,13 @@ class Program(ABC):
 
     @abstractmethod
     def bind(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Callable[[], object]:
-        """Return a call without arguments that runs the program on these buffers, in order."""
+        """Return a call without arguments that runs the program on these buffers, in order.
+
+        The same program may be bound several times; each call keeps what it needs alive.
+
+        Raises:
+            BackendError: a buffer does not fit.
+        """
 
 
 class Backend(ABC):
@@ -58,7 +73,7 @@ class Backend(ABC):
     @classmethod
     @abstractmethod
     def version(cls) -> str:
-        """Return the runtime's version without loading more than needed.
+        """Return the runtime's version without importing the runtime.
 
         Raises:
             BackendUnavailable: the runtime is not installed; says what to install.
@@ -67,27 +82,36 @@ class Backend(ABC):
     @classmethod
     @abstractmethod
     def options(cls, threads: int) -> tuple[tuple[str, str], ...]:
-        """Return the options that change speed, as they go into the environment's key."""
+        """Return the options that change speed, sorted, as they go into the environment's key."""
 
     @abstractmethod
     def buffer(self, kind: str, shape: Sequence[int], *, seed: int) -> Any:
-        """Return a buffer of the runtime, filled with seeded random numbers (zeros for integers)."""
+        """Return a buffer of the runtime holding :func:`random_array`; programs may share it."""
+
+    @abstractmethod
+    def read(self, buffer: Any) -> Array:
+        """Return a copy of what a buffer holds."""
+
+    @abstractmethod
+    def write(self, buffer: Any, values: Array) -> None:
+        """Put values into a buffer; every program bound to it sees them."""
 
     @abstractmethod
     def compile(self, graph: Mapping[str, Any], *, seed: int) -> Program:
-        """Return the compiled operator with seeded random weights."""
+        """Return the compiled operator with seeded random weights.
+
+        Raises:
+            UnsupportedOperator: the runtime knows no kernel for it.
+            BackendError: the runtime refused it for another reason.
+        """
 
 
-def backend_class(name: str) -> type[Backend]:
-    """Return a backend by name.
+def random_array(kind: str, shape: Sequence[int], *, seed: int) -> Array:
+    """Return seeded standard normal numbers of a type; zeros for what is no floating-point type.
 
-    Raises:
-        BackendUnavailable: nobody registered this name.
+    Integers index tables and axes, where zero is always allowed.
     """
-    home = BACKENDS.get(name) or _FOR_TESTS.get(name)
-    if home is None:
-        known = ", ".join(sorted(BACKENDS))
-        raise BackendUnavailable(f"backend {name!r} is not part of this version; known: {known}")
-    module, _, attribute = home.partition(":")
-    found: type[Backend] = getattr(import_module(module), attribute)
-    return found
+    dtype = np.dtype(kind)
+    if not np.issubdtype(dtype, np.floating):
+        return np.zeros(tuple(shape), dtype=dtype)
+    return np.random.default_rng(seed).standard_normal(tuple(shape), dtype=np.float32).astype(dtype)

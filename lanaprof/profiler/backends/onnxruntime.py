@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from lanaprof.errors import BackendError, BackendUnavailable, UnsupportedOperator
-from lanaprof.profiler.backends.base import Backend, Program, Settings
+from lanaprof.profiler.backends.base import Array, Backend, Program, Settings, random_array
 from lanaprof.profiler.rebuild import model_from_graph
 
 __all__ = ["OnnxRuntime"]
@@ -61,13 +59,17 @@ class OnnxRuntime(Backend):
         )
 
     def buffer(self, kind: str, shape: Sequence[int], *, seed: int) -> Any:
-        """Return an OrtValue of standard normal numbers (zeros for integers)."""
-        dtype = np.dtype(kind)
-        if np.issubdtype(dtype, np.floating):
-            array = np.random.default_rng(seed).standard_normal(tuple(shape), dtype=np.float32).astype(dtype)
-        else:
-            array = np.zeros(tuple(shape), dtype=dtype)
-        return self._runtime.OrtValue.ortvalue_from_numpy(array)
+        """Return an OrtValue; ONNX Runtime allocates it."""
+        return self._runtime.OrtValue.ortvalue_from_numpy(random_array(kind, shape, seed=seed))
+
+    def read(self, buffer: Any) -> Array:
+        """Return a copy of an OrtValue's values."""
+        values: Array = buffer.numpy().copy()
+        return values
+
+    def write(self, buffer: Any, values: Array) -> None:
+        """Put values into an OrtValue."""
+        buffer.update_inplace(values)
 
     def compile(self, graph: Mapping[str, Any], *, seed: int) -> Program:
         """Return a session of the rebuilt operator."""
