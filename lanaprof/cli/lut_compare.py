@@ -13,20 +13,23 @@ from lanaprof.cli.lut_text import counted, say
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lanaprof.flows.comparing import SourceComparison
-    from lanaprof.lut import Source
+    from lanaprof.flows.comparing import CacheComparison, SourceComparison
+    from lanaprof.lut import OperatorRatio, Source
 
-_LISTED = 20  # operators a person is shown, those that differ most; --json has all
+_LISTED = 20  # operators a person is shown, those that changed most of their own; --json has all
 
 
 @command("compare")
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @click.option("--cache", type=click.Choice(["relay", "hot", "cold"]), help="Only this cache state.")
+@click.option("--plot", metavar="F.html|F.png", type=click.Path(path_type=Path), help="Draw it.")
 @device_option
 @team_option
-def compare(a: str, b: str, cache: str | None, device: str | None, team: str | None) -> Outcome:
-    """Show how the latencies in SOURCE B differ from those in SOURCE A: B / A per operator and cache state."""
+def compare(
+    a: str, b: str, cache: str | None, plot: Path | None, device: str | None, team: str | None
+) -> Outcome:
+    """Show how SOURCE B differs from SOURCE A: environment, machine as a whole, each operator (ratios B / A)."""
     from lanaprof.flows.comparing import compare_sources
     from lanaprof.flows.project import default_team
     from lanaprof.flows.sources import find_config, source_from
@@ -45,33 +48,61 @@ def compare(a: str, b: str, cache: str | None, device: str | None, team: str | N
         notice(warning)
     if not found.ratios:
         notice("both have measurements, but no operator in the same cache state and space")
+    if plot is not None:
+        from lanaprof.flows.ratiochart import write_ratios
+
+        write_ratios(plot, found)
     return Outcome(_document(found), lambda console: _show(console, found))
 
 
 def _document(found: SourceComparison) -> dict[str, Any]:
     descriptions = dict(found.descriptions)
+
+    def row(part: CacheComparison, ratio: OperatorRatio) -> dict[str, Any]:
+        return {
+            "operator": ratio.operator,
+            "ratio": ratio.ratio,
+            "low": ratio.low,
+            "high": ratio.high,
+            "relative": ratio.relative,
+            "q": ratio.q,
+            "changed": ratio.changed,
+            "cache": part.cache,
+            "space": part.space,
+            "noisy": ratio.noisy,
+            "description": descriptions.get(ratio.operator, ""),
+            "candidates": [
+                {"layer": layer, "operation": operation}
+                for layer, operation in found.candidates.get(ratio.operator, ())
+            ],
+        }
+
     return {
-        "operators": [
-            {
-                "operator": ratio.operator,
-                "ratio": ratio.ratio,
-                "low": ratio.low,
-                "high": ratio.high,
-                "cache": part.cache,
-                "space": part.space,
-                "noisy": ratio.noisy,
-                "description": descriptions.get(ratio.operator, ""),
-            }
-            for part in found.parts
-            for ratio in part.comparison.operators
-        ],
+        "operators": [row(part, ratio) for part, ratio in found.rows],
         "median": found.deviation(0.5),
         "p95": found.deviation(0.95),
+        "common_ratio": found.common_ratio,
         "caches": {
             cache: {
                 "operators": sum(len(p.comparison.operators) for p in found.parts if p.cache == cache),
             }
             for cache in dict.fromkeys(part.cache for part in found.parts)
+        },
+        "parts": [
+            {
+                "cache": part.cache,
+                "space": part.space,
+                "operators": len(part.comparison.operators),
+                "common_ratio": part.comparison.common_ratio,
+                "scatter": part.comparison.scatter,
+                "changed": sum(1 for ratio in part.comparison.operators if ratio.changed),
+            }
+            for part in found.parts
+        ],
+        "environments": {
+            "a": found.a.id,
+            "b": found.b.id,
+            "differences": [{"field": d.field, "a": d.a, "b": d.b} for d in found.differences],
         },
         "a": {"environment": found.a.id, "only": found.only_a},
         "b": {"environment": found.b.id, "only": found.only_b},
@@ -82,28 +113,61 @@ def _show(console: Console, found: SourceComparison) -> None:
     from rich.markup import escape
 
     from lanaprof.cli.tables import plain_table
+    from lanaprof.flows.comparing import difference_text
     from lanaprof.flows.sources import environment_text
 
     for name, environment in (("A", found.a), ("B", found.b)):
         say(console, f"{name}: {environment_text(environment)}")
-    descriptions = dict(found.descriptions)
-    rows = sorted(found.ratios, key=lambda ratio: abs(ratio.ratio - 1.0), reverse=True)
-    table = plain_table("operator", "cache", "#B / A", "95 % interval", "", "what it is")
-    for row in rows[:_LISTED]:
+    for difference in found.differences:
+        say(console, f"   {difference_text(difference)}")
+    if not found.differences:
+        say(console, "   the same environment: what differs is the time, the process or the host")
+    table = plain_table("operator", "cache", "#B / A", "95 % interval", "#of its own", "", "what it is")
+    for part, row in found.rows[:_LISTED]:
         high = f"{row.high:.3f}" if row.high is not None else "∞"
-        mark = "noisy" if row.noisy else ""
-        what = escape(descriptions.get(row.operator, ""))
-        table.add_row(row.operator[:12], row.cache, f"{row.ratio:.3f}", f"{row.low:.3f} … {high}", mark, what)
+        word = ("slower" if row.relative > 1 else "faster") if row.changed else ""
+        mark = ", ".join(filter(None, (word, "noisy" if row.noisy else "")))
+        own = f"{row.relative - 1:+.1%}"
+        interval = f"{row.low:.3f} … {high}"
+        what = escape(found.name(row.operator))
+        table.add_row(row.operator[:12], part.cache, f"{row.ratio:.3f}", interval, own, mark, what)
+    rows = found.ratios
     if rows:
         console.print(table)
     if len(rows) > _LISTED:
-        say(console, f"and {len(rows) - _LISTED} more that differ less; --json lists all")
+        say(console, f"and {len(rows) - _LISTED} more that changed less of their own; --json lists all")
+    _summarise(console, found)
+    for name, count in (("A", found.only_a), ("B", found.only_b)):
+        if count:
+            say(console, f"{counted(count, 'operator')} only in {name}")
+
+
+def _summarise(console: Console, found: SourceComparison) -> None:
+    """Say what the whole machine did, what single operators did, and what cannot be told."""
+    from lanaprof.lut import OPERATORS_LEAST
+
     median, p95 = found.deviation(0.5), found.deviation(0.95)
     if median is not None and p95 is not None:
         say(
             console,
-            f"{len(rows)} compared: they differ by {median:.2%} (median), 95 % of them by less than {p95:.2%}",
+            f"{len(found.ratios)} compared: they differ by {median:.2%} (median), 95 % of them by less than {p95:.2%}",
         )
-    for name, count in (("A", found.only_a), ("B", found.only_b)):
-        if count:
-            say(console, f"{counted(count, 'operator')} only in {name}")
+    for part in found.parts:
+        rows = part.comparison.operators
+        if part.comparison.common_ratio is None:
+            continue
+        shift = part.comparison.common_ratio - 1.0
+        whole = f"{part.cache}: as a whole B is {abs(shift):.2%} {'slower' if shift > 0 else 'faster'}"
+        if len(rows) < OPERATORS_LEAST:
+            say(
+                console,
+                f"{whole}; with fewer than {OPERATORS_LEAST} operators, none can be told from the rest",
+            )
+            continue
+        slower = sum(1 for row in rows if row.changed and row.relative > 1)
+        faster = sum(1 for row in rows if row.changed and row.relative < 1)
+        say(
+            console,
+            f"{whole}; beyond that {counted(slower, 'operator')} became slower, {faster} faster (5 % of such verdicts "
+            f"are wrong), the others scatter by {part.comparison.scatter:.2%} more than their intervals say",
+        )

@@ -3,24 +3,57 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
-from lanaprof.flows.sources import choose_in_source, viewpoint_of
+from lanaprof.config import parse_device
+from lanaprof.errors import BadProject
+from lanaprof.flows.operators import find_operators
+from lanaprof.flows.project import load_project
+from lanaprof.flows.sources import choose_in_source, find_config, viewpoint_of
 from lanaprof.lut import (
     CACHES,
     Comparison,
+    Difference,
     Environment,
     OperatorRatio,
     Source,
+    Store,
     Table,
     compare_tables,
+    environment_differences,
     open_store,
     open_table,
 )
 
-__all__ = ["CacheComparison", "SourceComparison", "compare_sources"]
+__all__ = ["CacheComparison", "SourceComparison", "compare_sources", "difference_text"]
+
+# The fields of an environment in plain words; runtime options keep their names.
+_WORDS = {
+    "backend": "runtime",
+    "backend_version": "runtime version",
+    "cpu_model": "processor",
+    "gpu_model": "GPU",
+    "isa": "instruction sets",
+    "cores": "cores used",
+    "smt": "hardware threads share cores",
+    "driver": "driver",
+    "threads": "threads",
+}
+
+
+def difference_text(difference: Difference) -> str:
+    """Return a difference for people.
+
+    >>> difference_text(Difference("backend_version", "1.30.0", "1.31.1"))
+    'runtime version 1.30.0 → 1.31.1'
+    >>> difference_text(Difference("options.denormals", "", "flushed"))
+    'option denormals not set → flushed'
+    """
+    name = _WORDS.get(difference.field, difference.field.replace("options.", "option ", 1).replace("_", " "))
+    return f"{name} {difference.a or 'not set'} → {difference.b or 'not set'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +74,7 @@ class SourceComparison:
         parts: one per cache state and space that both sides have.
         only_a, only_b: operators with a number on one side alone, in the cache states compared.
         descriptions: what each compared operator is, by key.
+        candidates: operator key → the project's (layer, operation) it serves; empty outside a project.
         warnings: how environments were found, where the user should know.
     """
 
@@ -50,12 +84,39 @@ class SourceComparison:
     only_a: int
     only_b: int
     descriptions: tuple[tuple[str, str], ...]
+    candidates: Mapping[str, tuple[tuple[str, str], ...]]
     warnings: tuple[str, ...]
 
     @property
     def ratios(self) -> tuple[OperatorRatio, ...]:
-        """Return the ratios of all cache states."""
-        return tuple(ratio for part in self.parts for ratio in part.comparison.operators)
+        """Return the ratios of all cache states, in the order of ``rows``."""
+        return tuple(ratio for _, ratio in self.rows)
+
+    @property
+    def rows(self) -> tuple[tuple[CacheComparison, OperatorRatio], ...]:
+        """Return all ratios with the part each is of, those that changed most of their own first."""
+        found = [(part, ratio) for part in self.parts for ratio in part.comparison.operators]
+        return tuple(
+            sorted(found, key=lambda row: (-abs(math.log(row[1].relative)), -abs(math.log(row[1].ratio))))
+        )
+
+    @property
+    def common_ratio(self) -> float | None:
+        """The median ratio over all cache states: what the whole machine did; None when nothing is in common."""
+        return median(each.ratio for each in self.ratios) if self.ratios else None
+
+    @property
+    def differences(self) -> tuple[Difference, ...]:
+        """What the two environments do not share; empty when it is one."""
+        return environment_differences(self.a, self.b)
+
+    def name(self, operator: str) -> str:
+        """Return an operator for people: the layers and operations it serves, else the kinds of its nodes."""
+        places = self.candidates.get(operator, ())
+        if not places:
+            return dict(self.descriptions).get(operator, "")
+        (layer, operation), rest = places[0], len(places) - 1
+        return f"{layer} {operation}" + (f" and {rest} more" if rest else "")
 
     def deviation(self, level: float) -> float | None:
         """Return a quantile of abs(ratio − 1) over all cache states; None when nothing is in common."""
@@ -104,6 +165,24 @@ def _side(source: Source, folder: Path, *, team: str, cache: str | None) -> tupl
     return _Side(pinned, choice.environment, states, warning), descriptions
 
 
+def _candidates(folder: Path, store: Store, device: str) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
+    """Yield the operators of the folder's project with the (layer, operation) each serves."""
+    config = find_config(folder)
+    if config is None:
+        return
+    try:
+        project = load_project(folder)
+    except BadProject:
+        return  # it only names operators here; every command that needs it says what is wrong with it
+    found: dict[str, dict[tuple[str, str], None]] = {}
+    for text in dict.fromkeys(filter(None, (device, *config.devices))):
+        for candidate, key in find_operators(project, parse_device(text, folder), store).candidates.items():
+            if key:
+                found.setdefault(key, {})[candidate] = None
+    for key, places in found.items():
+        yield key, tuple(places)
+
+
 def compare_sources(
     a: Source, b: Source, folder: Path, *, team: str = "", cache: str | None = None
 ) -> SourceComparison:
@@ -131,6 +210,8 @@ def compare_sources(
         parts.append(CacheComparison(state, space, comparison))
         only_a |= {each.operator for each in tables[0] if each.operator not in tables[1]}
         only_b |= {each.operator for each in tables[1] if each.operator not in tables[0]}
+    with open_store(second.source.database, readonly=True) as store:
+        candidates = dict(_candidates(folder, store, b.device))
     compared = sorted({ratio.operator for part in parts for ratio in part.comparison.operators})
     return SourceComparison(
         a=first.environment,
@@ -139,5 +220,6 @@ def compare_sources(
         only_a=len(only_a),
         only_b=len(only_b),
         descriptions=tuple((key, descriptions.get(key, "")) for key in compared),
+        candidates=candidates,
         warnings=tuple(dict.fromkeys(side.warning for side in (first, second) if side.warning)),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,17 @@ from lanaprof.units import format_duration
 if TYPE_CHECKING:
     from lanaprof.flows.choosing import FrontierPoint
 
-__all__ = ["Axis", "Bar", "Mark", "axis_for", "bars_chart", "frontier_chart", "write_frontier", "write_text"]
+__all__ = [
+    "Axis",
+    "Bar",
+    "Mark",
+    "axis_for",
+    "bars_chart",
+    "frontier_chart",
+    "write_drawing",
+    "write_frontier",
+    "write_text",
+]
 
 _TEXT = 12.0  # units; a chart is about 860 wide
 _SMALL = 11.0
@@ -329,14 +340,29 @@ def write_frontier(
     Raises:
         BadInput: another ending, no points, or a place that cannot be written.
     """
-    if path.suffix not in (".html", ".png", ".svg"):
-        raise BadInput(
-            f"cannot tell a picture's format from {path.name!r}; known: .html, .png, .svg",
-            hint="--plot frontier.html",
-        )
     if not points:
         raise BadInput("the frontier has no points to draw", hint="lanaprof score")
     drawing = frontier_chart(points, device=device, teacher_s=teacher_s)
+    write_drawing(path, drawing, heading="The best score for every latency", example="frontier.html")
+
+
+def write_drawing(path: FilePath, drawing: Drawing, *, heading: str, example: str) -> None:
+    """Write a chart: a self-contained page (.html), a drawing (.svg) or a picture (.png).
+
+    Args:
+        path: its ending says which.
+        drawing: the chart.
+        heading: of the page.
+        example: a file name for the hint.
+
+    Raises:
+        BadInput: another ending, or a place that cannot be written.
+    """
+    if path.suffix not in (".html", ".png", ".svg"):
+        raise BadInput(
+            f"cannot tell a picture's format from {path.name!r}; known: .html, .png, .svg",
+            hint=f"--plot {example}",
+        )
     if path.suffix == ".png":
         write_text(path, png_from_drawing(drawing))
         return
@@ -345,11 +371,11 @@ def write_frontier(
         write_text(path, svg.replace(">", f"><style>{CSS}text{{font-family:sans-serif}}</style>", 1))
         return
     page = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Latency and score</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(heading)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<style>{CSS}body{{margin:2rem auto;max-width:920px;padding:0 1rem;background:var(--paper);"
         "color:var(--ink);font:15px/1.5 system-ui,sans-serif}h1{font-size:1.3rem}</style></head><body>"
-        f"<h1>The best score for every latency</h1>{svg}</body></html>\n"
+        f"<h1>{escape(heading)}</h1>{svg}</body></html>\n"
     )
     write_text(path, page)
 

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lanaprof.lut.adding import AddReport, Refusal
+    from lanaprof.lut.changes import OPERATORS_LEAST
     from lanaprof.lut.checking import CheckReport, check
-    from lanaprof.lut.compare import Comparison, OperatorRatio, compare_tables
+    from lanaprof.lut.compare import (
+        Comparison,
+        Difference,
+        OperatorRatio,
+        compare_tables,
+        environment_differences,
+    )
     from lanaprof.lut.exchange import ExportReport, ImportReport, RefusedRow, export_file, import_files, merge
     from lanaprof.lut.graph import GraphStatistics, describe_graph, graph_statistics
     from lanaprof.lut.keys import GRAPH_FORMAT, TYPE_BITS, check_graph, environment_key, operator_key
@@ -43,6 +50,7 @@ __all__ = [
     "CACHES",
     "GOOD_STATUSES",
     "GRAPH_FORMAT",
+    "OPERATORS_LEAST",
     "STATUSES",
     "TYPE_BITS",
     "AddReport",
@@ -50,6 +58,7 @@ __all__ = [
     "CheckReport",
     "Comparison",
     "Coverage",
+    "Difference",
     "Environment",
     "EnvironmentChoice",
     "Estimate",
@@ -79,6 +88,7 @@ __all__ = [
     "compare_tables",
     "coverage",
     "describe_graph",
+    "environment_differences",
     "environment_key",
     "export_file",
     "graph_statistics",
@@ -95,8 +105,9 @@ __all__ = [
 
 _MODULES = {
     "adding": "AddReport Refusal",
+    "changes": "OPERATORS_LEAST",
     "checking": "CheckReport check",
-    "compare": "Comparison OperatorRatio compare_tables",
+    "compare": "Comparison Difference OperatorRatio compare_tables environment_differences",
     "exchange": "ExportReport ImportReport RefusedRow export_file import_files merge",
     "graph": "GraphStatistics describe_graph graph_statistics",
     "keys": "GRAPH_FORMAT TYPE_BITS check_graph environment_key operator_key",

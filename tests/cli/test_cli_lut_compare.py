@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +24,12 @@ def test_compare_two_databases(lut: Any, cli: Any) -> None:
     rows = {row["operator"]: row for row in document["operators"]}
     row = rows[lut.operator().id]
     assert (row["ratio"], row["cache"], row["noisy"]) == (2.0, "hot", False)
-    assert (row["low"], row["high"]) == (pytest.approx(2 * 0.99 / 1.01), pytest.approx(2 * 1.01 / 0.99))
+    # On the log scale B reaches ln 0.99 down and A ln 1.01 up: together the root of their squares.
+    half = math.hypot(math.log(0.99), math.log(1.01))
+    assert (row["low"], row["high"]) == (
+        pytest.approx(2 * math.exp(-half)),
+        pytest.approx(2 * math.exp(half)),
+    )
     assert rows[lut.operator(1).id]["noisy"] is True
     # The distances are 0.5 and 1: half way, and 0.95 of the way.
     assert (document["median"], document["p95"]) == (pytest.approx(0.75), pytest.approx(0.975))
@@ -135,3 +142,102 @@ def test_compare_with_what_there_is_not(lut: Any, cli: Any, words: tuple[str, ..
     ran = cli("lut", "compare", *words, "--json")
 
     assert (ran.code, ran.json["error"]["type"]) == (2, kind)
+
+
+def many(lut: Any, latencies_s: dict[int, float], **fields: Any) -> list[Any]:
+    """Return operators and their measurements."""
+    rows = [lut.measurement(n, latency_s=value, **fields) for n, value in latencies_s.items()]
+    return [*(lut.operator(n) for n in latencies_s), *rows]
+
+
+def test_one_slower_operator_stands_out_of_a_slower_machine(lut: Any, cli: Any) -> None:
+    """All became 3 % slower, one of them by half more: it comes first and it alone is called changed."""
+    lut.database("a.db", *many(lut, dict.fromkeys(range(1, 11), 1e-3)))
+    lut.database("b.db", *many(lut, {n: 1.03e-3 * (1.5 if n == 4 else 1.0) for n in range(1, 11)}))
+
+    document = cli("lut", "compare", "a.db", "b.db", "--json").json
+    first, *others = document["operators"]
+
+    assert document["common_ratio"] == pytest.approx(1.03)
+    assert (first["operator"], first["changed"]) == (lut.operator(4).id, True)
+    assert first["relative"] == pytest.approx(1.5)
+    assert first["q"] < 0.05
+    assert {row["changed"] for row in others} == {False}
+    assert document["parts"][0]["changed"] == 1
+    people = cli("lut", "compare", "a.db", "b.db").out
+    assert "as a whole B is 3.00% slower; beyond that 1 operator became slower, 0 faster" in people
+
+
+def test_what_differs_between_two_environments(lut: Any, cli: Any) -> None:
+    """Field by field, options included, in words for people."""
+    new = lut.environment(backend_version="1.23.0", options={"denormals": "flushed"})
+    lut.database("a.db", lut.measurement())
+    lut.database("b.db", new, lut.measurement(environment=new.id))
+
+    environments = cli("lut", "compare", "a.db", "b.db", "--json").json["environments"]
+
+    assert (environments["a"], environments["b"]) == (lut.environment().id, new.id)
+    assert environments["differences"] == [
+        {"field": "backend_version", "a": "1.22.0", "b": "1.23.0"},
+        {"field": "options.denormals", "a": "", "b": "flushed"},
+    ]
+    people = cli("lut", "compare", "a.db", "b.db").out
+    assert "runtime version 1.22.0 → 1.23.0" in people
+    assert "option denormals not set → flushed" in people
+
+
+def test_equal_environments_differ_in_nothing(lut: Any, cli: Any) -> None:
+    """Two campaigns in one environment: the list is empty, and people are told what is left."""
+    lut.database("a.db", lut.measurement())
+
+    assert cli("lut", "compare", "a.db", "a.db", "--json").json["environments"]["differences"] == []
+    assert "the same environment" in cli("lut", "compare", "a.db", "a.db").out
+
+
+def test_few_operators_are_not_judged(lut: Any, cli: Any) -> None:
+    """With one operator its change and the machine's are the same thing."""
+    lut.database("a.db", lut.measurement())
+    lut.database("b.db", lut.measurement(latency_s=3e-3))
+
+    (row,) = cli("lut", "compare", "a.db", "b.db", "--json").json["operators"]
+
+    assert (row["relative"], row["changed"], row["q"]) == (1.0, False, 1.0)
+    assert "none can be told from the rest" in cli("lut", "compare", "a.db", "b.db").out
+
+
+def test_a_project_names_its_operators(lut: Any, cli: Any) -> None:
+    """Inside a project an operator is called by the layers and operations it serves."""
+    space = lut.project(devices=("cpu",))
+    lut.exported(space, a=lut.operator().id)
+    lut.database("a.db", lut.measurement())
+
+    (row,) = cli("lut", "compare", "a.db", "a.db", "--json").json["operators"]
+
+    assert row["candidates"] == [
+        {"layer": "a", "operation": "teacher"}, {"layer": "b", "operation": "teacher"}
+    ]  # fmt: skip
+    assert "a teacher and 1 more" in cli("lut", "compare", "a.db", "a.db").out
+
+
+@pytest.mark.parametrize("name", ["ratios.html", "ratios.svg", "ratios.png"])
+def test_ratios_are_drawn(lut: Any, cli: Any, name: str) -> None:
+    """A page, a drawing or a picture, with every operator on it."""
+    lut.database("a.db", *many(lut, dict.fromkeys(range(1, 9), 1e-3)))
+    lut.database("b.db", *many(lut, {n: 1e-3 * (2 if n == 3 else 1) for n in range(1, 9)}))
+
+    assert cli("lut", "compare", "a.db", "b.db", "--plot", name).code == 0
+    data = Path(name).read_bytes()
+    if name.endswith(".png"):
+        assert data.startswith(b"\x89PNG")
+    else:
+        assert data.decode().count("<circle") == 8 + 2  # and two in the legend
+        assert "1 changed of their own" in data.decode()
+
+
+def test_a_drawing_of_nothing_is_refused(lut: Any, cli: Any) -> None:
+    """Nothing in common, or a format nobody knows: exit 2."""
+    lut.database("a.db", lut.measurement())
+    lut.database("b.db", lut.measurement(cache="cold"))
+
+    assert cli("lut", "compare", "a.db", "b.db", "--plot", "r.html").code == 2
+    assert cli("lut", "compare", "a.db", "a.db", "--plot", "r.doc").code == 2

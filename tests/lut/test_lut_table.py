@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -262,16 +263,18 @@ def estimate(operator: str, latency_s: float | None = 1e-3, **fields: Any) -> Es
 
 
 def test_ratios_are_b_over_a_with_their_range(make: Any) -> None:
-    """B twice as slow: 2, between 1.8/1.1 and 2.2/0.9; deviations 1.0 and 0.5 give median 0.75, p95 0.975."""
+    """B twice as slow: 2, its limits on the log scale; deviations 1.0 and 0.5 give median 0.75, p95 0.975."""
     a = Table(make.environment(), [estimate("x"), estimate("y", 2e-3, status="noisy")])
     b = Table(make.environment(), [estimate("y", 1e-3), estimate("x", 2e-3)])
 
     result = compare_tables(a, b)
 
-    x, y = result.operators
+    x, y = sorted(result.operators, key=lambda row: row.operator)
     assert (x.operator, x.ratio, x.noisy, x.cache) == ("x", 2.0, False, "hot")
-    assert x.low == pytest.approx(1.8 / 1.1)
-    assert x.high == pytest.approx(2.2 / 0.9)
+    # Down: B to 0.9, A to 1.1; up: B to 1.1, A to 0.9. Distances in logs add up in squares.
+    half = math.hypot(math.log(0.9), math.log(1.1))
+    assert x.low == pytest.approx(2 * math.exp(-half))
+    assert x.high == pytest.approx(2 * math.exp(half))
     assert (y.ratio, y.noisy) == (0.5, True)
     assert result.median == pytest.approx(0.75)
     assert result.p95 == pytest.approx(0.975)
