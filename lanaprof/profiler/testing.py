@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lanaprof.errors import UnsupportedOperator
+from lanaprof.errors import BackendError, UnsupportedOperator
 from lanaprof.profiler.backends.base import Array, Backend, Program, Settings, random_array
 from lanaprof.profiler.clock import RawSample
 
@@ -76,7 +76,8 @@ class FakeClock:
 class ScriptedBackend(Backend):
     """Runs nothing: a run takes what :func:`scripted_latency_s` says.
 
-    Graphs with a node ``Unsupported`` are refused, ``Crash`` ends the process, ``Hang`` never returns.
+    Graphs with a node ``Unsupported`` are refused, and those in which a node reads what no earlier one writes;
+    ``Crash`` ends the process, ``Hang`` never returns.
 
     Args:
         settings: as for every backend.
@@ -120,11 +121,24 @@ class ScriptedBackend(Backend):
         ops = {node["op"] for node in graph["nodes"]}
         if "Unsupported" in ops:
             raise UnsupportedOperator("the script has no kernel for Unsupported")
+        _check_references(graph)
         if "Crash" in ops:
             os._exit(70)
         if "Hang" in ops:
             time.sleep(3600)
         return _Script(self, scripted_latency_s(graph))
+
+
+def _check_references(graph: Mapping[str, Any]) -> None:
+    known = {f"i{index}" for index in range(len(graph["inputs"]))}
+    known.update(f"c{index}" for index in range(len(graph["constants"])))
+    for index, node in enumerate(graph["nodes"]):
+        for name in node["inputs"]:
+            if name and name not in known:
+                raise BackendError(
+                    f"node {index} ({node['op']}) reads {name!r}, which nothing before it writes"
+                )
+        known.update(f"n{index}.{slot}" for slot in range(len(node["outputs"])))
 
 
 class _Script(Program):

@@ -28,7 +28,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Backend", "Program", "Settings", "random_array"]
+from lanaprof.errors import BackendError
+from lanaprof.profiler.rebuild import model_from_graph
+
+__all__ = ["Array", "Backend", "Edges", "Program", "Settings", "onnx_bytes", "random_array"]
 
 Array = npt.NDArray[Any]
 
@@ -48,6 +51,14 @@ class Settings:
     options: tuple[tuple[str, str], ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Which inputs and outputs of an operator lie between it and a neighbour, when it runs inside a network."""
+
+    inputs: tuple[bool, ...]
+    outputs: tuple[bool, ...]
+
+
 class Program(ABC):
     """One compiled operator."""
 
@@ -56,9 +67,6 @@ class Program(ABC):
         """Return a call without arguments that runs the program on these buffers, in order.
 
         The same program may be bound several times; each call keeps what it needs alive.
-
-        Raises:
-            BackendError: a buffer does not fit.
         """
 
 
@@ -105,6 +113,24 @@ class Backend(ABC):
             BackendError: the runtime refused it for another reason.
         """
 
+    def compile_inside(self, graph: Mapping[str, Any], *, seed: int, edges: Edges) -> Program:
+        """Return the operator as it runs between its neighbours in a network.
+
+        A runtime that keeps data in a layout of its own from layer to layer should read and write that layout at the
+        edges, and take working memory from a pool that all operators share, as one network does. What cannot be had
+        stays as it is alone; this default is that.
+
+        Args:
+            graph, seed: as for :meth:`compile`, which raises the same.
+            edges: where the neighbours are; their buffers come from :meth:`edge_buffer`.
+        """
+        del edges
+        return self.compile(graph, seed=seed)
+
+    def edge_buffer(self, kind: str, shape: Sequence[int], *, seed: int) -> Any:
+        """Return a buffer between layers, with room for whatever layout programs of :meth:`compile_inside` use."""
+        return self.buffer(kind, shape, seed=seed)
+
 
 def random_array(kind: str, shape: Sequence[int], *, seed: int) -> Array:
     """Return seeded standard normal numbers of a type; zeros for what is no floating-point type.
@@ -115,3 +141,16 @@ def random_array(kind: str, shape: Sequence[int], *, seed: int) -> Array:
     if not np.issubdtype(dtype, np.floating):
         return np.zeros(tuple(shape), dtype=dtype)
     return np.random.default_rng(seed).standard_normal(tuple(shape), dtype=np.float32).astype(dtype)
+
+
+def onnx_bytes(graph: Mapping[str, Any], *, seed: int) -> bytes:
+    """Return a canonical graph as a serialized ONNX model: inputs ``x0, x1, …``, outputs ``y0, y1, …``.
+
+    Raises:
+        BackendError: the graph is none, e.g. a node reads what no node writes.
+    """
+    try:
+        serialized: bytes = model_from_graph(graph, seed=seed).SerializeToString()
+    except (LookupError, TypeError, ValueError) as error:
+        raise BackendError(f"the graph cannot be rebuilt: {type(error).__name__}: {error}") from error
+    return serialized

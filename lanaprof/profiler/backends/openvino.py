@@ -12,8 +12,14 @@ from functools import partial
 from typing import Any
 
 from lanaprof.errors import BackendError, BackendUnavailable, UnsupportedOperator
-from lanaprof.profiler.backends.base import Array, Backend, Program, Settings, random_array
-from lanaprof.profiler.rebuild import model_from_graph
+from lanaprof.profiler.backends.base import (
+    Array,
+    Backend,
+    Program,
+    Settings,
+    onnx_bytes,
+    random_array,
+)
 
 __all__ = ["OpenVino"]
 
@@ -76,7 +82,7 @@ class OpenVino(Backend):
 
     def compile(self, graph: Mapping[str, Any], *, seed: int) -> Program:
         """Return the rebuilt operator, compiled."""
-        model = model_from_graph(graph, seed=seed).SerializeToString()
+        model = onnx_bytes(graph, seed=seed)
         try:
             compiled = self._core.compile_model(self._core.read_model(model), "CPU", self._properties())
         except Exception as error:  # OpenVINO raises plain RuntimeErrors, whatever went wrong
