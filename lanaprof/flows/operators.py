@@ -14,7 +14,7 @@ from lanaprof.digest import digest
 from lanaprof.errors import BadProject, UnsupportedOperator, UserError
 from lanaprof.flows.project import Project, write_json
 from lanaprof.lut import Operator, Recipe, Store
-from lanaprof.ops import GENERATOR_VERSION, SKIP
+from lanaprof.ops import GENERATOR_VERSION, SKIP, TEACHER
 from lanaprof.profiler.circuit import Circuit, Segment, Step, circuit_from_json
 from lanaprof.space import recipe
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lanaprof.lut import Record
+    from lanaprof.profiler.canonical import Graph
     from lanaprof.teachers import Teacher
 
 __all__ = [
@@ -240,24 +241,27 @@ def export_operators(
 
 
 def _complete(circuit: Circuit, store: Store) -> bool:
-    return set(circuit.segments) <= set(store.operator_keys())
+    return {*circuit.segments, circuit.network} <= set(store.operator_keys())
 
 
 def _export_circuit(project: Project, device: Device, store: Store, teacher: Teacher) -> None:
     """Cut the teacher at its layers; a teacher that cannot be cut has no circuit and is measured hot."""
+    from lanaprof.ops import fuse
     from lanaprof.profiler.circuit import circuit_from_skeleton
-    from lanaprof.profiler.export import exported_model
+    from lanaprof.profiler.export import exported_graph, exported_model
     from lanaprof.teachers import skeleton
 
     layers = project.space.layers
     shapes = {x.name: ((device.batch, *x.input_shape), (device.batch, *x.output_shape)) for x in layers}
-    model = exported_model(skeleton(teacher, project.space), (device.batch, *project.space.input_shape))
+    shape = (device.batch, *project.space.input_shape)
+    whole = Operator(graph=exported_graph(fuse(teacher.module), shape))
+    records: list[Record] = [whole, _network_record(project, device, (TEACHER,) * len(layers), whole)]
+    model = exported_model(fuse(skeleton(teacher, project.space)), shape)
     try:
         pieces, buffers, wires = circuit_from_skeleton(model, shapes)
     except UnsupportedOperator:
         pieces, buffers, wires = (), {}, {}
     steps = []
-    records: list[Record] = []
     for piece in pieces:
         if isinstance(piece, Segment):
             operator = Operator(graph=piece.graph)
@@ -268,10 +272,8 @@ def _export_circuit(project: Project, device: Device, store: Store, teacher: Tea
             steps.append(Step(piece, "", (source,), (target,)))
     store.add(records)
     used = {name for step in steps for name in (*step.inputs, *step.outputs)}
-    circuit = Circuit(
-        tuple(steps), tuple((n, *described) for n, described in sorted(buffers.items()) if n in used)
-    )
-    write_json(_circuit_path(project, device), circuit.to_json())
+    described = tuple((name, *buffer) for name, buffer in sorted(buffers.items()) if name in used)
+    write_json(_circuit_path(project, device), Circuit(tuple(steps), described, whole.id).to_json())
 
 
 # ------------------------------------------------------------------------------------- whole networks
@@ -303,6 +305,11 @@ def find_networks(
     return {recipes[name]: key for name, key in store.find_recipes(recipes).items()}
 
 
+def _network_record(project: Project, device: Device, choices: Choices, network: Operator) -> Recipe:
+    made_by = network_recipe(project, device, choices)
+    return Recipe(recipe=made_by, operator=network.id, generator=GENERATOR_VERSION)
+
+
 def export_networks(
     project: Project,
     device: Device,
@@ -312,31 +319,82 @@ def export_networks(
     teacher: Teacher | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> dict[Choices, str]:
-    """Return the operator of every whole network, exporting those that are new.
+    """Return the operator of every whole network, making those that are new.
 
-    A network's operator holds no weights, so seeded initial weights serve for candidates not trained yet.
+    A network is composed of its pieces' graphs where these are stored and the teacher, composed so, is the
+    teacher as it was exported; otherwise it is built and exported. A network's operator holds no weights, so
+    seeded initial weights serve for candidates not trained yet.
+
+    Raises:
+        UnsupportedOperator: a network that cannot be exported.
     """
+    _refuse_precision(device)
+    known = find_networks(project, device, store, architectures)
+    todo = [choices for choices in dict.fromkeys(architectures) if choices not in known]
+    operators = find_operators(project, device, store) if todo else None
+    if operators is not None and not _composes_teacher(project, store, operators):
+        operators = None
+    done = 0
+    for start in range(0, len(todo), _CHUNK):
+        chunk = todo[start : start + _CHUNK]
+        composed = {} if operators is None else _composed(project, store, operators, chunk)
+        records: list[Record] = []
+        for choices in chunk:
+            graph = composed.get(choices)
+            if graph is None:
+                teacher = teacher if teacher is not None else project.load_teacher()
+                graph = _exported_network(project, device, teacher, choices)
+            network = Operator(graph=graph)
+            records += [network, _network_record(project, device, choices, network)]
+            known[choices] = network.id
+            done += 1
+            progress(done, len(todo))
+        store.add(records)
+    return {choices: known[choices] for choices in architectures}
+
+
+def _exported_network(project: Project, device: Device, teacher: Teacher, choices: Choices) -> Graph:
     from lanaprof.ops import fuse
     from lanaprof.profiler.export import exported_graph
     from lanaprof.teachers import assemble
 
-    _refuse_precision(device)
-    known = find_networks(project, device, store, architectures)
-    todo = [choices for choices in dict.fromkeys(architectures) if choices not in known]
-    if todo and teacher is None:
-        teacher = project.load_teacher()
+    named = [(layer.name, operation) for layer, operation in zip(project.space.layers, choices, strict=True)]
+    network = assemble(teacher, named, space=project.space, seed=project.config.seed)
+    return exported_graph(fuse(network), (device.batch, *project.space.input_shape))
+
+
+def _composes_teacher(project: Project, store: Store, operators: OperatorMap) -> bool:
+    """Say whether the teacher's pieces, put together, are the teacher as it was exported whole."""
+    if operators.circuit is None or not operators.circuit.steps:
+        return False
+    teacher = (TEACHER,) * len(project.space.layers)
+    try:
+        composed = _composed(project, store, operators, [teacher])
+    except UnsupportedOperator:
+        return False  # exporting whole is the other way, and says what is wrong
+    return teacher in composed and Operator(graph=composed[teacher]).id == operators.circuit.network
+
+
+def _composed(
+    project: Project, store: Store, operators: OperatorMap, architectures: Sequence[Choices]
+) -> dict[Choices, Graph]:
+    """Return the graphs of the networks whose pieces are all in the database."""
+    from lanaprof.profiler.compose import composed_graph
+
+    assert operators.circuit is not None
     names = [layer.name for layer in project.space.layers]
-    for number, choices in enumerate(todo, start=1):
-        assert teacher is not None
-        network = assemble(
-            teacher, list(zip(names, choices, strict=True)), space=project.space, seed=project.config.seed
-        )
-        graph = exported_graph(fuse(network), (device.batch, *project.space.input_shape))
-        operator = Operator(graph=graph)
-        made = Recipe(
-            recipe=network_recipe(project, device, choices), operator=operator.id, generator=GENERATOR_VERSION
-        )
-        store.add([operator, made])
-        known[choices] = operator.id
-        progress(number, len(todo))
-    return {choices: known[choices] for choices in architectures}
+    chosen = {
+        choices: {
+            layer: "" if operation == SKIP else operators.operator(layer, operation)
+            for layer, operation in zip(names, choices, strict=True)
+        }
+        for choices in architectures
+    }
+    wanted = {key for keys in chosen.values() for key in keys.values() if key}
+    graphs = {each.id: each.graph for each in store.iter_operators({*wanted, *operators.circuit.segments})}
+    found = {}
+    for choices, keys in chosen.items():
+        pieces = {layer: key for layer, key in keys.items() if key is not None}
+        if len(pieces) == len(keys) and graphs.keys() >= {*filter(None, pieces.values())}:
+            found[choices] = composed_graph(operators.circuit, graphs, pieces)
+    return found

@@ -21,7 +21,7 @@ from lanaprof.profiler.prepare import OPSET, prepared_model
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["FORMAT", "Graph", "canonical_graph"]
+__all__ = ["FORMAT", "Graph", "canonical_graph", "graph_from_draft"]
 
 FORMAT = "lanaprof-graph/1"
 Graph = dict[str, Any]
@@ -54,7 +54,7 @@ def canonical_graph(model: onnx.ModelProto, *, batch: int | None = None) -> Grap
     """
     draft = _draft_from_model(prepared_model(model, batch=batch))
     normalise(draft)
-    return _graph_from_draft(draft)
+    return graph_from_draft(draft)
 
 
 def _draft_from_model(model: onnx.ModelProto) -> Draft:
@@ -104,7 +104,12 @@ def _is_weight(op: str, position: int, array: Array) -> bool:
     return bool(np.issubdtype(array.dtype, np.floating) and array.ndim > 0 and array.size > 1)
 
 
-def _graph_from_draft(draft: Draft) -> Graph:
+def graph_from_draft(draft: Draft) -> Graph:
+    """Return the canonical graph of a normalised draft; its nodes are in topological order.
+
+    Raises:
+        UnsupportedOperator: a value without a known shape, or an output that is a constant.
+    """
     producer = {
         name: (node, index) for node in draft.nodes for index, name in enumerate(node.outputs) if name
     }

@@ -41,10 +41,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """The steps of a network in order; buffers by name with type and shape, the batch included."""
+    """How the pieces of a teacher make the whole.
+
+    Attributes:
+        steps: the pieces in order of execution; none where the teacher cannot be cut.
+        buffers: name, type and shape, the batch included.
+        network: the operator of the teacher exported as a whole: what its pieces, put together, must give.
+    """
 
     steps: tuple[Step, ...]
     buffers: tuple[tuple[str, str, tuple[int, ...]], ...]
+    network: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON, read back by :func:`circuit_from_json`."""
@@ -60,7 +67,13 @@ class Circuit:
                 for s in self.steps
             ],
             "buffers": [{"name": n, "type": t, "shape": list(shape)} for n, t, shape in self.buffers],
+            "network": self.network,
         }
+
+    @property
+    def edges(self) -> frozenset[str]:
+        """Return the buffers between layers: what one writes or reads."""
+        return frozenset(name for step in self.steps if step.layer for name in (*step.inputs, *step.outputs))
 
     @property
     def segments(self) -> tuple[str, ...]:
@@ -93,6 +106,7 @@ def circuit_from_json(document: Mapping[str, Any]) -> Circuit:
             for s in document["steps"]
         ),
         tuple((b["name"], b["type"], tuple(b["shape"])) for b in document["buffers"]),
+        document.get("network", ""),
     )
 
 

@@ -150,6 +150,7 @@ def _fold_batch_norms(draft: Draft) -> None:
         draft.constants[bias] = draft.constants[node.inputs[2]]
         source.inputs = [*source.inputs[:2], bias]
         draft.rename(node.outputs[0], source.outputs[0])
+        consumers[source.outputs[0]] = consumers.get(node.outputs[0], [])  # a second batch norm may follow
         folded.add(index)
     draft.nodes = [node for index, node in enumerate(draft.nodes) if index not in folded]
 

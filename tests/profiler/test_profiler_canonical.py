@@ -137,6 +137,22 @@ def test_batch_norm_without_a_convolution_stays() -> None:
     assert [node["op"] for node in graph["nodes"]] == ["BatchNormalization", "Relu"]
 
 
+def test_batch_norm_of_a_value_that_others_read_stays() -> None:
+    """Of two batch norms in a row the second stays when what the first gave is read elsewhere, too."""
+    weights = [numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w")]
+    weights += [numpy_helper.from_array(np.ones(4, np.float32), name) for name in "abcd"]
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["0"]),
+        helper.make_node("BatchNormalization", ["0", "a", "b", "c", "d"], ["1"]),
+        helper.make_node("BatchNormalization", ["1", "a", "b", "c", "d"], ["2"]),
+        helper.make_node("Sub", ["1", "2"], ["y"]),
+    ]
+
+    graph = canonical_graph(simple_model(nodes, [1, 4, 2, 2], initial=weights))
+
+    assert [node["op"] for node in graph["nodes"]] == ["Conv", "BatchNormalization", "Sub"]
+
+
 def test_constants_are_lifted_by_value_and_weights_by_shape() -> None:
     """Clip bounds keep their values, convolution weights do not."""
     graph = exported_graph(Block().eval(), (1, 8, 12, 12))
