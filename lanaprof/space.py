@@ -137,7 +137,7 @@ class Space:
         measurements of all others worthless. So two spaces over the same layers share their measurements.
         """
         shapes = [[list(layer.input_shape), list(layer.output_shape)] for layer in self.layers]
-        return digest({"relay": 1, "shapes": shapes, "batch": batch, "precision": precision})
+        return digest({"relay": 2, "shapes": shapes, "batch": batch, "precision": precision})
 
 
 @dataclass(frozen=True, slots=True)

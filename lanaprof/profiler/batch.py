@@ -9,7 +9,7 @@ from lanaprof.profiler.clock import RawSample
 from lanaprof.profiler.journal import Round
 from lanaprof.profiler.statistics import CleanSamples, Visit, drift_factors
 
-__all__ = ["Batch", "Target", "interleaved"]
+__all__ = ["Batch", "Drift", "Target", "interleaved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,19 @@ class Target:
         operator: its key.
         layers: those it may stand in, under relay.
         segment: whether it is a fixed piece of the circuit, which every visit runs.
+        copy: number of a further build of the same operator, timed to see how well builds repeat; 0 is the
+            measurement itself.
     """
 
     operator: str
     layers: tuple[str, ...] = ()
     segment: bool = False
+    copy: int = 0
+
+    @property
+    def key(self) -> str:
+        """Return what tells it from all others of a batch."""
+        return f"{self.operator}#{self.copy}" if self.copy else self.operator
 
     @property
     def relayed(self) -> bool:
@@ -38,8 +46,8 @@ class Batch:
 
     Attributes:
         targets: what it began with.
-        active: what has no record yet.
-        samples: per operator, (round, sample) pairs.
+        active: what has no record yet, by the target's key.
+        samples: per target, (round, sample) pairs.
         rounds: how many are finished.
     """
 
@@ -55,8 +63,12 @@ class Batch:
                 self.samples[key].extend((finished.number, sample) for sample in samples)
         self.rounds = finished.number + 1
 
-    def corrected(self, cleaned: Mapping[str, CleanSamples]) -> dict[str, tuple[float, ...]]:
-        """Return the clean samples with the drift that all operators of the batch share divided out."""
+    def drift(self, window: int) -> Drift:
+        """Return the drift that all operators of the batch share, visit by visit.
+
+        Args:
+            window: how many visits around each count.
+        """
         visits: list[tuple[int, int, Visit]] = []
         for key, rows in self.samples.items():
             by_round: dict[int, list[RawSample]] = {}
@@ -67,12 +79,27 @@ class Batch:
                 start_ns = samples[0].start_ns
                 visits.append((number, start_ns, Visit(key, start_ns / 1e9, max(fastest, 1e-9))))
         visits.sort(key=lambda entry: entry[:2])
-        factors = drift_factors([visit for _, _, visit in visits])
-        factor = {(v.operator, number): float(f) for (number, _, v), f in zip(visits, factors, strict=True)}
-        return {
-            key: tuple(s / factor[key, number] for s, number in zip(clean.seconds, clean.rounds, strict=True))
-            for key, clean in cleaned.items()
-        }
+        factors = drift_factors([visit for _, _, visit in visits], window=window)
+        return Drift(
+            {(v.operator, number): float(f) for (number, _, v), f in zip(visits, factors, strict=True)}
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How much slower than its calm the machine was at each visit: (target, round) → factor."""
+
+    factors: Mapping[tuple[str, int], float]
+
+    @property
+    def range(self) -> float:
+        """Return how far the machine's speed wandered: its slow twentieth over its calm, minus 1."""
+        ordered = sorted(self.factors.values())
+        return ordered[int(0.95 * (len(ordered) - 1))] - 1.0 if ordered else 0.0
+
+    def corrected(self, key: str, clean: CleanSamples) -> tuple[float, ...]:
+        """Return a target's clean samples with the drift divided out."""
+        return tuple(s / self.factors[key, number] for s, number in zip(clean.seconds, clean.rounds, strict=True))
 
 
 def interleaved(targets: Iterable[Target]) -> list[Target]:

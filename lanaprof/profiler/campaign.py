@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lanaprof.errors import BackendError, OperatorTimeout, UnsupportedOperator
+from lanaprof.lut.graph import graph_statistics
 from lanaprof.lut.records import Measurement, utc_now
 from lanaprof.profiler.batch import Batch, Target, interleaved
 from lanaprof.profiler.circuit import Circuit
@@ -18,13 +19,16 @@ from lanaprof.profiler.journal import Journal, JournalHeader, Round, open_journa
 from lanaprof.profiler.protocol import NETWORK, Protocol
 from lanaprof.profiler.rig import Rig, TimedRun, WorkerDied
 from lanaprof.profiler.sampling import PlannedVisit, plan_free_round, plan_relay_round
-from lanaprof.profiler.statistics import clean_samples, estimate
+from lanaprof.profiler.statistics import CleanSamples, Interval, clean_samples, estimate
 
 __all__ = ["BATCH_OPERATORS", "Campaign", "CampaignResult", "Progress", "Provenance", "Target"]
 
-BATCH_OPERATORS = 128  # sessions alive at once
+BATCH_OPERATORS = 384  # sessions alive at once
+_BATCH_BYTES = 1 << 30  # of weights alive at once; the runtime keeps about twice that
 _CRASHES = 2  # of one batch without a finished round in between: then its operators are rows of failure
 _ROUNDS_LEAST = 3  # fewer give no interval
+_LOOK_EVERY = 4  # rounds from one look at the intervals to the next
+_ENDED_TOGETHER = 0.9  # of those that end together so many must be narrow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +58,20 @@ class Progress:
 
 @dataclass(slots=True)
 class CampaignResult:
-    """What a campaign did: records by status, and whether a limit cut it short."""
+    """What a campaign did.
+
+    Attributes:
+        counts: records by status.
+        measurements: by operator.
+        copies: the latency of further builds, in seconds, by operator; they are no records.
+        drift: how much the machine's speed wandered, as a share, in the worst batch.
+        incomplete: whether a limit cut it short.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
     measurements: dict[str, Measurement] = field(default_factory=dict)
+    copies: dict[str, float] = field(default_factory=dict)
+    drift: float = 0.0
     incomplete: bool = False
 
     def take(self, record: Measurement) -> None:
@@ -117,7 +131,7 @@ class Campaign:
             still_wanted: asked at the start of each batch, for another process may have measured meanwhile.
         """
         result = CampaignResult()
-        waiting = {target.operator: target for target in targets}
+        waiting = {target.key: target for target in targets}
         companions = self.companions
         total = len(waiting) + len(companions)
         end_s = None if limit_s is None else self.clock.now_s() + limit_s
@@ -131,9 +145,9 @@ class Campaign:
                 rig = rig or self.new_rig()
                 batch = self._next_batch(waiting, companions)
                 for target in batch:
-                    waiting.pop(target.operator, None)
+                    waiting.pop(target.key, None)
                 if still_wanted is not None:
-                    batch = tuple(target for target in batch if still_wanted(target.operator))
+                    batch = tuple(target for target in batch if target.copy or still_wanted(target.operator))
                 companions = ()
                 if not batch:
                     continue
@@ -159,10 +173,21 @@ class Campaign:
             return tuple(
                 [waiting[key] for key in keys if key in waiting] + [t for t in extra if t.operator in keys]
             )
-        return tuple(interleaved(waiting.values())[:BATCH_OPERATORS] + extra)
+        return tuple(self._fitting(interleaved(waiting.values())) + extra)
+
+    def _fitting(self, targets: Sequence[Target]) -> list[Target]:
+        """Return as many as may be loaded at once; at least one."""
+        chosen: list[Target] = []
+        weight_bytes = 0
+        for target in targets[:BATCH_OPERATORS]:
+            weight_bytes += graph_statistics(self.graph_of(target.operator)).weight_bytes
+            if chosen and weight_bytes > _BATCH_BYTES:
+                break
+            chosen.append(target)
+        return chosen
 
     def _header(self, batch: Sequence[Target]) -> JournalHeader:
-        keys = {target.operator for target in batch}
+        keys = {target.key for target in batch}
         found = unfinished_journals(
             self.journals,
             environment=self.environment,
@@ -177,7 +202,7 @@ class Campaign:
             environment=self.environment,
             protocol=self.protocol.text,
             space=self.space,
-            operators=tuple(target.operator for target in batch),
+            operators=tuple(target.key for target in batch),
         )
 
     def _run_batch(
@@ -189,7 +214,7 @@ class Campaign:
         waiting: int,
         end_s: float | None,
     ) -> Rig:
-        batch = Batch(targets, {t.operator: t for t in targets}, {t.operator: [] for t in targets})
+        batch = Batch(targets, {t.key: t for t in targets}, {t.key: [] for t in targets})
         with open_journal(self.journals, self._header(targets)) as journal:
             for finished in journal.rounds:
                 batch.absorb(finished)
@@ -255,7 +280,10 @@ class Campaign:
             key = pending[index]
             index += 1
             try:
-                rig.build(key, self.graph_of(key), seed=seed)
+                target = batch.active.get(key, Target(key, segment=True))
+                rig.build(
+                    key, self.graph_of(target.operator), seed=seed + target.copy, inside=target.relayed
+                )
                 built.append(key)
             except BackendError as error:
                 if key in batch.active:
@@ -293,52 +321,70 @@ class Campaign:
         self, batch: Batch, result: CampaignResult, conditions: Mapping[str, str], *, final: bool = False
     ) -> None:
         """Record the operators that have enough; ``final`` records all that have any interval."""
-        least = _ROUNDS_LEAST if final else self.protocol.rounds_min
-        if batch.rounds < least:
+        protocol = self.protocol
+        at_limit = final or batch.rounds >= protocol.rounds_max
+        if batch.rounds < (_ROUNDS_LEAST if final else protocol.rounds_min):
             return
-        at_limit = final or batch.rounds >= self.protocol.rounds_max
-        cleaned = {key: clean_samples(batch.samples[key], threads=self.threads) for key in batch.active}
-        corrected = (
-            batch.corrected(cleaned) if self.protocol.drift else {k: c.seconds for k, c in cleaned.items()}
+        if not at_limit and (batch.rounds - protocol.rounds_min) % _LOOK_EVERY:
+            return
+        drift = batch.drift(protocol.drift_window)
+        result.drift = max(result.drift, drift.range)
+        found: dict[str, tuple[CleanSamples, Interval]] = {}
+        for key in batch.active:
+            clean = clean_samples(batch.samples[key], threads=self.threads)
+            if clean.seconds and not (final and len(set(clean.rounds)) < _ROUNDS_LEAST):
+                seconds = drift.corrected(key, clean)
+                found[key] = clean, estimate(seconds, clean.rounds, quantile=protocol.quantile)
+        narrow = {key for key, (_, interval) in found.items() if interval.half_width <= protocol.tolerance}
+        if protocol.together and len(narrow) >= _ENDED_TOGETHER * len(batch.active):
+            at_limit = True
+        for key in found if at_limit else () if protocol.together else narrow:
+            clean, interval = found[key]
+            self._record(batch, result, key, clean, interval, conditions)
+
+    def _record(
+        self,
+        batch: Batch,
+        result: CampaignResult,
+        key: str,
+        clean: CleanSamples,
+        interval: Interval,
+        conditions: Mapping[str, str],
+    ) -> None:
+        """End a target: its estimate becomes a record, or a further build's latency."""
+        target = batch.active.pop(key)
+        if target.copy:
+            result.copies[target.operator] = interval.latency_s
+            return
+        record = Measurement(
+            **self._common(target),
+            status="noisy" if interval.half_width > self.protocol.noisy_above else "ok",
+            latency_s=interval.latency_s,
+            ci_low_s=interval.ci_low_s,
+            ci_high_s=interval.ci_high_s,
+            samples=clean.seconds,
+            rounds=clean.rounds,
+            rejected=clean.rejected,
+            load=find_load(),
+            clock=clean.clock,
+            priority=conditions.get("priority", ""),
         )
-        for key in list(batch.active):
-            clean = cleaned[key]
-            if not clean.seconds:
-                continue
-            if final and len(set(clean.rounds)) < _ROUNDS_LEAST:
-                continue
-            interval = estimate(corrected[key], clean.rounds, quantile=self.protocol.quantile)
-            if interval.half_width > self.protocol.tolerance and not at_limit:
-                continue
-            status = "noisy" if interval.half_width > self.protocol.noisy_above else "ok"
-            record = Measurement(
-                **self._common(batch.active[key]),
-                status=status,
-                latency_s=interval.latency_s,
-                ci_low_s=interval.ci_low_s,
-                ci_high_s=interval.ci_high_s,
-                samples=clean.seconds,
-                rounds=clean.rounds,
-                rejected=clean.rejected,
-                load=find_load(),
-                clock=clean.clock,
-                priority=conditions.get("priority", ""),
-            )
-            self.emit(record)
-            result.take(record)
-            del batch.active[key]
+        self.emit(record)
+        result.take(record)
 
     def _fail(self, batch: Batch, result: CampaignResult, key: str, error: BackendError) -> None:
         if isinstance(error, UnsupportedOperator):
             status = "unsupported"
         else:
             status = "timeout" if isinstance(error, OperatorTimeout) else "failed"
+        target = batch.active.pop(key)
+        if target.copy:
+            return
         record = Measurement(
-            **self._common(batch.active[key]), status=status, load=find_load(), message=error.message[:500]
+            **self._common(target), status=status, load=find_load(), message=error.message[:500]
         )
         self.emit(record)
         result.take(record)
-        del batch.active[key]
 
     def _common(self, target: Target) -> dict[str, Any]:
         relayed = self.protocol.cache == "relay" and target.relayed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["HOT", "NETWORK", "RELAY", "Protocol", "protocol_named"]
+__all__ = ["HOT", "NETWORK", "RELAY", "Protocol"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,8 @@ class Protocol:
         noisy_above: beyond this share at the end, its state is ``noisy``.
         spread_s: the rounds of a batch cover at least this time; short batches pause in between.
         quantile: the estimate is this low quantile of the clean samples.
-        drift: whether samples are corrected for drift by the visits around them.
+        drift_window: samples are corrected for the drift that this many visits around them share.
+        together: whether operators end together, so that each is timed at all the times of the others.
     """
 
     name: str
@@ -36,7 +37,8 @@ class Protocol:
     noisy_above: float = 0.10
     spread_s: float = 20.0
     quantile: float = 0.10
-    drift: bool = False
+    drift_window: int = 31
+    together: bool = False
 
     @property
     def text(self) -> str:
@@ -45,27 +47,16 @@ class Protocol:
 
 
 RELAY = Protocol(
-    name="relay",
-    version=1,
-    cache="relay",
-    warmups=1,
-    recorded=2,
-    rounds_min=16,
-    rounds_max=32,
-    rebuild_every=8,
-)
+    name="relay", version=2, cache="relay", warmups=1, recorded=2, rounds_min=24, rounds_max=48,
+    rebuild_every=12, spread_s=24.0,
+    tolerance=0.02,  # a network sums dozens of operators, whose errors average out
+    drift_window=121,  # a visit is short: a whole network's are about twenty
+)  # fmt: skip
 HOT = Protocol(
     name="hot", version=1, cache="hot", warmups=1, recorded=4, rounds_min=6, rounds_max=24, rebuild_every=6,
-    spread_s=3.0, drift=True,
+    spread_s=3.0,
 )  # fmt: skip
 NETWORK = Protocol(
-    name="network", version=1, cache="hot", warmups=1, recorded=3, rounds_min=18, rounds_max=30,
-    rebuild_every=100, drift=True,
+    name="network", version=1, cache="hot", warmups=1, recorded=3, rounds_min=18, rounds_max=36,
+    rebuild_every=100, together=True,
 )  # fmt: skip
-
-_KNOWN = {protocol.text: protocol for protocol in (RELAY, HOT, NETWORK)}
-
-
-def protocol_named(text: str) -> Protocol:
-    """Return a protocol by ``name/version``; KeyError when this version of lanaprof has none."""
-    return _KNOWN[text]

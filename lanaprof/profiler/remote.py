@@ -88,9 +88,9 @@ class RemoteRig:
         """Return the worker's priority."""
         return self._conditions
 
-    def build(self, operator: str, graph: Mapping[str, Any], *, seed: int) -> None:
+    def build(self, operator: str, graph: Mapping[str, Any], *, seed: int, inside: bool = False) -> None:
         """Compile an operator in the worker."""
-        request = {"do": "build", "operator": operator, "graph": graph, "seed": seed}
+        request = {"do": "build", "operator": operator, "graph": graph, "seed": seed, "inside": inside}
         self._ask(request, self._settings.build_timeout_s)
 
     def run(self, visits: Sequence[PlannedVisit]) -> list[TimedRun]:

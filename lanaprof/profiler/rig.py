@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lanaprof.errors import BackendError
-from lanaprof.profiler.backends import Backend, Program
+from lanaprof.profiler.backends import Backend, Edges, Program
 from lanaprof.profiler.circuit import Circuit
 from lanaprof.profiler.clock import Clock, RawSample
 from lanaprof.profiler.sampling import PlannedVisit, Run
@@ -34,8 +34,13 @@ class TimedRun:
 class Rig(Protocol):
     """Where operators run: in this process, or in a child that may die."""
 
-    def build(self, operator: str, graph: Mapping[str, Any], *, seed: int) -> None:
+    def build(self, operator: str, graph: Mapping[str, Any], *, seed: int, inside: bool = False) -> None:
         """Compile an operator, or compile it anew, and run it once or twice.
+
+        Args:
+            operator, graph: its key and canonical graph.
+            seed: of its weights.
+            inside: whether it is to run in the circuit, as a layer or a segment.
 
         Raises:
             BackendError: the runtime refused it, took too long, or died of it (WorkerDied).
@@ -71,24 +76,30 @@ class LocalRig:
         self._backend, self._clock, self._circuit = backend, clock, circuit
         self._programs: dict[str, Program] = {}
         self._graphs: dict[str, Mapping[str, Any]] = {}
+        self._edges: dict[str, Edges | None] = {}
         self._calls: dict[Run, Callable[[], object]] = {}
         self._buffers: dict[str, Any] = {}
         if circuit is not None:
             for index, (name, kind, shape) in enumerate(circuit.buffers):
-                self._buffers[name] = backend.buffer(kind, shape, seed=index)
+                make = backend.edge_buffer if name in circuit.edges else backend.buffer
+                self._buffers[name] = make(kind, shape, seed=index)
 
     @property
     def conditions(self) -> Mapping[str, str]:
         """Return nothing: this process was not set up for measuring."""
         return {}
 
-    def build(self, operator: str, graph: Mapping[str, Any], *, seed: int) -> None:
+    def build(self, operator: str, graph: Mapping[str, Any], *, seed: int, inside: bool = False) -> None:
         """Compile an operator and run it on buffers of its own."""
-        self._programs[operator] = self._backend.compile(graph, seed=seed)
-        self._graphs[operator] = graph
+        edges = self._edges_of(operator, graph) if inside else None
+        if edges is None:
+            program = self._backend.compile(graph, seed=seed)
+        else:
+            program = self._backend.compile_inside(graph, seed=seed, edges=edges)
+        self._programs[operator], self._graphs[operator], self._edges[operator] = program, graph, edges
         self._calls = {run: call for run, call in self._calls.items() if run.operator != operator}
         try:
-            call = self._call(Run(operator))
+            call = self._bound(operator)
             for _ in range(_FIRST_RUNS):
                 call()
         except BackendError:
@@ -97,26 +108,49 @@ class LocalRig:
             del self._programs[operator]
             raise BackendError(f"the operator does not run: {error}") from error
 
+    def _edges_of(self, operator: str, graph: Mapping[str, Any]) -> Edges | None:
+        """Return where an operator meets neighbours: a layer everywhere, a segment as it is wired."""
+        circuit = self._circuit
+        if circuit is None:
+            return None
+        for step in circuit.steps:
+            if step.operator == operator:
+                return Edges(
+                    tuple(name in circuit.edges for name in step.inputs),
+                    tuple(name in circuit.edges for name in step.outputs),
+                )
+        return Edges((True,) * len(graph["inputs"]), (True,) * len(graph["outputs"]))
+
+    def _bound(self, operator: str) -> Callable[[], object]:
+        """Return a call of an operator on buffers of its own."""
+        graph, edges = self._graphs[operator], self._edges[operator]
+        inputs = [
+            self._own_buffer(described, index, is_edge=edges is not None and edges.inputs[index])
+            for index, described in enumerate(graph["inputs"])
+        ]
+        outputs = []
+        for index, reference in enumerate(graph["outputs"]):
+            node, slot = reference[1:].split(".")
+            described = graph["nodes"][int(node)]["outputs"][int(slot)]
+            outputs.append(self._own_buffer(described, 0, is_edge=edges is not None and edges.outputs[index]))
+        return self._programs[operator].bind(inputs, outputs)
+
+    def _own_buffer(self, described: Mapping[str, Any], seed: int, *, is_edge: bool) -> Any:
+        make = self._backend.edge_buffer if is_edge else self._backend.buffer
+        return make(described["type"], described["shape"], seed=seed)
+
     def _call(self, run: Run) -> Callable[[], object]:
         call = self._calls.get(run)
         if call is None:
-            program, graph = self._programs[run.operator], self._graphs[run.operator]
             if run.step < 0:
-                inputs = [
-                    self._backend.buffer(described["type"], described["shape"], seed=index)
-                    for index, described in enumerate(graph["inputs"])
-                ]
-                outputs = []
-                for reference in graph["outputs"]:
-                    node, slot = reference[1:].split(".")
-                    described = graph["nodes"][int(node)]["outputs"][int(slot)]
-                    outputs.append(self._backend.buffer(described["type"], described["shape"], seed=0))
+                call = self._bound(run.operator)
             else:
                 assert self._circuit is not None
                 step = self._circuit.steps[run.step]
                 inputs = [self._buffers[name] for name in step.inputs]
                 outputs = [self._buffers[name] for name in step.outputs]
-            call = self._calls[run] = program.bind(inputs, outputs)
+                call = self._programs[run.operator].bind(inputs, outputs)
+            self._calls[run] = call
         return call
 
     def run(self, visits: Sequence[PlannedVisit]) -> list[TimedRun]:
@@ -149,6 +183,7 @@ class LocalRig:
         """Drop every operator."""
         self._programs.clear()
         self._graphs.clear()
+        self._edges.clear()
         self._calls.clear()
 
     def close(self) -> None:

@@ -136,15 +136,26 @@ def drift_factors(visits: Sequence[Visit], *, window: int = 31, iterations: int 
         return np.ones(0)
     names = {name: index for index, name in enumerate(dict.fromkeys(visit.operator for visit in visits))}
     which = np.array([names[visit.operator] for visit in visits])
+    groups = [np.flatnonzero(which == index) for index in range(len(names))]
     fastest = np.log(np.array([visit.fastest_s for visit in visits]))
     factor = np.zeros(len(visits))
-    half = window // 2
     for _ in range(iterations):
         corrected = fastest - factor
-        base = np.array([np.quantile(corrected[which == index], 0.10) for index in range(len(names))])
-        ratio = fastest - base[which]
-        running = np.array(
-            [np.quantile(ratio[max(0, i - half) : i + half + 1], 0.25) for i in range(len(visits))]
-        )
+        base = np.array([np.quantile(corrected[group], 0.10) for group in groups])
+        running = _running_quantile(fastest - base[which], window // 2, 0.25)
         factor = running - np.quantile(running, 0.25)
-    return np.exp(factor)
+    drift: Floats = np.exp(factor)
+    return drift
+
+
+def _running_quantile(values: Floats, half: int, quantile: float) -> Floats:
+    """Return the quantile of the values up to ``half`` places before and behind each."""
+    count = len(values)
+    running = np.empty(count)
+    inner = range(half, count - half)
+    if inner:
+        windows = np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1)
+        running[half : count - half] = np.quantile(windows, quantile, axis=1)
+    for index in (i for i in range(count) if i not in inner):
+        running[index] = np.quantile(values[max(0, index - half) : index + half + 1], quantile)
+    return running

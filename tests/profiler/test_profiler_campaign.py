@@ -201,7 +201,7 @@ def test_relay_records_name_their_space_and_networks_do_not(tmp_path: Path) -> N
     ).run(targets)  # fmt: skip
 
     named = {record.operator: (record.cache, record.space, record.protocol) for record in kept}
-    relayed = ("relay", "s" * 32, "relay/1")
+    relayed = ("relay", "s" * 32, RELAY.text)
     assert {KEYS[0]: relayed, KEYS[1]: relayed, KEYS[2]: relayed, KEYS[5]: ("hot", "", NETWORK.text)} == named
 
 

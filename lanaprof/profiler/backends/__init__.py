@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lanaprof.profiler.backends.base import Backend, Program, Settings
+from lanaprof.profiler.backends.base import Backend, Edges, Program, Settings
 from lanaprof.profiler.backends.registry import backend_class, backend_names
 
-__all__ = ["Backend", "Program", "Settings", "backend_class", "backend_names"]
+__all__ = ["Backend", "Edges", "Program", "Settings", "backend_class", "backend_names"]

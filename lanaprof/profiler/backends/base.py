@@ -31,7 +31,7 @@ import numpy.typing as npt
 from lanaprof.errors import BackendError
 from lanaprof.profiler.rebuild import model_from_graph
 
-__all__ = ["Array", "Backend", "Program", "Settings", "onnx_bytes", "random_array"]
+__all__ = ["Array", "Backend", "Edges", "Program", "Settings", "onnx_bytes", "random_array"]
 
 Array = npt.NDArray[Any]
 
@@ -49,6 +49,14 @@ class Settings:
     threads: int = 1
     cores: tuple[int, ...] = ()
     options: tuple[tuple[str, str], ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Which inputs and outputs of an operator lie between it and a neighbour, when it runs inside a network."""
+
+    inputs: tuple[bool, ...]
+    outputs: tuple[bool, ...]
 
 
 class Program(ABC):
@@ -104,6 +112,24 @@ class Backend(ABC):
             UnsupportedOperator: the runtime knows no kernel for it.
             BackendError: the runtime refused it for another reason.
         """
+
+    def compile_inside(self, graph: Mapping[str, Any], *, seed: int, edges: Edges) -> Program:
+        """Return the operator as it runs between its neighbours in a network.
+
+        A runtime that keeps data in a layout of its own from layer to layer should read and write that layout at the
+        edges, and take working memory from a pool that all operators share, as one network does. What cannot be had
+        stays as it is alone; this default is that.
+
+        Args:
+            graph, seed: as for :meth:`compile`, which raises the same.
+            edges: where the neighbours are; their buffers come from :meth:`edge_buffer`.
+        """
+        del edges
+        return self.compile(graph, seed=seed)
+
+    def edge_buffer(self, kind: str, shape: Sequence[int], *, seed: int) -> Any:
+        """Return a buffer between layers, with room for whatever layout programs of :meth:`compile_inside` use."""
+        return self.buffer(kind, shape, seed=seed)
 
 
 def random_array(kind: str, shape: Sequence[int], *, seed: int) -> Array:
