@@ -26,7 +26,6 @@ from lanaprof import LanaprofError
 from lanaprof.digest import digest
 from lanaprof.errors import BadInput
 from lanaprof.flows.demo import run_command
-from lanaprof.flows.machine import steal_share
 from lanaprof.profiler.environment import (
     available_cores,
     cpu_model_from_cpuinfo,
@@ -62,6 +61,19 @@ def find_machine() -> dict[str, Any]:
 def find_versions() -> dict[str, str]:
     """Return the versions of what the figures depend on."""
     return {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}}
+
+
+def steal_between(before: str, after: str) -> float | None:
+    r"""Return the share of time that the hypervisor took between two texts of /proc/stat; None without them.
+
+    >>> steal_between("cpu 0 0 0 0 0 0 0 0 0 0\n", "cpu 80 0 0 10 0 0 0 10 0 0\n")
+    0.1
+    """
+    if not before or not after:
+        return None
+    first, second = ([int(part) for part in text.split("\n", 1)[0].split()[1:9]] for text in (before, after))
+    passed = sum(second) - sum(first)
+    return round((second[7] - first[7]) / passed, 5) if passed > 0 else 0.0
 
 
 def _text(path: Path) -> str:
@@ -210,7 +222,7 @@ class Harness:
             load = {
                 "before": before,
                 "after": find_load(),
-                "steal": round(steal_share(stat, _text(Path("/proc/stat"))), 5) if stat else None,
+                "steal": steal_between(stat, _text(Path("/proc/stat"))),
             }
             self._write(name, results, seconds, load)
             shutil.rmtree(self.folder(name))

@@ -40,7 +40,8 @@ from lanaprof.profiler.environment import choose_cores, local_environment
 
 Floats = npt.NDArray[np.float64]
 Choices = tuple[str, ...]
-_WARM_UPS, _RUNS = 10, 50
+WARM_UPS, RUNS = 10, 50
+BY_RUNTIME = f"ONNX Runtime, mean of {RUNS}"
 _TORCH_LEAST_S = 0.2  # blocked_autorange's own default
 
 
@@ -143,12 +144,12 @@ def time_by_onnxruntime(
             f"x{index}": rng.standard_normal(described["shape"], dtype=np.float32)
             for index, described in enumerate(graph["inputs"])
         }
-        for _ in range(_WARM_UPS):
+        for _ in range(WARM_UPS):
             session.run(None, feed)
         began_s = time.perf_counter()
-        for _ in range(_RUNS):
+        for _ in range(RUNS):
             session.run(None, feed)
-        found[key] = (time.perf_counter() - began_s) / _RUNS
+        found[key] = (time.perf_counter() - began_s) / RUNS
     return found
 
 
@@ -253,7 +254,7 @@ def compare(project: Project, rows: Sequence[Mapping[str, Any]], anchors: int) -
             is_latency=True,
         ),
         Rival(
-            "ONNX Runtime, mean of 50",
+            BY_RUNTIME,
             sums_over(project, operators, by_runtime, ends_s, tested),
             sums_over(project, operators, by_runtime, ends_s, beside),
             runtime_s,

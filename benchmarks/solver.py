@@ -6,14 +6,14 @@ with one thread at gap 0; it is given ``--limit`` seconds. Both start from the s
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from harness import ended, harness_from, parser_for
 from numpy.typing import NDArray
 
 from lanaprof.solver import Problem, frontier, problem_from_arrays, solve, solve_diverse
@@ -86,8 +86,8 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
     return time.perf_counter() - start_s, result
 
 
-def compare(layers: int, count: int, *, rounds: int, limit_s: float) -> None:
-    """Print one line: median times of both sides over interleaved rounds, each on a new instance."""
+def compare(layers: int, count: int, *, rounds: int, limit_s: float) -> dict[str, Any]:
+    """Return the times of both sides over interleaved rounds, each on a new instance."""
     ours_s, theirs_s, sorts_s, missed = [], [], [], 0
     for seed in range(rounds):
         instance = make_instance(layers, count, seed=seed)
@@ -101,32 +101,31 @@ def compare(layers: int, count: int, *, rounds: int, limit_s: float) -> None:
         assert solution.proved
         if score is not None:
             assert abs(score - solution.score) < 1e-6, "the two optima differ"
-    ours, theirs = statistics.median(ours_s), statistics.median(theirs_s)
+    return {
+        "layers": layers,
+        "candidates": count,
+        "ours_s": ours_s,
+        "theirs_s": theirs_s,
+        "sorts_s": sorts_s,
+        "unfinished": missed,
+    }
+
+
+def show(result: dict[str, Any]) -> None:
+    """Print one line: median times of both sides."""
+    ours, theirs = statistics.median(result["ours_s"]), statistics.median(result["theirs_s"])
+    missed, rounds = result["unfinished"], len(result["theirs_s"])
     note = f", HiGHS unfinished in {missed} of {rounds}" if missed else ""
     print(
-        f"{layers} x {count}: exact {1e3 * ours:.2f} ms (slowest {1e3 * max(ours_s):.2f}), "
-        f"PuLP+HiGHS {1e3 * theirs:.0f} ms, ratio {theirs / ours:.0f}, "
-        f"{ours / statistics.median(sorts_s):.1f} row-wise argsorts{note}",
+        f"{result['layers']} x {result['candidates']}: exact {1e3 * ours:.2f} ms "
+        f"(slowest {1e3 * max(result['ours_s']):.2f}), PuLP+HiGHS {1e3 * theirs:.0f} ms, ratio {theirs / ours:.0f}, "
+        f"{ours / statistics.median(result['sorts_s']):.1f} row-wise argsorts{note}",
         flush=True,
     )
 
 
-def main() -> None:
-    """Run all comparisons."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="instances per size (a third of them at 1000 x 500)"
-    )
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds HiGHS is given per instance")
-    parser.add_argument(
-        "--quick", action="store_true", help="leave out 1000 x 500 by PuLP and the longer tasks"
-    )
-    options = parser.parse_args()
-    for layers, count in SIZES[: 2 if options.quick else 3]:
-        rounds = options.rounds if layers < 500 else max(1, options.rounds // 3)
-        compare(layers, count, rounds=rounds, limit_s=options.limit)
-    if options.quick:
-        return
+def longer_tasks() -> None:
+    """Print the times of fronts, two budgets, many layers, diverse solutions and a case that no bound helps."""
     for layers, count in SIZES:
         instance = make_instance(layers, count)
         took_s, points = timed(lambda: frontier(instance.problem, "latency_us"))  # noqa: B023  # called at once
@@ -158,5 +157,29 @@ def main() -> None:
     print(f"46 x 50 subset-sum in floats: {solution.status} after {solution.solve_s:.1f} s, gap {gap:.1e}")
 
 
+def main() -> None:
+    """Run all comparisons."""
+    parser = parser_for(__doc__)
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="instances per size (a third of them at 1000 x 500)"
+    )
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds HiGHS is given per instance")
+    given = parser.parse_args()
+    if given.quick:
+        given.rounds, given.limit = 1, 5.0
+    harness = harness_from("solver", given, {"rounds": given.rounds, "limit_s": given.limit})
+
+    def run_size(part: str) -> list[dict[str, Any]]:
+        layers, count = map(int, part.split("x"))
+        rounds = given.rounds if layers < 500 else max(1, given.rounds // 3)
+        return [compare(layers, count, rounds=rounds, limit_s=given.limit)]
+
+    harness.parts([f"{layers}x{count}" for layers, count in SIZES[: 1 if given.quick else 3]], run_size)
+    for run in harness.finish():
+        show(run["result"])
+    if not given.quick:
+        longer_tasks()
+
+
 if __name__ == "__main__":
-    main()
+    ended(main)

@@ -1,0 +1,68 @@
+"""Every benchmark runs as a user starts it; ``--quick`` measures a toy network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import read_runs
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(name: str, tmp_path: Path, *words: str) -> list[dict[str, Any]]:
+    """Run a benchmark with --quick; return its results."""
+    out = tmp_path / "results.json"
+    script = str(ROOT / "benchmarks" / f"{name}.py")
+    command = [sys.executable, script, "--quick", "--out", str(out), "--work", str(tmp_path / "work"), *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "work").exists()
+    return [found["result"] for found in read_runs(out)]
+
+
+def test_solver_runs(tmp_path: Path) -> None:
+    """benchmarks/solver.py --quick writes its times."""
+    (result,) = run("solver", tmp_path)
+
+    assert (46, 197) == (result["layers"], result["candidates"])
+
+
+@pytest.mark.slow
+def test_latency_accuracy_runs_with_rivals(tmp_path: Path) -> None:
+    """benchmarks/latency_accuracy.py --quick --rivals measures, verifies, and predicts by six other means."""
+    (result,) = run("latency_accuracy", tmp_path, "--rivals")
+    rivals = result["rivals"]
+
+    assert result["networks"] == len(result["rows"])
+    assert len(rivals["predictors"]) == 6
+    assert set(result["stretch"]) == {"0.5", "0.8", "0.9", "0.95", "0.99"}
+
+
+@pytest.mark.slow
+def test_repeatability_runs_beside_a_hog(tmp_path: Path) -> None:
+    """benchmarks/repeatability.py --quick --hogs 1 measures both protocols twice."""
+    results = run("repeatability", tmp_path, "--hogs", "1")
+
+    assert ["relay", "hot"] == [result["protocol"] for result in results]
+    assert all(result["operators"] for result in results)
+
+
+@pytest.mark.slow
+def test_throughput_runs(tmp_path: Path) -> None:
+    """benchmarks/throughput.py --quick stores all operators it exported."""
+    (result,) = run("throughput", tmp_path)
+
+    assert result["operators"] == result["stored"]
+
+
+@pytest.mark.slow
+def test_proving_runs(tmp_path: Path) -> None:
+    """benchmarks/proving.py --quick selects for a budget and times the network again."""
+    (result,) = run("proving", tmp_path)
+
+    assert len(result["budgets"]) == 1
