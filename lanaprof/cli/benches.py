@@ -10,7 +10,7 @@ from lanaprof.cli.base import meter, notice
 
 if TYPE_CHECKING:
     from lanaprof.config import Device
-    from lanaprof.flows.measuring import Bench
+    from lanaprof.flows.bench import Bench
     from lanaprof.flows.project import Project
     from lanaprof.lut import Store
 
@@ -25,8 +25,8 @@ def project_bench(
 
     Without a device: the one in lanaprof.toml, else the only one measured.
     """
+    from lanaprof.flows.bench import open_bench
     from lanaprof.flows.devicing import default_device
-    from lanaprof.flows.measuring import open_bench
     from lanaprof.flows.project import default_team, load_project
     from lanaprof.lut import open_store
     from lanaprof.profiler.environment import local_environment

@@ -22,7 +22,8 @@ from lanaprof.cli.base import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lanaprof.flows.measuring import Bench, FileResult, MeasureReport
+    from lanaprof.flows.bench import Bench
+    from lanaprof.flows.measuring import FileResult, MeasureReport
     from lanaprof.flows.project import Project
 
 _STATES = ("noisy", "failed", "unsupported", "timeout")
@@ -56,7 +57,7 @@ _STATES = ("noisy", "failed", "unsupported", "timeout")
 def measure(files: tuple[Path, ...], **options: Any) -> Outcome:
     """Fill the latency database for this project, for ONNX FILEs, or for whatever the database lacks."""
     from lanaprof.config import PROJECT_FILE, parse_device
-    from lanaprof.flows.measuring import open_bench
+    from lanaprof.flows.bench import open_bench
     from lanaprof.flows.project import default_team, load_project
     from lanaprof.lut import open_store
     from lanaprof.units import parse_duration
@@ -193,6 +194,9 @@ def _files(files: Sequence[Path], bench: Bench, options: dict[str, Any], limit_s
     from lanaprof.flows.measuring import measure_files
 
     results, report = measure_files(files, bench, force=options["force"], limit_s=limit_s)
+    for result, path in zip(results, files, strict=True):
+        if result.operator:
+            _warn_of_denormals(path)
     document = {**_document(report), "files": [_file(result) for result in results]}
 
     def show(console: Console) -> None:
@@ -212,6 +216,13 @@ def _files(files: Sequence[Path], bench: Bench, options: dict[str, Any], limit_s
 
     missing = any(result.measurement is None for result in results)
     return Outcome(document, show, 3 if missing else _code(report, plan=False))
+
+
+def _warn_of_denormals(path: Path) -> None:
+    from lanaprof.profiler.denormals import denormal_share, denormal_warning
+
+    if warning := denormal_warning(path.name, denormal_share(path)):
+        notice(warning)
 
 
 def _file(result: FileResult) -> dict[str, Any]:

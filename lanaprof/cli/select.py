@@ -146,7 +146,7 @@ def _dump(question: Question, path: Path) -> None:
 
 
 def _prove(question: Question, store: Store, team: str) -> Proof:
-    from lanaprof.flows.measuring import open_bench
+    from lanaprof.flows.bench import open_bench
     from lanaprof.flows.proving import prove
 
     with meter("proving") as bar:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lanaprof.config import parse_device
-from lanaprof.flows.measuring import open_bench
+from lanaprof.flows.bench import open_bench
 from lanaprof.flows.predicting import Predictor, open_predictor
 from lanaprof.flows.project import Project, default_team, load_project
 from lanaprof.flows.selecting import Scores, build_problem, find_scores

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from lanaprof.config import Device
 from lanaprof.errors import BadInput, UnsupportedOperator
+from lanaprof.flows.bench import Bench
 from lanaprof.flows.operators import (
     OperatorMap,
     export_networks,
@@ -19,114 +16,23 @@ from lanaprof.flows.operators import (
     find_networks,
     find_operators,
 )
-from lanaprof.flows.project import STATE_FOLDER, Project
-from lanaprof.lut import Environment, Measurement, Operator, Store, utc_now
+from lanaprof.flows.project import Project
+from lanaprof.lut import Measurement, Operator, utc_now
 from lanaprof.ops import SKIP, TEACHER
-from lanaprof.profiler.campaign import BATCH_OPERATORS, Campaign, CampaignResult, Progress, Provenance, Target
-from lanaprof.profiler.circuit import Circuit
-from lanaprof.profiler.clock import SystemClock
-from lanaprof.profiler.environment import choose_cores, host_hash, local_environment
+from lanaprof.profiler.campaign import BATCH_OPERATORS, CampaignResult, Target
 from lanaprof.profiler.protocol import HOT, NETWORK, RELAY, Protocol
-from lanaprof.profiler.remote import RemoteRig, WorkerSettings
-from lanaprof.profiler.rig import Rig
 
 __all__ = [
-    "Bench",
     "FileResult",
     "MeasurePlan",
     "MeasureReport",
     "measure_files",
     "measure_gaps",
     "measure_project",
-    "open_bench",
     "planned",
 ]
 
 _NO_LAYER = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """This machine as the device: where operators are timed and whose name goes into the records."""
-
-    device: Device
-    environment: Environment
-    provenance: Provenance
-    store: Store
-    journals: Path
-    report: Callable[[Progress], None] = lambda _progress: None
-    notice: Callable[[str], None] = lambda _text: None
-
-    def campaign(self, protocol: Protocol, **relay: Any) -> Campaign:
-        """Return a campaign on this bench; ``relay`` holds space, circuit, fillers and companions."""
-        circuit: Circuit | None = relay.get("circuit")
-
-        @cache
-        def graph_of(key: str) -> Mapping[str, Any]:
-            return self.store.get_operator(key).graph
-
-        def new_rig() -> Rig:
-            settings = WorkerSettings(self.device.backend, self.device.threads, choose_cores(self.device))
-            return RemoteRig(settings, circuit, lambda holder: self.notice(f"waiting: {holder} is measuring"))
-
-        return Campaign(
-            environment=self.environment.id,
-            threads=self.device.threads,
-            protocol=_spread(protocol),
-            provenance=self.provenance,
-            journals=self.journals,
-            graph_of=graph_of,
-            new_rig=new_rig,
-            emit=lambda record: _added(self.store, record),
-            clock=SystemClock(),
-            report=self.report,
-            **relay,
-        )
-
-
-def _spread(protocol: Protocol) -> Protocol:
-    """Return the protocol, its rounds spread over LANAPROF_SPREAD_S seconds where that is set.
-
-    Raises:
-        BadInput: it is no number of seconds.
-    """
-    text = os.environ.get("LANAPROF_SPREAD_S")
-    if not text:
-        return protocol
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise BadInput(f"LANAPROF_SPREAD_S={text!r} is not a number of seconds", hint="LANAPROF_SPREAD_S=5")
-    return replace(protocol, spread_s=seconds)
-
-
-def _added(store: Store, record: Measurement) -> None:
-    store.add([record])
-
-
-def open_bench(
-    device: Device,
-    store: Store,
-    *,
-    team: str,
-    state: Path | None = None,
-    report: Callable[[Progress], None] = lambda _progress: None,
-    notice: Callable[[str], None] = lambda _text: None,
-) -> Bench:
-    """Return this machine as the device, its environment recorded in the database.
-
-    Raises:
-        DeviceUnavailable, BackendUnavailable: it is not that device; says what it needs.
-    """
-    from lanaprof import __version__
-
-    environment = local_environment(device)
-    store.add([environment])
-    provenance = Provenance(team=team, host=host_hash(), tool_version=__version__)
-    journals = (state or Path.cwd() / STATE_FOLDER) / "journals"
-    return Bench(device, environment, provenance, store, journals, report, notice)
 
 
 @dataclass(slots=True)
@@ -275,19 +181,20 @@ def _run_campaign(
         return force or all(row.status in retry for row in found)
 
     if need.relayed and targets:
-        campaign = bench.campaign(
+        return bench.run(
             need.protocol,
+            targets,
+            limit_s=limit_s,
+            still_wanted=still_wanted,
             companions=(network,),
             space=need.space,
             circuit=need.operators.circuit,
             fillers=_fillers(project, need.operators),
         )
-    else:
-        if not need.relayed:
-            bench.notice("the teacher cannot be cut at its layers: measuring hot, without its context")
-        campaign = bench.campaign(need.protocol if targets else NETWORK)
-        targets.append(Target(network))
-    return campaign.run(targets, limit_s=limit_s, still_wanted=still_wanted)
+    if not need.relayed:
+        bench.notice("the teacher cannot be cut at its layers: measuring hot, without its context")
+    protocol = need.protocol if targets else NETWORK
+    return bench.run(protocol, [*targets, Target(network)], limit_s=limit_s, still_wanted=still_wanted)
 
 
 def _timed_network(project: Project, bench: Bench) -> str | None:
@@ -358,7 +265,7 @@ def measure_files(
     report.reused = len(known)
     missing = [key for key in wanted if key not in known]
     if missing:
-        result = bench.campaign(NETWORK).run([Target(key) for key in missing], limit_s=limit_s)
+        result = bench.run(NETWORK, [Target(key) for key in missing], limit_s=limit_s)
         report.take(result, missing)
         known.update(result.measurements)
     report.unsupported += sum(1 for _, key, _ in keys if not key)
@@ -386,7 +293,7 @@ def measure_gaps(
     wanted, total = _gaps(bench, retry=retry, force=force)
     report = MeasureReport(reused=total - len(wanted))
     if wanted:
-        result = bench.campaign(HOT).run([Target(key) for key in wanted], limit_s=limit_s)
+        result = bench.run(HOT, [Target(key) for key in wanted], limit_s=limit_s)
         report.take(result, wanted)
     report.seconds = time.monotonic() - began_s
     return report

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lanaprof.errors import BackendError, UserError
-from lanaprof.flows.measuring import Bench
+from lanaprof.flows.bench import Bench
 from lanaprof.flows.operators import Choices, export_networks
 from lanaprof.flows.predicting import Predictor, open_predictor, table_digest
 from lanaprof.flows.project import Project

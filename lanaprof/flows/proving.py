@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lanaprof.errors import BackendError, InfeasibleBudget
-from lanaprof.flows.measuring import Bench
+from lanaprof.flows.bench import Bench
 from lanaprof.flows.networks import calibration_networks, time_networks
 from lanaprof.flows.operators import Choices
 from lanaprof.flows.predicting import Predictor

@@ -49,12 +49,14 @@ class Batch:
         active: what has no record yet, by the target's key.
         samples: per target, (round, sample) pairs.
         rounds: how many are finished.
+        began_s: when the first of this process began, on the campaign's clock.
     """
 
     targets: tuple[Target, ...]
     active: dict[str, Target]
     samples: dict[str, list[tuple[int, RawSample]]]
     rounds: int = 0
+    began_s: float = 0.0
 
     def absorb(self, finished: Round) -> None:
         """Take the samples of a finished round."""
@@ -91,11 +93,11 @@ class Drift:
 
     factors: Mapping[tuple[str, int], float]
 
-    @property
-    def range(self) -> float:
-        """Return how far the machine's speed wandered: its slow twentieth over its calm, minus 1."""
-        ordered = sorted(self.factors.values())
-        return ordered[int(0.95 * (len(ordered) - 1))] - 1.0 if ordered else 0.0
+    def spanning(self, earlier: tuple[float, float]) -> tuple[float, float]:
+        """Return the 5 % and 95 % points of the factors, widened to cover those of earlier batches."""
+        ordered = sorted(self.factors.values()) or [1.0]
+        last = len(ordered) - 1
+        return min(earlier[0], ordered[round(0.05 * last)]), max(earlier[1], ordered[round(0.95 * last)])
 
     def corrected(self, key: str, clean: CleanSamples) -> tuple[float, ...]:
         """Return a target's clean samples with the drift divided out."""

@@ -64,14 +64,17 @@ class CampaignResult:
         counts: records by status.
         measurements: by operator.
         copies: the latency of further builds, in seconds, by operator; they are no records.
-        drift: how much the machine's speed wandered, as a share, in the worst batch.
+        clean, rejected: samples that count, and that were disturbed.
+        drift: low and high drift factor (5 % and 95 % points of the visits) over the batches.
         incomplete: whether a limit cut it short.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     measurements: dict[str, Measurement] = field(default_factory=dict)
     copies: dict[str, float] = field(default_factory=dict)
-    drift: float = 0.0
+    clean: int = 0
+    rejected: int = 0
+    drift: tuple[float, float] = (1.0, 1.0)
     incomplete: bool = False
 
     def take(self, record: Measurement) -> None:
@@ -220,6 +223,7 @@ class Campaign:
                 batch.absorb(finished)
             crashes = 0
             rig = self._build_all(rig, batch, result, seed=0, end_s=end_s)
+            batch.began_s = self.clock.now_s()
             while batch.active and not result.incomplete:
                 round_began_s = self.clock.now_s()
                 try:
@@ -261,7 +265,7 @@ class Campaign:
     @property
     def _pace_s(self) -> float:
         """Return the least time from one round's begin to the next."""
-        return self.protocol.spread_s / self.protocol.rounds_min
+        return self.protocol.spread_s / self.protocol.rounds_max
 
     def _build_all(
         self, rig: Rig, batch: Batch, result: CampaignResult, *, seed: int, end_s: float | None
@@ -325,10 +329,12 @@ class Campaign:
         at_limit = final or batch.rounds >= protocol.rounds_max
         if batch.rounds < (_ROUNDS_LEAST if final else protocol.rounds_min):
             return
-        if not at_limit and (batch.rounds - protocol.rounds_min) % _LOOK_EVERY:
-            return
+        if not at_limit:
+            covered = self.clock.now_s() - batch.began_s >= protocol.spread_s
+            if not covered or (batch.rounds - protocol.rounds_min) % _LOOK_EVERY:
+                return
         drift = batch.drift(protocol.drift_window)
-        result.drift = max(result.drift, drift.range)
+        result.drift = drift.spanning(result.drift)
         found: dict[str, tuple[CleanSamples, Interval]] = {}
         for key in batch.active:
             clean = clean_samples(batch.samples[key], threads=self.threads)
@@ -353,6 +359,8 @@ class Campaign:
     ) -> None:
         """End a target: its estimate becomes a record, or a further build's latency."""
         target = batch.active.pop(key)
+        result.clean += len(clean.seconds)
+        result.rejected += clean.rejected
         if target.copy:
             result.copies[target.operator] = interval.latency_s
             return
@@ -404,6 +412,7 @@ class Campaign:
     def _report(self, batch: Batch, result: CampaignResult, total: int, waiting: int, round_s: float) -> None:
         done = sum(result.counts.values())
         rounds_left = max(1, self.protocol.rounds_min - batch.rounds) if batch.active else 0
-        share = waiting / max(1, len(batch.targets))
-        left_s = round_s * (rounds_left + share * self.protocol.rounds_min)
+        batch_s = max(round_s * self.protocol.rounds_min, self.protocol.spread_s)
+        left_s = max(round_s * rounds_left, batch.began_s + self.protocol.spread_s - self.clock.now_s())
+        left_s += batch_s * waiting / max(1, len(batch.targets))
         self.report(Progress(done, total, left_s, f"{self.protocol.name}: round {batch.rounds}"))

@@ -15,11 +15,12 @@ class Protocol:
         name, version: printed as ``relay/1`` in every measurement.
         cache: the cache state its numbers stand for.
         warmups, recorded: passes of a visit that are not recorded, and that are.
-        rounds_min, rounds_max: visits of every operator, spread over the campaign.
+        rounds_min, rounds_max: visits of every operator.
         rebuild_every: rounds after which all sessions are built anew (addresses and layouts vary by build).
         tolerance: an operator ends when its 95 % interval's half-width is below this share of the estimate.
         noisy_above: beyond this share at the end, its state is ``noisy``.
-        spread_s: the rounds of a batch cover at least this time; short batches pause in between.
+        spread_s: the rounds of a batch cover at least this time, unless rounds_max are done; where they are short,
+            more of them fit in, with pauses in between.
         quantile: the estimate is this low quantile of the clean samples.
         drift_window: samples are corrected for the drift that this many visits around them share.
         together: whether operators end together, so that each is timed at all the times of the others.
@@ -57,6 +58,6 @@ HOT = Protocol(
     spread_s=3.0,
 )  # fmt: skip
 NETWORK = Protocol(
-    name="network", version=1, cache="hot", warmups=1, recorded=3, rounds_min=18, rounds_max=36,
+    name="network", version=1, cache="hot", warmups=1, recorded=3, rounds_min=18, rounds_max=48,
     rebuild_every=100, together=True,
 )  # fmt: skip
