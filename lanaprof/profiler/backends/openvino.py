@@ -1,7 +1,8 @@
 """OpenVINO's CPU plugin.
 
 One thread: ``infer`` runs in the calling thread (its CPU time is the process's). Several: the caller and the workers
-of one oneTBB pool, which all programs of the process share.
+of one oneTBB pool, which all programs of the process share. Each compiled program brings two threads for
+asynchronous calls; they sleep, and programs compiled later take over those of dropped ones.
 """
 
 from __future__ import annotations
