@@ -12,6 +12,8 @@ from lanaprof.cli.base import Outcome, command, database_option, notice
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lanaprof.flows.students import Student
+
 
 @command("export")
 @click.option("--selection", metavar="ID", help="A stored selection: an id, its beginning, or latest.")
@@ -43,6 +45,7 @@ def export(
     elif not student.finetuned and set(choices) - {"teacher"}:
         notice("this network was not fine-tuned as a whole; its accuracy rises with: lanaprof finetune")
     written = export_student(project, student, out, batch=batch)
+    _warn_of_denormals(student, out)
     document = {
         "out": str(written.out),
         "kind": written.kind,
@@ -57,3 +60,12 @@ def export(
         console.print(f"wrote {written.out}: {replaced} of {len(choices)} layers replaced{agreement}")
 
     return Outcome(document, show)
+
+
+def _warn_of_denormals(student: Student, out: Path) -> None:
+    from lanaprof.profiler.denormals import denormal_share_of_arrays, denormal_warning
+
+    weights = (tensor.detach().cpu() for tensor in student.module.state_dict().values())
+    share = denormal_share_of_arrays(each.float().numpy() for each in weights if each.is_floating_point())
+    if warning := denormal_warning(out.name, share):
+        notice(warning)
