@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from lanaprof.cli.base import Outcome, command, database_from, database_option, device_option
 
 if TYPE_CHECKING:
@@ -16,12 +18,13 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 @command("doctor")
+@click.option("--quick", is_flag=True, help="Leave out the self-test, which times operators for two seconds.")
 @device_option
 @database_option
-def doctor(device: str | None, database: str | None) -> Outcome:
-    """Check this machine before measuring: runtime, hardware, cores, clocks, noise, database, disk."""
+def doctor(quick: bool, device: str | None, database: str | None) -> Outcome:
+    """Check this machine before measuring: runtime, cores, clocks, memory, how well numbers repeat, database."""
     from lanaprof.config import PROJECT_FILE, read_config
-    from lanaprof.flows.doctoring import checks_of
+    from lanaprof.flows.doctoring import TEST_S, checks_of
     from lanaprof.flows.project import load_project
 
     here = Path.cwd()
@@ -29,7 +32,8 @@ def doctor(device: str | None, database: str | None) -> Outcome:
         config = read_config(here)
         device = device or next(iter(config.devices), None)
         database = load_project(here).database(database)
-    checks = tuple(checks_of(device or "cpu", here, database_from(database)))
+    test_s = 0.0 if quick else TEST_S
+    checks = tuple(checks_of(device or "cpu", here, database_from(database), test_s=test_s))
     failed = sum(1 for check in checks if check.state == "fail")
     document = {
         "device": device or "cpu",

@@ -9,72 +9,100 @@ import contextlib
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from lanaprof.config import Device, parse_device
 from lanaprof.errors import BackendUnavailable, DeviceUnavailable, LanaprofError, UserError
+from lanaprof.flows.hostchecks import (
+    Check,
+    clock_checks,
+    cores_check,
+    load_check,
+    memory_check,
+    priority_check,
+    read_timer,
+    self_test_checks,
+    steal_check,
+    throttled_check,
+    timer_check,
+)
 from lanaprof.flows.machine import (
     GPU_QUERY,
     Gpu,
-    cpu_quota_from_cgroup_v1,
+    available_from_meminfo,
     gpus_from_nvidia_smi,
-    noise_from_durations,
-    steal_share,
     tensorrt_range,
-    turbo_from_sysfs,
     version_from_text,
 )
 from lanaprof.lut import open_store
-from lanaprof.lut.engine import locate
+from lanaprof.lut.engine import locate, network_file_system
 from lanaprof.profiler.backends import backend_class
-from lanaprof.profiler.environment import available_cores, find_cpu_quota, find_load, local_environment
-from lanaprof.units import format_duration, format_size
+from lanaprof.profiler.conditions import take_snapshot
+from lanaprof.profiler.environment import available_cores, choose_cores, local_environment
+from lanaprof.units import format_size
 
-__all__ = ["Check", "checks_of", "find_gpus", "noise_check", "tensorrt_check"]
+__all__ = ["TEST_S", "Check", "checks_of", "find_gpus", "tensorrt_check"]
 
-_PROBE_S = 1.0
-_PIECE_S = 0.001  # of the probe's work: shorter than a scheduler's slice
-_QUIET = 0.02  # spread below which nothing disturbs
-_LOUD = 0.10
-_STEAL = 0.01
+TEST_S = 2.0  # of timing: some hundred visits of either operator
 _DISK_FAIL_BYTES, _DISK_WARN_BYTES = 100e6, 1e9
 _TENSORRT = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-cu11", "tensorrt-cu12-bindings")
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One finding: state is ok, warn or fail; the hint says what to do."""
-
-    name: str
-    state: str
-    message: str
-    hint: str = ""
-
-
-def checks_of(text: str, folder: Path, database: str, *, probe_s: float = _PROBE_S) -> Iterator[Check]:
+def checks_of(text: str, folder: Path, database: str, *, test_s: float = TEST_S) -> Iterator[Check]:
     """Yield the checks of a device on this machine, each when it is found.
 
     Args:
         text: the device.
         folder: where devices.yaml may lie.
         database: path or URL.
-        probe_s: how long the noise is listened to.
+        test_s: how long the self-test times operators; 0 leaves it out.
     """
+    device: Device | None = None
+    measurable = False
     try:
         device = parse_device(text, folder)
     except UserError as error:
         yield Check("device", "fail", error.message, error.hint)
     else:
-        yield from _device_checks(device)
-    yield from clock_checks(_text)
+        measurable = True
+        for check in _device_checks(device):
+            measurable = measurable and check.state != "fail"
+            yield check
+    shot = take_snapshot(_cores_of(device))
+    if device is not None:
+        yield cores_check(device, shot.allowed, shot.control.quota_cores if shot.control else None)
+        yield load_check(shot.load, shot.online, device.threads)
+        measurable = measurable and len(shot.allowed) >= device.threads
+    yield throttled_check(shot.control)
+    active = (_text("/sys/devices/system/cpu/smt/active") or "").strip() == "1"
+    yield from clock_checks(shot, hardware_threads=active)
     yield priority_check()
-    yield from noise_checks(probe_s)
+    yield memory_check(available_from_meminfo(_text("/proc/meminfo") or ""))
+    source = _text("/sys/devices/system/clocksource/clocksource0/current_clocksource") or ""
+    yield timer_check(read_timer(), source)
+    if device is not None and measurable and test_s > 0:
+        yield from self_test_checks(device, test_s)
+    else:
+        yield steal_check(shot)
     yield database_check(database)
     path = locate_path(database)
     yield disk_check(path, free_bytes(path))
+    yield file_system_check(path, network_file_system(path) if _is_file(database) else None)
+
+
+def _cores_of(device: Device | None) -> tuple[int, ...]:
+    """Return the cores a campaign would take; all that may be used where it can take none."""
+    if device is not None:
+        with contextlib.suppress(DeviceUnavailable):  # the check of the cores says so
+            return choose_cores(device)
+    return available_cores()
+
+
+def _text(path: str) -> str | None:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return Path(path).read_text(encoding="utf-8")
+    return None
 
 
 def _device_checks(device: Device) -> Iterator[Check]:
@@ -87,8 +115,6 @@ def _device_checks(device: Device) -> Iterator[Check]:
         yield from gpu_checks(device, gpus)
     else:
         yield hardware_check(device)
-    yield cores_check(device, available_cores(), find_quota())
-    yield load_check(find_load(), len(available_cores()), device.threads)
 
 
 # -------------------------------------------------------------------------------- the device and its runtime
@@ -212,143 +238,6 @@ def hardware_check(device: Device) -> Check:
     return Check("hardware", "ok", f"{environment.gpu_model or environment.cpu_model}, {environment.isa}")
 
 
-# ------------------------------------------------------------------------------------------ cores and clocks
-
-
-def find_quota() -> float | None:
-    """Return the cores this process' control group allows; None when unlimited."""
-    quota = find_cpu_quota()
-    if quota is not None:
-        return quota
-    with contextlib.suppress(OSError, ValueError):
-        base = Path("/sys/fs/cgroup/cpu")
-        return cpu_quota_from_cgroup_v1(
-            (base / "cpu.cfs_quota_us").read_text(), (base / "cpu.cfs_period_us").read_text()
-        )
-    return None
-
-
-def cores_check(device: Device, cores: tuple[int, ...], quota: float | None) -> Check:
-    """Return whether there are enough cores, by affinity and by the control group's quota."""
-    text = f"{len(cores)} core{'s' if len(cores) > 1 else ''} to use, {device.threads} wanted"
-    if device.threads > len(cores):
-        hint = f"--device {device.name},threads={len(cores)}"
-        return Check("cores", "fail", text, hint)
-    if quota is not None and quota < device.threads:
-        hint = "raise the container's CPU limit: a throttled process measures its own pauses"
-        return Check("cores", "fail", f"{text}, but the control group allows {quota:g} cores", hint)
-    limit = "no quota" if quota is None else f"quota {quota:g} cores"
-    if len(cores) == device.threads:
-        hint = "with one more core, other work would have somewhere to run"
-        return Check("cores", "warn", f"{text}, {limit}: none is left for the rest of the system", hint)
-    return Check("cores", "ok", f"{text}, {limit}")
-
-
-def load_check(load: float | None, cores: int, threads: int) -> Check:
-    """Return whether other work leaves the measured cores alone."""
-    if load is None:
-        return Check("load", "ok", "this system tells no load average")
-    text = f"load average {load:g} on {cores} cores"
-    if load > max(0.5, cores - threads):
-        return Check(
-            "load", "warn", f"{text}: other work competes for them", "stop other programs while measuring"
-        )
-    return Check("load", "ok", text)
-
-
-def _text(path: str) -> str | None:
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return Path(path).read_text(encoding="utf-8")
-    return None
-
-
-def clock_checks(read: Callable[[str], str | None]) -> Iterator[Check]:
-    """Yield what is visible of the CPU's governor, turbo and hardware threads.
-
-    Args:
-        read: gives a file's text, None when it cannot be read.
-    """
-    system = "/sys/devices/system/cpu"
-    governor = (read(f"{system}/cpu0/cpufreq/scaling_governor") or "").strip()
-    if governor in ("", "performance"):
-        yield Check("governor", "ok", governor or "not visible here (a virtual machine, or not Linux)")
-    else:
-        hint = "sudo cpupower frequency-set -g performance"
-        yield Check("governor", "warn", f"{governor}: the clock follows the load", hint)
-    turbo = turbo_from_sysfs(
-        no_turbo=read(f"{system}/intel_pstate/no_turbo"), boost=read(f"{system}/cpufreq/boost")
-    )
-    if turbo:
-        hint = "lanaprof corrects slow drift; for the last percent switch it off in the firmware or in sysfs"
-        yield Check("turbo", "warn", "on: the clock follows heat and neighbours", hint)
-    else:
-        yield Check("turbo", "ok", "not visible here" if turbo is None else "off")
-    if (read(f"{system}/smt/active") or "").strip() == "1":
-        hint = "measure with at most half as many threads as there are hardware threads, on a quiet machine"
-        yield Check("smt", "warn", "two hardware threads share each core", hint)
-    else:
-        yield Check("smt", "ok", "no hardware threads share a core")
-
-
-def priority_check() -> Check:
-    """Return whether a measuring process may raise its priority; tries it on a child of its own."""
-    import sys
-
-    program = "import os; os.setpriority(os.PRIO_PROCESS, 0, -20)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60)
-    if done.returncode == 0:
-        return Check("priority", "ok", "measuring processes may raise their priority")
-    hint = "allow it: sudo setcap cap_sys_nice+ep on Python, or a nice limit in limits.conf"
-    return Check("priority", "warn", "measuring processes keep the normal priority", hint)
-
-
-def noise_checks(probe_s: float) -> Iterator[Check]:
-    """Yield how much equal work varies here, and what the hypervisor took meanwhile."""
-    before = _text("/proc/stat")
-    durations = _time_pieces(probe_s)
-    after = _text("/proc/stat")
-    yield noise_check(durations)
-    if before is None or after is None:
-        yield Check("steal", "ok", "not visible here")
-        return
-    share = steal_share(before, after)
-    if share > _STEAL:
-        hint = "ask for dedicated cores, or measure when the neighbours sleep"
-        yield Check("steal", "warn", f"the hypervisor took {share:.1%} of the time", hint)
-    else:
-        yield Check("steal", "ok", f"the hypervisor took {share:.1%} of the time")
-
-
-def _time_pieces(probe_s: float) -> list[float]:
-    def work(count: int) -> float:
-        began = time.perf_counter()
-        total = 0
-        for number in range(count):
-            total += number
-        return time.perf_counter() - began
-
-    count = 1000
-    count = max(1, round(count * _PIECE_S / max(1e-9, min(work(count) for _ in range(5)))))
-    end = time.perf_counter() + probe_s
-    found = [work(count)]
-    while time.perf_counter() < end:
-        found.append(work(count))
-    return found
-
-
-def noise_check(durations_s: list[float]) -> Check:
-    """Return a verdict on the durations of equal work."""
-    noise = noise_from_durations(durations_s)
-    message = (
-        f"a loop of {format_duration(noise.floor_s, digits=2)} takes {noise.spread:.1%} more than its best at the "
-        f"median, {noise.tail:.1%} at 95 %"
-    )
-    if noise.spread < _QUIET:
-        return Check("noise", "ok", message)
-    loud = ": very noisy" if noise.spread > _LOUD else ""
-    return Check("noise", "warn", message + loud, "stop other programs; campaigns here take more rounds")
-
-
 # ---------------------------------------------------------------------------------------- database and disk
 
 
@@ -391,3 +280,23 @@ def disk_check(folder: Path, free: int) -> Check:
     if free < _DISK_WARN_BYTES:
         return Check("disk", "warn", text, "trained candidates of a large teacher take gigabytes")
     return Check("disk", "ok", text)
+
+
+def _is_file(database: str) -> bool:
+    """Say whether the database is a file of this machine; a text that names none is the database check's."""
+    with contextlib.suppress(LanaprofError):
+        return locate(database).path is not None
+    return False
+
+
+def file_system_check(folder: Path, kind: str | None) -> Check:
+    """Return whether SQLite's locks hold where the database lies.
+
+    Args:
+        folder: where it lies.
+        kind: the type of its network file system; None for a local disk.
+    """
+    if kind is None:
+        return Check("file system", "ok", "the database needs no network file system")
+    hint = "keep it on a local disk (--database /tmp/lanaprof.db) and exchange exports, or use PostgreSQL"
+    return Check("file system", "fail", f"{folder} is on {kind}, where SQLite's locks do not hold", hint)

@@ -8,17 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 __all__ = [
     "Gpu",
     "NoiseReading",
     "TensorrtRange",
-    "cpu_quota_from_cgroup_v1",
+    "TimerReading",
+    "available_from_meminfo",
     "gpus_from_nvidia_smi",
     "noise_from_durations",
-    "steal_share",
     "tensorrt_range",
-    "turbo_from_sysfs",
+    "timer_from_readings",
     "version_from_text",
 ]
 
@@ -137,39 +138,33 @@ def version_from_text(text: str) -> Version:
     return tuple(int(part) for part in match[0].split(".")) if match else (0,)
 
 
-def cpu_quota_from_cgroup_v1(quota: str, period: str) -> float | None:
-    r"""Return the cores a container may use, from cpu.cfs_quota_us and cpu.cfs_period_us; None when unlimited.
+def available_from_meminfo(text: str) -> int | None:
+    r"""Return the bytes that programs can still have, from the text of /proc/meminfo; None when it does not say.
 
-    >>> cpu_quota_from_cgroup_v1("150000\n", "100000\n"), cpu_quota_from_cgroup_v1("-1\n", "100000\n")
-    (1.5, None)
+    >>> available_from_meminfo("MemTotal:       24684092 kB\nMemFree: 1 kB\nMemAvailable:   24194812 kB\n")
+    24775487488
     """
-    cores = int(quota) / int(period)
-    return cores if cores > 0 else None
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
 
 
-def turbo_from_sysfs(*, no_turbo: str | None, boost: str | None) -> bool | None:
-    """Return whether the CPU may run above its nominal clock; None when the system does not say.
+@dataclass(frozen=True, slots=True)
+class TimerReading:
+    """How fine a timer is, in ns: the smallest step it makes, and what one reading costs (0: less than a step)."""
 
-    Args:
-        no_turbo: text of intel_pstate/no_turbo, None without that file.
-        boost: text of cpufreq/boost, None likewise.
+    step_ns: int
+    cost_ns: int
+
+
+def timer_from_readings(readings_ns: Sequence[int]) -> TimerReading:
+    """Return what readings in a row say of the timer; a timer that does not move steps by their whole span.
+
+    >>> timer_from_readings([0, 0, 40, 40, 80, 1080])
+    TimerReading(step_ns=40, cost_ns=40)
     """
-    if no_turbo is not None and no_turbo.strip() in ("0", "1"):
-        return no_turbo.strip() == "0"
-    if boost is not None and boost.strip() in ("0", "1"):
-        return boost.strip() == "1"
-    return None
-
-
-def steal_share(before: str, after: str) -> float:
-    r"""Return the share of time the hypervisor took between two texts of /proc/stat.
-
-    >>> steal_share("cpu 0 0 0 0 0 0 0 0 0 0\n", "cpu 80 0 0 10 0 0 0 10 0 0\n")
-    0.1
-    """
-    first, second = ([int(part) for part in text.split("\n", 1)[0].split()[1:9]] for text in (before, after))
-    passed = sum(second) - sum(first)
-    return (second[7] - first[7]) / passed if passed > 0 else 0.0
+    steps = sorted(after - before for before, after in pairwise(readings_ns))
+    moved = [step for step in steps if step > 0]
+    return TimerReading(moved[0] if moved else readings_ns[-1] - readings_ns[0], steps[len(steps) // 2])
 
 
 @dataclass(frozen=True, slots=True)

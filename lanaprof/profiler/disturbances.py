@@ -65,7 +65,8 @@ def judge(
         after: taken when it ended, by the same process.
         clean: samples that count.
         rejected: samples that were disturbed and do not count.
-        drift: smallest and largest drift factor of the visits (``drift_factors``); None when not known.
+        drift: low and high drift factor of the visits (``drift_factors``): take their 5 % and 95 % points, for the
+            extremes are single moments. None when not known.
         threads: of one run.
     """
     found = [
