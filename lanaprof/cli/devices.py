@@ -22,8 +22,9 @@ def devices(detect: bool) -> Outcome:
     from lanaprof.flows.devicing import device_states
     from lanaprof.flows.doctoring import hardware_check
 
+    known = known_devices(Path.cwd())
     rows = []
-    for state in device_states(known_devices(Path.cwd()).values()):
+    for state in device_states(known.values()):
         device, problem, hint = state.device, state.problem, state.hint
         if not problem and (check := hardware_check(device)).state == "fail":
             problem, hint = check.message, check.hint
@@ -44,11 +45,29 @@ def devices(detect: bool) -> Outcome:
     document: dict[str, Any] = {"devices": rows}
     if not detect:
         return Outcome(document, lambda console: _show(console, rows))
-    from lanaprof.flows.detecting import detected_entries, find_cpu_model
+    from lanaprof.flows.detecting import backend_states, detected_entries, find_cpu_model, matching_devices
     from lanaprof.flows.doctoring import find_gpus
 
-    document["detected"] = detected_entries(find_cpu_model(), find_gpus())
-    return Outcome(document, lambda _console: click.echo(_yaml(document["detected"]), nl=False))
+    cpu_model, gpus = find_cpu_model(), find_gpus()
+    document["detected"] = detected_entries(cpu_model, gpus)
+    document["matching"] = list(matching_devices(cpu_model, gpus, known.values()))
+    document["backends"] = [
+        {"name": each.name, "version": each.version or None, "hint": each.hint} for each in backend_states()
+    ]
+    return Outcome(document, lambda _console: click.echo(_detected(document), nl=False))
+
+
+def _detected(document: dict[str, Any]) -> str:
+    """Return the entries to paste, and what else was found as comments below: the whole is a devices.yaml."""
+    lines = [_yaml(document["detected"]).rstrip("\n")]
+    matching = document["matching"]
+    lines.append(f"# Known devices that are this machine already: {', '.join(matching) or 'none'}")
+    for each in document["backends"]:
+        version = (
+            f"installed, version {each['version']}" if each["version"] else f"not installed: {each['hint']}"
+        )
+        lines.append(f"# {each['name']}: {version}")
+    return "\n".join(lines) + "\n"
 
 
 def _yaml(entries: dict[str, Any]) -> str:

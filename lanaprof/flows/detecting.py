@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from lanaprof.config import Device
+from lanaprof.errors import BackendUnavailable
 from lanaprof.flows.machine import Gpu
 
-__all__ = ["detected_entries", "device_name", "find_cpu_model"]
+__all__ = [
+    "BackendState",
+    "backend_states",
+    "detected_entries",
+    "device_name",
+    "find_cpu_model",
+    "matching_devices",
+]
 
 _NOISE = re.compile(r"\((?:r|tm|c)\)|\bcpu\b|\bprocessor\b|\d+-core|@.*$|\bwith\b.*$", re.IGNORECASE)
 _SPECIAL = re.compile(r"([.^$*+?{}\[\]|()\\])")
@@ -52,6 +62,49 @@ def detected_entries(cpu_model: str, gpus: Sequence[Gpu] = ()) -> dict[str, dict
 
 def _exactly(text: str) -> str:
     return "^" + _SPECIAL.sub(r"\\\1", text) + "$"
+
+
+def matching_devices(cpu_model: str, gpus: Sequence[Gpu], known: Iterable[Device]) -> tuple[str, ...]:
+    """Return the names of the known devices that are this machine's processor or one of its GPUs.
+
+    Whether a runtime for them is installed does not matter here.
+    """
+    return tuple(device.name for device in known if _matches(device, cpu_model, gpus))
+
+
+def _matches(device: Device, cpu_model: str, gpus: Sequence[Gpu]) -> bool:
+    wanted = dict(device.match)
+    if "cpu_model" in wanted and not re.search(wanted["cpu_model"], cpu_model):
+        return False
+    if device.backend != "tensorrt" and not {"gpu_name", "compute_capability"} & set(wanted):
+        return True
+    return any(
+        re.search(wanted.get("gpu_name", ""), gpu.name)
+        and wanted.get("compute_capability", gpu.compute_capability) == gpu.compute_capability
+        for gpu in gpus
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BackendState:
+    """A runtime lanaprof can measure with: its version here, or (version empty) what to type for having it."""
+
+    name: str
+    version: str
+    hint: str = ""
+
+
+def backend_states() -> tuple[BackendState, ...]:
+    """Return the known runtimes, those of installed packages included; none is imported for it."""
+    from lanaprof.profiler.backends import backend_class, backend_names
+
+    found = []
+    for name in backend_names():
+        try:
+            found.append(BackendState(name, backend_class(name).version()))
+        except BackendUnavailable as error:
+            found.append(BackendState(name, "", error.hint or error.message))
+    return tuple(found)
 
 
 def find_cpu_model() -> str:

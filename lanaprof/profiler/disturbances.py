@@ -17,7 +17,7 @@ _TICKS_LEAST = 100  # of 10 ms: shares of less than a second say nothing
 _STEAL = (
     0.005  # of the time: stolen slices hit single runs, which are rejected; beyond this the caches suffer too
 )
-_OTHERS = 0.02  # of a measured core's time
+_OTHERS = 0.03  # of a measured core's time; the kernel's own threads take up to 2 % of an idle one
 _INTERRUPTS = 0.01
 _SIBLING = 0.05
 _PRESSURE = 0.10

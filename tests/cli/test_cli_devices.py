@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from lanaprof.flows.detecting import detected_entries, device_name
+from lanaprof.config import known_devices
+from lanaprof.flows.detecting import detected_entries, device_name, matching_devices
 from lanaprof.flows.machine import gpus_from_nvidia_smi
 
 
@@ -71,6 +72,38 @@ def test_gpus_get_entries_too() -> None:
 
     assert list(found) == ["amd-epyc", "nvidia-l4"]
     assert found["nvidia-l4"]["match"] == {"gpu_name": "^NVIDIA L4$", "compute_capability": "8.9"}
+
+
+def test_detect_says_what_is_known_and_installed(lut: Any, cli: Any) -> None:
+    """The generic device matches every machine; runtimes have their version, or what to type."""
+    document = cli("devices", "--detect", "--json").json
+    printed = cli("devices", "--detect").out
+    runtimes = {row["name"]: row for row in document["backends"]}
+
+    assert "cpu" in document["matching"]
+    assert "v100" not in document["matching"]
+    assert runtimes["onnxruntime"]["version"]
+    assert {"name", "version", "hint"} == set(runtimes["openvino"])
+    assert f"# onnxruntime: installed, version {runtimes['onnxruntime']['version']}\n" in printed
+    assert "# Known devices that are this machine already: cpu" in printed
+
+
+@pytest.mark.parametrize(
+    ("cpu_model", "smi", "names"),
+    [
+        ("AMD EPYC 9R14", "", ["cpu", "epyc"]),
+        ("Intel Xeon", "", ["cpu"]),
+        ("Intel Xeon", "Tesla V100-SXM2-16GB, 7.0, 535.183.01, Disabled, 135 MHz, 1530 MHz", ["cpu", "v100"]),
+        ("Intel Xeon", "NVIDIA V100-like, 8.0, 535.183.01, Disabled, 135 MHz, 1530 MHz", ["cpu"]),
+        ("Intel Xeon", "NVIDIA A100-SXM4-40GB, 8.0, 550.54.15, Enabled, 210 MHz, 1410 MHz", ["cpu", "a100"]),
+    ],
+)
+def test_known_devices_are_recognised(tmp_path: Path, cpu_model: str, smi: str, names: list[str]) -> None:
+    """By the processor's name, or by a GPU's name and compute capability together."""
+    (tmp_path / "devices.yaml").write_text("epyc:\n  backend: onnxruntime\n  match: {cpu_model: EPYC}\n")
+    known = [each for each in known_devices(tmp_path).values() if each.backend != "openvino"]
+
+    assert matching_devices(cpu_model, gpus_from_nvidia_smi(smi), known) == tuple(names)
 
 
 def test_people_see_a_table(lut: Any, cli: Any) -> None:
