@@ -14,7 +14,7 @@ from lanaprof.digest import digest
 from lanaprof.errors import BadProject, UnsupportedOperator, UserError
 from lanaprof.flows.project import Project, write_json
 from lanaprof.lut import Operator, Recipe, Store
-from lanaprof.ops import GENERATOR_VERSION, SKIP, TEACHER
+from lanaprof.ops import GENERATOR_VERSION, SKIP, TEACHER, parse_operation
 from lanaprof.profiler.circuit import Circuit, Segment, Step, circuit_from_json
 from lanaprof.space import recipe
 
@@ -156,7 +156,8 @@ def _deployed_modules(
 
     for layer, operation in wanted:
         module = build_candidate(teacher, project.space.get_layer(layer), operation, seed=project.config.seed)
-        yield (layer, operation), fuse(module)
+        own = parse_operation(operation).family == TEACHER  # stays as it is; what is built for this goes
+        yield (layer, operation), fuse(module, in_place=not own)
 
 
 def _refuse_precision(device: Device) -> None:
@@ -256,7 +257,7 @@ def _export_circuit(project: Project, device: Device, store: Store, teacher: Tea
     shape = (device.batch, *project.space.input_shape)
     whole = Operator(graph=exported_graph(fuse(teacher.module), shape))
     records: list[Record] = [whole, _network_record(project, device, (TEACHER,) * len(layers), whole)]
-    model = exported_model(fuse(skeleton(teacher, project.space)), shape)
+    model = exported_model(fuse(skeleton(teacher, project.space), in_place=True), shape)
     try:
         pieces, buffers, wires = circuit_from_skeleton(model, shapes)
     except UnsupportedOperator:
@@ -360,7 +361,7 @@ def _exported_network(project: Project, device: Device, teacher: Teacher, choice
 
     named = [(layer.name, operation) for layer, operation in zip(project.space.layers, choices, strict=True)]
     network = assemble(teacher, named, space=project.space, seed=project.config.seed)
-    return exported_graph(fuse(network), (device.batch, *project.space.input_shape))
+    return exported_graph(fuse(network, in_place=True), (device.batch, *project.space.input_shape))
 
 
 def _composes_teacher(project: Project, store: Store, operators: OperatorMap) -> bool:

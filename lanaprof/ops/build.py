@@ -143,16 +143,20 @@ def match_output(module: nn.Module, x: Tensor, y: Tensor, *, share: float = 0.7)
     return True
 
 
-def fuse(module: nn.Module) -> nn.Module:
+def fuse(module: nn.Module, *, in_place: bool = False) -> nn.Module:
     """Return the deployed form of a module: a copy in eval mode with training-time branches merged.
 
     A submodule takes part by a method ``fused() -> nn.Module`` that returns its replacement, or by timm's
     ``reparameterize()``, which changes it in place (MobileOne, FastViT, RepViT, timm's own RepVGG).
     The result computes what the module computes in eval mode, up to rounding.
+
+    Args:
+        module: in any mode.
+        in_place: use the module up instead of copying it.
     """
     from torch import nn  # heavy
 
-    copied = copy.deepcopy(module).eval()
+    copied = (module if in_place else copy.deepcopy(module)).eval()
     root = nn.ModuleDict({"root": copied})  # so that the module itself can be replaced, too
     for name, child in list(root.named_modules()):
         merge = getattr(child, "fused", None)

@@ -52,17 +52,18 @@ def canonical_graph(model: onnx.ModelProto, *, batch: int | None = None) -> Grap
     Raises:
         UnsupportedOperator: control flow, shapes that cannot be inferred, or an opset that cannot be converted.
     """
-    draft = _draft_from_model(prepared_model(model, batch=batch))
+    draft = _draft_from_model(*prepared_model(model, batch=batch))
     normalise(draft)
     return graph_from_draft(draft)
 
 
-def _draft_from_model(model: onnx.ModelProto) -> Draft:
+def _draft_from_model(model: onnx.ModelProto, weights: Mapping[str, Array]) -> Draft:
     import onnx
     from onnx import numpy_helper
 
     graph = model.graph
     constants = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
+    constants.update(weights)
     nodes: list[Node] = []
     for node in graph.node:
         attributes = {a.name: attribute_value(a) for a in node.attribute}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,27 +20,31 @@ OPSET = 18  # both of torch's exporters write it
 Array = npt.NDArray[Any]
 
 _NEVER_FOLDED = frozenset({"Constant", "RandomNormal", "RandomUniform", "If", "Loop", "Scan"})
+_WEIGHED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})  # by their inputs behind the first
+_LARGE_WEIGHT = 512  # elements: smaller ones are not worth the bookkeeping
 _LARGEST_FOLDED = 10**8  # elements: beyond it folding would cost more memory than it saves work
 
 
-def prepared_model(model: onnx.ModelProto, *, batch: int | None = None) -> onnx.ModelProto:
-    """Return a copy of a model with everything static spelled out.
+def prepared_model(
+    model: onnx.ModelProto, *, batch: int | None = None
+) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """Return a copy of a model with everything static spelled out, and the weights it was spared.
 
     Args:
         model: an ONNX model of any opset our version converter knows.
         batch: what an open first dimension of an input is set to; None refuses it.
 
+    Returns:
+        The model, large weights among its inputs, and these weights by name: a zero in their type and shape.
+
     Raises:
         UnsupportedOperator: open shapes, shapes that cannot be inferred, an opset that cannot be converted.
     """
-    from onnx import ModelProto, inliner, shape_inference, version_converter
+    from onnx import inliner, shape_inference, version_converter
 
     if len(model.functions):
         model = inliner.inline_local_functions(model)
-    else:
-        copied = ModelProto()
-        copied.CopyFrom(model)
-        model = copied
+    model, weights = _without_weights(model)
     _fix_inputs(model, batch)
     version = {entry.domain: entry.version for entry in model.opset_import}.get("", OPSET)
     if version != OPSET:
@@ -58,7 +63,54 @@ def prepared_model(model: onnx.ModelProto, *, batch: int | None = None) -> onnx.
         except Exception as error:  # onnx raises InferenceError and ValueError, both from C++
             raise UnsupportedOperator(f"shapes cannot be inferred: {error}") from error
         if not _fold_constants(model):
-            return model
+            return model, weights
+
+
+def _without_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """Return a copy of a model in which large weights are inputs: each inference copies the whole model twice."""
+    from onnx import GraphProto, ModelProto, helper
+
+    heavy = _weight_names(model.graph)
+    graph = GraphProto(name=model.graph.name)
+    graph.node.extend(model.graph.node)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(model.graph.output)
+    graph.sparse_initializer.extend(model.graph.sparse_initializer)
+    weights = {}
+    for tensor in model.graph.initializer:
+        if tensor.name not in heavy:
+            graph.initializer.append(tensor)
+            continue
+        kind = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        weights[tensor.name] = np.broadcast_to(np.zeros((), dtype=kind), tuple(tensor.dims))
+        graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    light = ModelProto(ir_version=model.ir_version, graph=graph)
+    light.opset_import.extend(model.opset_import)
+    return light, weights
+
+
+def _weight_names(graph: onnx.GraphProto) -> set[str]:
+    """Return the large constants that only ever weigh data: nothing is computed from them ahead of time."""
+    from onnx import TensorProto
+
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+    inputs = {value.name for value in graph.input}  # old models name their constants here, too
+    data = inputs.difference(tensor.name for tensor in graph.initializer)
+    heavy = {
+        tensor.name
+        for tensor in graph.initializer
+        if tensor.data_type in floats
+        and math.prod(tensor.dims) >= _LARGE_WEIGHT
+        and tensor.name not in inputs
+    }
+    for node in graph.node:  # topological order
+        fed = not data.isdisjoint(node.input)
+        if fed:
+            data.update(node.output)
+        for position, name in enumerate(node.input):
+            if name in heavy and not (position and node.op_type in _WEIGHED and node.input[0] in data):
+                heavy.discard(name)
+    return heavy.difference(value.name for value in graph.output)
 
 
 def _fix_inputs(model: onnx.ModelProto, batch: int | None) -> None:
