@@ -11,6 +11,7 @@ same networks from what one would do without a table: see rivals.py.
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,6 +95,20 @@ def stretches(folder: Path) -> dict[str, float]:
     return {"0.9": 1.0} | {str(level): width(level) / whole for level in LEVELS}
 
 
+def alone(folder: Path, rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return how many networks lie inside the interval that ``lanaprof predict`` gives, and its median width.
+
+    It knows only the table and the calibration, nothing that was timed beside the networks.
+    """
+    project = open_project(folder)
+    found = [project.predict(Architecture("", tuple(row["choices"].items()))) for row in rows]
+    pairs = list(zip(found, [row["measured_s"] for row in rows], strict=True))
+    return {
+        "inside": sum(one.low_s <= measured_s <= one.high_s for one, measured_s in pairs),
+        "width": statistics.median((one.high_s - one.low_s) / measured_s for one, measured_s in pairs),
+    }
+
+
 def summary_of(found: dict[str, Any]) -> dict[str, Any]:
     """Return the figures and rows of what ``lanaprof verify --json`` printed."""
     rows = found["architectures"]
@@ -146,6 +161,7 @@ def run_space(harness: Harness, name: str) -> list[dict[str, Any]]:
             "noisy_operators": stages["measure"]["noisy"],
             "stages_s": {stage: got["wall_s"] for stage, got in stages.items()} | {"verify": found["wall_s"]},
             "stretch": stretch,
+            "alone": alone(project, found["architectures"]),
         }
         result["counted"] = harness.quick or not is_too_noisy(result)
         attempts.append(result)
@@ -217,6 +233,10 @@ def show(runs: Sequence[dict[str, Any]], threads: int) -> None:
     if total:
         print(
             f"pooled over {len(counted)} spaces: {inside} of {total} inside ({inside / total:.1%}; stated 90 %)"
+        )
+        before = sum(result["alone"]["inside"] for result in counted)
+        print(
+            f"by `predict`, with nothing timed beside them: {before} of {total} inside ({before / total:.1%})"
         )
     print(
         f"gates: |bias| ≤ {bounds.bias:.1%}, median ≤ max({bounds.median:.1%}, 1.5 r50), "

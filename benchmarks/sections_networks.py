@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import latency_accuracy as judging
@@ -82,13 +82,18 @@ def _accuracy_table(runs: Sequence[Run], threads: int) -> list[str]:
             f"| {percent(result['r95'])} | {result['common_factor']:.4f} | {inside} of {total} "
             f"| {percent(result['interval_width'])} | {spent} | {judged} |"
         )
-    inside, total = judging.coverage_of([run["result"] for run in runs])
+    results = [run["result"] for run in runs]
+    inside, total = judging.coverage_of(results)
     low, high = wilson(inside, total)
+    before = sum(result["alone"]["inside"] for result in results)
+    width = median(result["alone"]["width"] for result in results)
     return [
         *lines,
         "",
         f"All together {inside} of {total} networks lie inside ({percent(inside / total, 1)}; as a share of "
-        f"independent networks {percent(low, 0)} to {percent(high, 0)} would be compatible). Gates: bias within "
+        f"independent networks {percent(low, 0)} to {percent(high, 0)} would be compatible). `lanaprof predict` alone, "
+        f"with nothing timed beside the networks, gives wider intervals ({percent(width)} in the median); {before} of "
+        f"{total} lie inside those ({percent(before / total, 1)}). Gates: bias within "
         f"{percent(bounds.bias, 1)}, median at most {percent(bounds.median, 1)} or 1.5 r50, 95 % at most "
         f"{percent(bounds.p95, 1)} or 2 r95. Goals: {percent(bounds.goal_bias, 1)}, {percent(bounds.goal_median, 1)}, "
         f"{percent(bounds.goal_p95, 1)}.",
