@@ -168,6 +168,7 @@ def _summarise(console: Console, found: SourceComparison) -> None:
         faster = sum(1 for row in rows if row.changed and row.relative < 1)
         say(
             console,
-            f"{whole}; beyond that {counted(slower, 'operator')} became slower, {faster} faster (5 % of such verdicts "
-            f"are wrong), the others scatter by {part.comparison.scatter:.2%} more than their intervals say",
+            f"{whole}; beyond that {counted(slower, 'operator')} became slower, {faster} faster (at most 5 % of such "
+            f"verdicts should be wrong), the others scatter by {part.comparison.scatter:.2%} more than their "
+            "intervals say",
         )

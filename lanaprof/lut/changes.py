@@ -18,7 +18,10 @@ __all__ = ["OPERATORS_LEAST", "Changes", "benjamini_hochberg", "find_changes", "
 
 OPERATORS_LEAST = 5  # with fewer, a change of one and a change of the machine look alike
 _RATE = 0.05  # false discoveries among those called changed
-_SCATTER_LEAST = 0.003  # two builds of one session differ by so much
+_SCATTER_LEAST = 0.005  # builds of one session differ by 0.3 %, halves of one campaign by up to 0.7 %
+# Differences between campaigns have longer tails than a normal distribution's: their 95 % point was 4 to 7 times their
+# median, not 2.9 times. Student's with at most so many degrees of freedom does not mistake them for changes.
+_DEGREES_MOST = 4
 _QUARTILE = NormalDist().inv_cdf(0.75)
 _MANY = 200  # degrees of freedom from which Student's distribution is the normal one
 
@@ -64,7 +67,7 @@ def find_changes(shifts: Sequence[float], errors: Sequence[float]) -> Changes:
         # Only the scatter's share of the variance is known so poorly. Satterthwaite's fourth power finds too much
         # in simulations where errors differ widely; the square holds the rate.
         effective = degrees * (spread / scatter) ** 2
-        chances.append(two_sided_tail(distance / spread, max(1, math.floor(min(effective, _MANY)))))
+        chances.append(two_sided_tail(distance / spread, max(1, math.floor(min(effective, _DEGREES_MOST)))))
     q = benjamini_hochberg(chances)
     return Changes(common, scatter, q, tuple(value <= _RATE for value in q))
 

@@ -50,9 +50,9 @@ def simulate(
 @pytest.mark.parametrize("scatter", [0.0, 0.005, 0.015])
 @pytest.mark.parametrize(("count", "slower"), [(8, 0), (40, 0), (40, 4), (40, 12), (200, 20)])
 def test_false_discoveries_are_rare(count: int, slower: int, scatter: float) -> None:
-    """Over many upgrades about 5 % of what is called changed did not, whatever scatter the intervals hide.
+    """Over many upgrades at most 5 % of what is called changed did not, whatever scatter the intervals hide.
 
-    120 trials know a rate of 5 % to 2 %: up to 10 % is within its noise.
+    The scatter's floor and the long tails make it cautious, so that the mean stays below the nominal rate.
     """
     generator = random.Random(f"{count} {slower} {scatter}")
     rates = []
@@ -61,7 +61,24 @@ def test_false_discoveries_are_rare(count: int, slower: int, scatter: float) -> 
         false = sum(changes.changed[slower:])
         rates.append(false / max(1, sum(changes.changed)))
 
-    assert fmean(rates) <= 0.10
+    assert fmean(rates) <= 0.05
+
+
+def test_long_tails_are_no_changes() -> None:
+    """Nothing changed, but campaigns differ as they do: Student's t with four degrees of freedom, errors of 0.6 %.
+
+    The chance that anything at all of 40 operators is called changed stays small.
+    """
+    generator = random.Random(13)
+    wrong = 0
+    for _ in range(200):
+        shifts = []
+        for _ in range(40):
+            squares = sum(generator.gauss(0, 1) ** 2 for _ in range(4))
+            shifts.append(0.01 * generator.gauss(0, 1) / math.sqrt(squares / 4))
+        wrong += any(find_changes(shifts, [0.006] * 40).changed)
+
+    assert wrong / 200 <= 0.10
 
 
 def test_real_changes_are_found() -> None:
@@ -110,7 +127,7 @@ def test_intervals_cover_the_true_ratio() -> None:
 
 
 def test_a_tiny_but_certain_difference_is_no_change() -> None:
-    """Two builds of one session differ by 0.3 %: an exact 0.2 % is not called a change."""
+    """Builds of one session differ by 0.3 %: an exact 0.2 % is not called a change."""
     assert not any(find_changes([0.0] * 9 + [0.002], [1e-5] * 10).changed)
 
 
