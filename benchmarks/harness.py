@@ -207,8 +207,12 @@ class Harness:
 
         Args:
             names: of the parts.
-            work: returns the part's results; an exception ends the benchmark and leaves the part to be resumed.
+            work: returns the part's results. A part that fails is left to be resumed, the others are done.
+
+        Raises:
+            LanaprofError: of the first part that failed, when all others are done.
         """
+        failed: LanaprofError | None = None
         for number, name in enumerate(names):
             if self.found(name):
                 continue
@@ -216,7 +220,12 @@ class Harness:
             left = f", about {format_duration(left_s, digits=2)} left" if self._took_s else ""
             say(f"[{number + 1}/{len(names)}] {name}{left}")
             before, stat, began_s = find_load(), _text(Path("/proc/stat")), time.monotonic()
-            results = work(name)
+            try:
+                results = work(name)
+            except LanaprofError as error:
+                say(f"{name} failed: {error.message}")
+                failed = failed or error
+                continue
             seconds = time.monotonic() - began_s
             self._took_s.append(seconds)
             load = {
@@ -226,6 +235,8 @@ class Harness:
             }
             self._write(name, results, seconds, load)
             shutil.rmtree(self.folder(name))
+        if failed is not None:
+            raise failed
 
     def _write(
         self, part: str, results: Sequence[dict[str, Any]], seconds: float, load: Mapping[str, Any]

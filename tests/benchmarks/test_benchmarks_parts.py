@@ -66,6 +66,21 @@ def test_stopped_run_goes_on_with_the_parts_that_are_missing(tmp_path: Path) -> 
     assert ["a", "b"] == [found["part"] for found in second.finish()]
 
 
+def test_a_part_that_fails_does_not_keep_the_others_from_being_done(tmp_path: Path) -> None:
+    """The other parts are written before the error is told, and the same command goes on with what failed."""
+    own = harness(tmp_path, n=1)
+
+    def work(part: str) -> list[dict[str, str]]:
+        if part == "a":
+            raise BadInput("no network of a fits")
+        return [{"part": part}]
+
+    with pytest.raises(BadInput, match="no network of a fits"):
+        own.parts(["a", "b"], work)
+
+    assert ["b"] == [found["part"] for found in harness(tmp_path, n=1).found()]
+
+
 def test_other_options_begin_a_run_of_their_own(tmp_path: Path) -> None:
     """What another set of options left half-way is not mixed in; its finished parts stay in the results."""
     first = harness(tmp_path, n=1)
