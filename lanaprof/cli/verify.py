@@ -76,6 +76,7 @@ def _document(report: VerifyReport, names: list[str]) -> dict[str, Any]:
         "architectures": [
             {
                 "choices": dict(zip(names, row.choices, strict=True)),
+                "table_s": row.table_s,
                 "predicted_s": row.predicted.latency_s,
                 "low_s": row.predicted.low_s,
                 "high_s": row.predicted.high_s,
@@ -90,7 +91,9 @@ def _document(report: VerifyReport, names: list[str]) -> dict[str, Any]:
         "median_error": report.median_error,
         "p95_error": report.p95_error,
         "coverage": report.coverage,
+        "interval_width": report.interval_width,
         "repeatability": report.repeatability,
+        "repeatability_p95": report.repeatability_p95,
         "too_noisy": report.too_noisy,
         "seconds": round(report.seconds, 3),
     }
@@ -101,21 +104,20 @@ def _show(console: Console, report: VerifyReport) -> None:
     from lanaprof.units import format_duration, format_percent
 
     table = plain_table("#", "#predicted", "#measured", "#error", "inside")
-    factor = report.common_factor
     for number, row in enumerate(report.networks, start=1):
         assert row.measured.latency_s is not None
-        predicted_s = row.predicted.latency_s * factor
-        inside = row.predicted.low_s * factor <= row.measured.latency_s <= row.predicted.high_s * factor
         table.add_row(
             str(number),
             format_duration(row.predicted.latency_s),
             format_duration(row.measured.latency_s),
-            format_percent(predicted_s / row.measured.latency_s - 1),
-            "yes" if inside else "no",
+            format_percent(row.error),
+            "yes" if row.is_inside else "no",
         )
     console.print(table)
     console.print(
-        f"common factor {factor:.4f}; after it: bias {format_percent(report.bias)}, median error "
-        f"{report.median_error:.2%}, 95 % of errors below {report.p95_error:.2%}, coverage {report.coverage:.0%}; "
-        f"repeatability {report.repeatability:.2%}"
+        f"the machine as a whole is at {report.common_factor:.4f} of its calibration, which is in the predictions; "
+        f"after it: bias {format_percent(report.bias)}, median error {report.median_error:.2%}, 95 % of errors below "
+        f"{report.p95_error:.2%}; {report.coverage:.0%} inside the interval, {report.interval_width:.1%} wide; "
+        f"two builds of one network differ by {report.repeatability:.2%}, 95 % by less than "
+        f"{report.repeatability_p95:.2%}"
     )

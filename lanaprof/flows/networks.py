@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from lanaprof.errors import BackendError, UserError
 from lanaprof.flows.bench import Bench
@@ -24,6 +24,7 @@ from lanaprof.space import random_architecture
 
 __all__ = [
     "CalibrateReport",
+    "TimedNetworks",
     "VerifiedNetwork",
     "VerifyReport",
     "calibrate",
@@ -35,16 +36,56 @@ __all__ = [
 _GOOD = ("ok", "noisy")
 _TOO_NOISY_MEDIAN = 0.010  # two builds of one network differ by more than this in the median: judge nothing
 _TOO_NOISY_P95 = 0.025
+_TWICE_LEAST = 8  # networks built twice
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrateReport:
-    """A calibration with what it rests on; errors are leave-one-out, relative."""
+    """A calibration with what it rests on; errors are leave-one-out, relative.
+
+    Attributes:
+        networks: how many.
+        residual_sd: standard deviation of the error.
+        weights: of the features.
+        seconds: that it took.
+        repeatability, repeatability_p95: median and 95 % point of the difference between two builds.
+        too_noisy: the machine repeated itself too badly to calibrate well.
+    """
 
     networks: int
     residual_sd: float
     weights: tuple[float, ...]
     seconds: float
+    repeatability: float
+    repeatability_p95: float
+    too_noisy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TimedNetworks:
+    """Networks timed beside each other in one campaign.
+
+    Attributes:
+        measurements: by architecture.
+        differences: of a second build to the first, as shares, for some of them: how well the machine repeats.
+    """
+
+    measurements: Mapping[Choices, Measurement]
+    differences: tuple[float, ...] = ()
+
+    @property
+    def repeatability(self) -> tuple[float, float]:
+        """Return the median and the 95 % point of the differences' sizes; zeros when nothing was built twice."""
+        if not self.differences:
+            return 0.0, 0.0
+        sizes = np.abs(self.differences)
+        return float(np.median(sizes)), float(np.quantile(sizes, 0.95))
+
+    @property
+    def too_noisy(self) -> bool:
+        """Say whether two builds of one network differ so much that nothing can be judged."""
+        median, high = self.repeatability
+        return median > _TOO_NOISY_MEDIAN or high > _TOO_NOISY_P95
 
 
 def time_networks(
@@ -52,16 +93,29 @@ def time_networks(
     bench: Bench,
     architectures: Sequence[Choices],
     *,
+    twice: int = 0,
     exporting: Callable[[int, int], None] = lambda _done, _total: None,
-) -> dict[Choices, Measurement]:
+) -> TimedNetworks:
     """Return a new measurement of each network, all interleaved in one campaign.
+
+    Args:
+        project: whose networks.
+        bench: where.
+        architectures: the networks.
+        twice: how many of them, evenly spread, are built and timed a second time.
+        exporting: told (done, total).
 
     Raises:
         BackendError: a network could not be timed; the message names the reason.
     """
     keys = export_networks(project, bench.device, bench.store, architectures, progress=exporting)
     # Two architectures may be one network (skip where a candidate is the identity): timed once.
-    result = bench.campaign(NETWORK).run([Target(key) for key in dict.fromkeys(keys.values())])
+    distinct = list(dict.fromkeys(keys.values()))
+    again = set(distinct[:: max(1, len(distinct) // twice)][:twice] if twice else ())
+    targets = []
+    for key in distinct:
+        targets += [Target(key), Target(key, copy=1)] if key in again else [Target(key)]
+    result = bench.run(NETWORK, targets)
     timed = {}
     for choices, key in keys.items():
         record = result.measurements.get(key)
@@ -69,20 +123,46 @@ def time_networks(
             why = record.message if record is not None else "the campaign was cut short"
             raise BackendError(f"a whole network could not be timed: {why}")
         timed[choices] = record
-    return timed
+    differences = [
+        copy_s / _latency_s(result.measurements[key]) - 1
+        for key, copy_s in result.copies.items()
+        if key in result.measurements and result.measurements[key].status in _GOOD
+    ]
+    return TimedNetworks(timed, tuple(differences))
 
 
 def calibration_networks(predictor: Predictor, count: int, seed: int) -> list[Choices]:
-    """Return the teacher and random measured architectures, seeded, distinct."""
+    """Return the teacher, random measured architectures, and cheap ones; seeded, distinct.
+
+    A quarter of them lean towards cheap candidates, the last as far as the cheapest of all: selections lie where
+    random architectures hardly ever do, and a line is no good far from its points.
+    """
     space = predictor.project.space
     allowed = predictor.measured_candidates()
     generator = random.Random(f"calibration {seed}")
     chosen: dict[Choices, None] = {(TEACHER,) * len(space.layers): None}
+    cheap = count // 4
+    for number in range(cheap):
+        chosen.setdefault(_leaning(predictor, allowed, generator, 2.0 ** (number + 1)))
     for _ in range(50 * count):
         if len(chosen) >= count:
             break
         chosen.setdefault(random_architecture(space, generator, allowed).complete(space))
     return list(chosen)
+
+
+def _leaning(
+    predictor: Predictor, allowed: Mapping[str, Sequence[str]], generator: random.Random, strength: float
+) -> Choices:
+    """Return a random architecture in which a candidate's odds fall with its latency, relative to its layer's mean."""
+    chosen = []
+    for layer in predictor.project.space.layers:
+        operations = allowed[layer.name]
+        latencies = [predictor.candidate_features(layer.name, operation)[0] for operation in operations]
+        mean_s = sum(latencies) / len(latencies) or 1.0
+        odds = [math.exp(-strength * latency_s / mean_s) for latency_s in latencies]
+        chosen.append(generator.choices(operations, odds)[0])
+    return tuple(chosen)
 
 
 def calibrate(
@@ -109,11 +189,19 @@ def calibrate(
     )
     predictor.expect_teacher()
     networks = calibration_networks(predictor, count, project.config.seed)
-    timed = time_networks(project, bench, networks, exporting=exporting)
+    found = time_networks(project, bench, networks, twice=_TWICE_LEAST, exporting=exporting)
+    timed = found.measurements
     rows = [predictor.features(choices) for choices in networks]
     fitted = fit(rows, [_latency_s(timed[choices]) for choices in networks])
     store_calibration(predictor, bench, fitted, [timed[choices].id for choices in networks])
-    return CalibrateReport(len(networks), fitted.residual_sd, fitted.weights, time.monotonic() - began_s)
+    return CalibrateReport(
+        len(networks),
+        fitted.residual_sd,
+        fitted.weights,
+        time.monotonic() - began_s,
+        *found.repeatability,
+        found.too_noisy,
+    )
 
 
 def store_calibration(predictor: Predictor, bench: Bench, fitted: FitResult, networks: Sequence[str]) -> None:
@@ -138,18 +226,36 @@ def store_calibration(predictor: Predictor, bench: Bench, fitted: FitResult, net
     )
 
 
-def _latency_s(record: Measurement) -> float:
-    assert record.latency_s is not None
-    return record.latency_s
-
-
 @dataclass(frozen=True, slots=True)
 class VerifiedNetwork:
-    """One network, predicted from the table and measured."""
+    """One network, predicted and measured.
+
+    Attributes:
+        choices: its operations.
+        table_s: what the table and the stored calibration say.
+        predicted: that times the common factor, with the interval of this network alone.
+        measured: what it took.
+    """
 
     choices: Choices
+    table_s: float
     predicted: Prediction
     measured: Measurement
+
+    @property
+    def error(self) -> float:
+        """Return predicted over measured, minus 1."""
+        return self.predicted.latency_s / _latency_s(self.measured) - 1
+
+    @property
+    def is_inside(self) -> bool:
+        """Say whether the measured latency lies in the predicted interval."""
+        return self.predicted.low_s <= _latency_s(self.measured) <= self.predicted.high_s
+
+    @property
+    def width(self) -> float:
+        """Return the interval's width as a share of the measured latency."""
+        return (self.predicted.high_s - self.predicted.low_s) / _latency_s(self.measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +264,15 @@ class VerifyReport:
 
     Attributes:
         networks: those verified.
-        common_factor: measured over predicted, median of the calibration networks timed beside them: how much
+        common_factor: measured over predicted, mean of the calibration networks timed beside them: how much
             faster or slower the machine is now as a whole.
-        bias, median_error, p95_error: of predicted · common factor / measured − 1.
-        coverage: share of measurements inside their interval (shifted by the common factor).
-        repeatability: median difference of two halves of the same campaign, as a share.
+        bias, median_error, p95_error: of the errors after the common factor.
+        coverage: share of measurements inside their interval.
+        interval_width: median width of the intervals, as a share.
+        repeatability, repeatability_p95: median and 95 % point of the difference between two builds of one network
+            in the same campaign.
         too_noisy: the machine repeated itself so badly that the errors say nothing.
+        seconds: that it took.
     """
 
     networks: tuple[VerifiedNetwork, ...]
@@ -172,7 +281,9 @@ class VerifyReport:
     median_error: float
     p95_error: float
     coverage: float
+    interval_width: float
     repeatability: float
+    repeatability_p95: float
     too_noisy: bool
     seconds: float
 
@@ -203,53 +314,50 @@ def verify(
     )
     predictor.expect_teacher()
     wanted = list(dict.fromkeys(architectures))
-    predictions = {choices: predictor.predict(choices, level=level) for choices in wanted}
     beside = calibration_networks(predictor, anchors, project.config.seed)
-    timed = time_networks(
-        project, bench, [*wanted, *(c for c in beside if c not in predictions)], exporting=exporting
-    )
-    factor = common_factor(predictor, {choices: timed[choices] for choices in beside})
-    rows = tuple(VerifiedNetwork(choices, predictions[choices], timed[choices]) for choices in wanted)
-    errors = np.array([row.predicted.latency_s * factor / _latency_s(row.measured) - 1 for row in rows])
-    inside = [
-        row.predicted.low_s * factor <= _latency_s(row.measured) <= row.predicted.high_s * factor
-        for row in rows
-    ]
-    differences = _half_differences(bench, list(timed.values()))
-    noisy = (
-        float(np.median(differences)) > _TOO_NOISY_MEDIAN
-        or float(np.quantile(differences, 0.95)) > _TOO_NOISY_P95
-    )
+    everything = [*wanted, *(choices for choices in beside if choices not in set(wanted))]
+    twice = max(_TWICE_LEAST, len(everything) // 4)
+    timed = time_networks(project, bench, everything, twice=twice, exporting=exporting)
+    measured = timed.measurements
+    factor = common_factor(predictor, {choices: measured[choices] for choices in beside})
+    rows = []
+    for choices in wanted:
+        # The common factor is known here, so its uncertainty is no part of the interval.
+        prediction = predictor.predict(choices, level=level, common=False)
+        rows.append(
+            VerifiedNetwork(choices, prediction.latency_s, prediction.scaled(factor), measured[choices])
+        )
+    errors = np.array([row.error for row in rows])
+    median, high = timed.repeatability
     return VerifyReport(
-        networks=rows,
+        networks=tuple(rows),
         common_factor=factor,
         bias=float(np.median(errors)),
         median_error=float(np.median(np.abs(errors))),
         p95_error=float(np.quantile(np.abs(errors), 0.95)),
-        coverage=float(np.mean(inside)),
-        repeatability=float(np.median(differences)),
-        too_noisy=noisy,
+        coverage=float(np.mean([row.is_inside for row in rows])),
+        interval_width=float(np.median([row.width for row in rows])),
+        repeatability=median,
+        repeatability_p95=high,
+        too_noisy=timed.too_noisy,
         seconds=time.monotonic() - began_s,
     )
 
 
 def common_factor(predictor: Predictor, timed: Mapping[Choices, Measurement]) -> float:
-    """Return the median of measured over predicted."""
-    ratios = [_latency_s(record) / predictor.predict(choices).latency_s for choices, record in timed.items()]
-    return float(np.median(ratios))
+    """Return the mean of measured over predicted, outliers pulled in.
+
+    The calibration's own errors on these networks average out by construction, so the mean loses less than the
+    median would; one network that met a disturbance must not decide.
+    """
+    logs = np.array(
+        [math.log(_latency_s(record) / predictor.predict(c).latency_s) for c, record in timed.items()]
+    )
+    middle = float(np.median(logs))
+    spread = 3 * 1.4826 * float(np.median(np.abs(logs - middle)))  # three standard deviations of a normal
+    return math.exp(float(np.clip(logs, middle - spread, middle + spread).mean()))
 
 
-def _half_differences(bench: Bench, records: Sequence[Measurement]) -> npt.NDArray[np.float64]:
-    """Return, per network, how much its even and odd rounds differ, the machine's common shift taken out."""
-    full = bench.store.find_measurements([record.id for record in records])
-    differences = []
-    for record in full.values():
-        seconds, rounds = np.array(record.samples), np.array(record.rounds)
-        even, odd = seconds[rounds % 2 == 0], seconds[rounds % 2 == 1]
-        if len(even) and len(odd):
-            differences.append(float(np.quantile(even, 0.1) / np.quantile(odd, 0.1) - 1))
-    if not differences:
-        return np.zeros(1)
-    found = np.array(differences, dtype=np.float64)
-    spread: npt.NDArray[np.float64] = np.abs(found - np.median(found))
-    return spread
+def _latency_s(record: Measurement) -> float:
+    assert record.latency_s is not None
+    return record.latency_s

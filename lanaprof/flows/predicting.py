@@ -131,11 +131,17 @@ class Predictor:
             return row[0]
         return sum(w * x for w, x in zip(self.fitted.weights, row, strict=False))
 
-    def predict(self, choices: Choices, *, level: float = 0.9) -> Prediction:
-        """Return a network's latency with its central interval."""
+    def predict(self, choices: Choices, *, level: float = 0.9, common: bool = True) -> Prediction:
+        """Return a network's latency with its central interval.
+
+        Args:
+            choices: one operation per layer.
+            level: of the interval.
+            common: whether it covers the factor that all latencies share at another time, too.
+        """
         total_s = self.features(choices)[0]
         if self.fitted is not None:
-            prediction = predict(self.fitted, self.features(choices), level=level)
+            prediction = predict(self.fitted, self.features(choices), level=level, common=common)
         else:
             latency_s = self.fixed_s + sum(
                 self.candidate_cost_s(layer.name, operation)

@@ -173,7 +173,8 @@ class _Loop:
         if not new:
             return False
         self.rounds += 1
-        measured = time_networks(self.project, self.bench, [*new, *(c for c in self.beside if c not in new)])
+        asked = [*new, *(choices for choices in self.beside if choices not in new)]
+        measured = time_networks(self.project, self.bench, asked).measurements
         self.anchored = {choices: record for choices, record in measured.items() if choices not in new}
         for choices, score in new.items():
             self.attempts[choices] = _Attempt(choices, score, measured[choices])
@@ -197,7 +198,7 @@ class _Loop:
         self.refuted = False
         for attempt in self.inside:
             try:
-                fresh = time_networks(self.project, self.bench, [attempt.choices, teacher])
+                fresh = time_networks(self.project, self.bench, [attempt.choices, teacher]).measurements
             except BackendError:
                 continue
             again = replace(attempt, measurement=fresh[attempt.choices])

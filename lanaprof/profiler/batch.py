@@ -101,7 +101,9 @@ class Drift:
 
     def corrected(self, key: str, clean: CleanSamples) -> tuple[float, ...]:
         """Return a target's clean samples with the drift divided out."""
-        return tuple(s / self.factors[key, number] for s, number in zip(clean.seconds, clean.rounds, strict=True))
+        return tuple(
+            s / self.factors[key, number] for s, number in zip(clean.seconds, clean.rounds, strict=True)
+        )
 
 
 def interleaved(targets: Iterable[Target]) -> list[Target]:

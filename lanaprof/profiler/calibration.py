@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,9 @@ __all__ = ["FEATURES", "FitResult", "Prediction", "fit", "predict", "student_qua
 FEATURES = ("relay_sum_s", "edge_bytes", "operators", "constant")
 _RIDGE = 0.03  # chosen on four spaces, confirmed on two more
 _PRIOR = np.array([1.0, 0.0, 0.0, 0.0])
-_FLOOR = 0.004  # no interval is narrower than what two builds of one network differ by
+_PRIOR_SD = 0.010  # of the relative error of one network, as other spaces had it
+_PRIOR_DEGREES = 8  # as much as half a usual calibration
+_COMMON_SD = 0.013  # between times and processes, with nothing timed again: 0.4 to 2.2 % were seen
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,6 +53,15 @@ class Prediction:
     high_s: float
     level: float
     calibrated: bool
+
+    def scaled(self, factor: float) -> Prediction:
+        """Return the prediction for a machine that is slower by a factor in everything."""
+        return replace(
+            self,
+            latency_s=self.latency_s * factor,
+            low_s=self.low_s * factor,
+            high_s=self.high_s * factor,
+        )
 
 
 def fit(
@@ -87,14 +98,31 @@ def fit(
     )
 
 
-def predict(result: FitResult, features: Sequence[float], *, level: float = 0.9) -> Prediction:
-    """Return the latency of a network with these features and its central predictive interval."""
+def predict(
+    result: FitResult, features: Sequence[float], *, level: float = 0.9, common: bool = True
+) -> Prediction:
+    """Return the latency of a network with these features and its central predictive interval.
+
+    The error's standard deviation comes from the calibration's own networks and from what other spaces had: a scaled
+    inverse chi-squared prior, so that a calibration that happened to fit its few networks well does not promise more
+    than it can hold. The predictive distribution is then Student's t (Gelman et al., Bayesian Data Analysis, 14.2).
+
+    Args:
+        result: the calibration.
+        features: the network's, in the order of FEATURES.
+        level: of the interval.
+        common: whether the interval covers what shifts all latencies between times and processes, too.
+    """
     row = np.asarray(features, dtype=np.float64)
     latency = float(row @ np.asarray(result.weights))
     relative = row / max(abs(latency), 1e-300)
     leverage = float(relative @ np.asarray(result.covariance) @ relative)
-    spread = max(result.residual_sd, _FLOOR) * math.sqrt(1 + max(0.0, leverage))
-    half = student_quantile((1 + level) / 2, result.degrees) * spread
+    degrees = result.degrees + _PRIOR_DEGREES
+    variance = (result.degrees * result.residual_sd**2 + _PRIOR_DEGREES * _PRIOR_SD**2) / degrees
+    variance *= 1 + max(0.0, leverage)
+    if common:
+        variance += _COMMON_SD**2
+    half = student_quantile((1 + level) / 2, degrees) * math.sqrt(variance)
     return Prediction(latency, latency * (1 - half), latency * (1 + half), level, calibrated=True)
 
 

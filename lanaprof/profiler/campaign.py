@@ -14,7 +14,7 @@ from lanaprof.lut.records import Measurement, utc_now
 from lanaprof.profiler.batch import Batch, Target, interleaved
 from lanaprof.profiler.circuit import Circuit
 from lanaprof.profiler.clock import Clock, RawSample
-from lanaprof.profiler.environment import find_load
+from lanaprof.profiler.environment import find_free_bytes, find_load
 from lanaprof.profiler.journal import Journal, JournalHeader, Round, open_journal, unfinished_journals
 from lanaprof.profiler.protocol import NETWORK, Protocol
 from lanaprof.profiler.rig import Rig, TimedRun, WorkerDied
@@ -24,7 +24,7 @@ from lanaprof.profiler.statistics import CleanSamples, Interval, clean_samples, 
 __all__ = ["BATCH_OPERATORS", "Campaign", "CampaignResult", "Progress", "Provenance", "Target"]
 
 BATCH_OPERATORS = 384  # sessions alive at once
-_BATCH_BYTES = 1 << 30  # of weights alive at once; the runtime keeps about twice that
+_WEIGHTS_SHARE = 0.2  # of the free memory for the weights of a batch; the runtime keeps about twice as much
 _CRASHES = 2  # of one batch without a finished round in between: then its operators are rows of failure
 _ROUNDS_LEAST = 3  # fewer give no interval
 _LOOK_EVERY = 4  # rounds from one look at the intervals to the next
@@ -181,10 +181,10 @@ class Campaign:
     def _fitting(self, targets: Sequence[Target]) -> list[Target]:
         """Return as many as may be loaded at once; at least one."""
         chosen: list[Target] = []
-        weight_bytes = 0
+        weight_bytes, limit_bytes = 0, _WEIGHTS_SHARE * find_free_bytes()
         for target in targets[:BATCH_OPERATORS]:
             weight_bytes += graph_statistics(self.graph_of(target.operator)).weight_bytes
-            if chosen and weight_bytes > _BATCH_BYTES:
+            if chosen and weight_bytes > limit_bytes:
                 break
             chosen.append(target)
         return chosen
@@ -285,9 +285,7 @@ class Campaign:
             index += 1
             try:
                 target = batch.active.get(key, Target(key, segment=True))
-                rig.build(
-                    key, self.graph_of(target.operator), seed=seed + target.copy, inside=target.relayed
-                )
+                rig.build(key, self.graph_of(target.operator), seed=seed + target.copy, inside=target.relayed)
                 built.append(key)
             except BackendError as error:
                 if key in batch.active:
@@ -329,10 +327,12 @@ class Campaign:
         at_limit = final or batch.rounds >= protocol.rounds_max
         if batch.rounds < (_ROUNDS_LEAST if final else protocol.rounds_min):
             return
-        if not at_limit:
-            covered = self.clock.now_s() - batch.began_s >= protocol.spread_s
-            if not covered or (batch.rounds - protocol.rounds_min) % _LOOK_EVERY:
-                return
+        took_s = self.clock.now_s() - batch.began_s
+        at_limit = at_limit or took_s >= protocol.longest_s
+        if not at_limit and (
+            took_s < protocol.spread_s or (batch.rounds - protocol.rounds_min) % _LOOK_EVERY
+        ):
+            return
         drift = batch.drift(protocol.drift_window)
         result.drift = drift.spanning(result.drift)
         found: dict[str, tuple[CleanSamples, Interval]] = {}

@@ -25,7 +25,9 @@ __all__ = [
     "cpu_model_from_cpuinfo",
     "cpu_quota_from_cgroup",
     "find_cpu_quota",
+    "find_free_bytes",
     "find_load",
+    "free_bytes_from_meminfo",
     "host_hash",
     "isa_from_cpuinfo",
     "local_environment",
@@ -35,6 +37,7 @@ __all__ = [
 # Instruction sets that runtimes pick kernels by, weakest first.
 _X86_SETS = ("sse4_2", "avx", "fma", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile")
 _ARM_SETS = ("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme")
+_UNKNOWN_MEMORY_BYTES = 4 << 30
 
 
 def cpu_model_from_cpuinfo(text: str) -> str:
@@ -97,6 +100,23 @@ def find_load() -> float | None:
     with contextlib.suppress(OSError, AttributeError):
         return round(os.getloadavg()[0], 2)
     return None
+
+
+def free_bytes_from_meminfo(text: str) -> int | None:
+    r"""Return the memory that can be had without swapping, from the text of /proc/meminfo; None when it does not say.
+
+    >>> free_bytes_from_meminfo("MemTotal: 24576 kB\nMemAvailable:   12288 kB\n")
+    12582912
+    """
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def find_free_bytes() -> int:
+    """Return the memory that can be had without swapping; 4 GiB where the system does not say."""
+    with contextlib.suppress(OSError):
+        return free_bytes_from_meminfo(Path("/proc/meminfo").read_text()) or _UNKNOWN_MEMORY_BYTES
+    return _UNKNOWN_MEMORY_BYTES
 
 
 def host_hash() -> str:

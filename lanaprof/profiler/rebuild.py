@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +17,14 @@ __all__ = ["model_from_graph"]
 
 Array = npt.NDArray[Any]
 
+_BLOCK = 8191  # numbers drawn once; a prime, so that no row or channel repeats its neighbour
+
 
 def model_from_graph(graph: Mapping[str, Any], *, seed: int = 0) -> onnx.ModelProto:
     """Return a runnable ONNX model of a canonical graph, with seeded, realistic random weights.
 
-    Inputs are named ``x0, x1, …`` and outputs ``y0, y1, …``.
+    Weights keep the power of what goes through (He et al., arXiv 1502.01852), so that activations neither overflow
+    nor become denormal at the end of a deep network. Inputs are named ``x0, x1, …`` and outputs ``y0, y1, …``.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -100,13 +104,38 @@ def _constant_value(
     op, position = role
     if not np.issubdtype(dtype, np.floating):
         return np.zeros(shape, dtype=dtype)  # zero points
-    if (op, position) == ("BatchNormalization", 4):  # a variance
-        return generator.uniform(0.5, 1.5, shape).astype(dtype)
     if op in ("QuantizeLinear", "DequantizeLinear"):
         return np.full(shape, 0.02, dtype=dtype)
+    if (op, position) == ("BatchNormalization", 4) or (  # a variance, or scales
+        op in ("Mul", "Div", "BatchNormalization", "LayerNormalization") and position == 1
+    ):
+        return _filled(_blocks()[1].astype(dtype), shape, generator)
+    deviation = 0.1
     if op in ("Conv", "ConvTranspose", "Gemm", "MatMul") and position == 1:
         fan_in = max(1, math.prod(shape) // max(1, shape[0] if op != "MatMul" else shape[-1]))
-        return (generator.standard_normal(shape, dtype=np.float32) * math.sqrt(2 / fan_in)).astype(dtype)
-    if op in ("Mul", "Div", "BatchNormalization", "LayerNormalization") and position == 1:
-        return generator.uniform(0.5, 1.5, shape).astype(dtype)  # scales
-    return (generator.standard_normal(shape, dtype=np.float32) * 0.1).astype(dtype)
+        deviation = math.sqrt(2 / fan_in)
+    return _filled((_blocks()[0] * np.float32(deviation)).astype(dtype), shape, generator)
+
+
+@cache
+def _blocks() -> tuple[Array, Array]:
+    """Return the numbers all weights are made of: standard normal ones, and even ones from 0.5 to 1.5."""
+    generator = np.random.default_rng(0)
+    return (
+        generator.standard_normal(_BLOCK, dtype=np.float32),
+        generator.uniform(0.5, 1.5, _BLOCK).astype(np.float32),
+    )
+
+
+def _filled(block: Array, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    """Return an array of a block's numbers over and over, from a random one on.
+
+    Drawing each anew would take longer than all the rest of a build.
+    """
+    size, first = math.prod(shape), int(generator.integers(_BLOCK))
+    block = np.concatenate([block[first:], block[:first]])
+    whole = size // _BLOCK * _BLOCK
+    values = np.empty(size, dtype=block.dtype)
+    values[:whole].reshape(-1, _BLOCK)[:] = block
+    values[whole:] = block[: size - whole]
+    return values.reshape(shape)

@@ -38,7 +38,8 @@ class Rig(Protocol):
         """Compile an operator, or compile it anew, and run it once or twice.
 
         Args:
-            operator, graph: its key and canonical graph.
+            operator: its key.
+            graph: its canonical graph.
             seed: of its weights.
             inside: whether it is to run in the circuit, as a layer or a segment.
 

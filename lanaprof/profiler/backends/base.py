@@ -121,7 +121,8 @@ class Backend(ABC):
         stays as it is alone; this default is that.
 
         Args:
-            graph, seed: as for :meth:`compile`, which raises the same.
+            graph: as for :meth:`compile`, which raises the same.
+            seed: of the weights.
             edges: where the neighbours are; their buffers come from :meth:`edge_buffer`.
         """
         del edges

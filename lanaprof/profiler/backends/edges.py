@@ -101,7 +101,8 @@ def cut_stand_ins(
     Args:
         model: what the runtime made of a model with stand-ins; changed in place.
         edges: as given to :func:`add_stand_ins`.
-        inputs, outputs: the operator's shapes, the batch included.
+        inputs: the operator's shapes, the batch included.
+        outputs: likewise.
     """
     from onnx import helper
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ _FLUSH_DENORMALS = ("session.set_denormal_as_zero", "1")
 _NO_KERNEL = ("NOT_IMPLEMENTED", "No Op registered for", "not a registered function/op")
 _WIDEST_BLOCK = 16  # channels kept together in memory, on AVX-512; 8 elsewhere
 _ALIGNMENT_BYTES = 64  # a cache line
-_pool_registered = False  # the runtime has one environment per process
 
 
 class OnnxRuntime(Backend):
@@ -142,14 +142,7 @@ class OnnxRuntime(Backend):
 
         With a pool of its own every operator finds its intermediate results cold, which inside a network they are not.
         """
-        global _pool_registered
-        runtime = self._runtime
-        if not _pool_registered:
-            memory = runtime.OrtMemoryInfo(
-                "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
-            )
-            runtime.create_and_register_allocator(memory, None)
-            _pool_registered = True
+        _register_pool()
         options.add_session_config_entry("session.use_env_allocators", "1")
 
     def _optimised(self, model: Any) -> Any:
@@ -171,6 +164,17 @@ class OnnxRuntime(Backend):
         except Exception as error:  # pybind raises one class per status code, all plain RuntimeErrors
             kind = UnsupportedOperator if any(words in str(error) for words in _NO_KERNEL) else BackendError
             raise kind(f"ONNX Runtime refused the operator: {error}") from error
+
+
+@cache
+def _register_pool() -> None:
+    """Give the process the pool that sessions can share; the runtime allows one."""
+    import onnxruntime as runtime
+
+    memory = runtime.OrtMemoryInfo(
+        "Cpu", runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, runtime.OrtMemType.DEFAULT
+    )
+    runtime.create_and_register_allocator(memory, None)
 
 
 class _EdgeMemory:
