@@ -170,6 +170,18 @@ def test_deploying_changes_nothing_in_the_original() -> None:
     assert sum(isinstance(child, nn.BatchNorm2d) for child in module.modules()) == 3
 
 
+def test_deploying_in_place_uses_the_module_up() -> None:
+    """Without a copy the module's own convolutions are deployed."""
+    inner = nn.Sequential(nn.Conv2d(8, 8, 1)).train()
+    network = nn.Sequential(inner, build_operation(parse_operation("repvgg"), (8, 6, 6), (8, 6, 6)))
+
+    deployed = fuse(network, in_place=True)
+
+    assert deployed is network
+    assert not inner.training
+    assert sum(isinstance(child, nn.Conv2d) for child in network.modules()) == 2
+
+
 @pytest.mark.parametrize("text", [text for text in EVERY_KIND if text != "skip"])
 @pytest.mark.parametrize(("input_shape", "output_shape"), SHAPES)
 def test_cost_formulas_count_the_deployed_arithmetic(
