@@ -23,7 +23,7 @@ class Protocol:
             more of them fit in, with pauses in between.
         longest_s: a batch ends after this time, its rounds_min done, however wide its intervals are.
         quantile: the estimate is this low quantile of the clean samples.
-        drift_window: samples are corrected for the drift that this many visits around them share.
+        drift_window: samples are corrected for the drift that this many visits around them share; 0 for not at all.
         together: whether operators end together, so that each is timed at all the times of the others.
     """
 
@@ -50,10 +50,10 @@ class Protocol:
 
 
 RELAY = Protocol(
-    name="relay", version=2, cache="relay", warmups=1, recorded=2, rounds_min=24, rounds_max=48,
-    rebuild_every=12, spread_s=24.0,
+    name="relay", version=2, cache="relay", warmups=1, recorded=2, rounds_min=24, rounds_max=72,
+    rebuild_every=24, spread_s=36.0,
     tolerance=0.02,  # a network sums dozens of operators, whose errors average out
-    drift_window=121,  # a visit is short: a whole network's are about twenty
+    drift_window=0,  # neighbours in time are neighbours in the network: what they share is no drift alone
 )  # fmt: skip
 HOT = Protocol(
     name="hot", version=1, cache="hot", warmups=1, recorded=4, rounds_min=6, rounds_max=24, rebuild_every=6,

@@ -129,11 +129,11 @@ def drift_factors(visits: Sequence[Visit], *, window: int = 31, iterations: int 
 
     Args:
         visits: of all operators of a batch, in order of time.
-        window: how many visits around each count.
+        window: how many visits around each count; 0 for no correction.
         iterations: of estimating operators and drift in turn.
     """
-    if not visits:
-        return np.ones(0)
+    if not visits or not window:
+        return np.ones(len(visits))
     names = {name: index for index, name in enumerate(dict.fromkeys(visit.operator for visit in visits))}
     which = np.array([names[visit.operator] for visit in visits])
     groups = [np.flatnonzero(which == index) for index in range(len(names))]
