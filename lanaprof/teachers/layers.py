@@ -29,6 +29,7 @@ _DEFAULTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("layer[1-4].*", ()),  # timm and torchvision: ResNet and its kin
     ("features.*.*", ("MBConv", "FusedMBConv")),  # torchvision: EfficientNet
     ("features.*", ("InvertedResidual",)),  # torchvision: MobileNet
+    ("stages.*.blocks.*", ()),  # timm: ConvNeXt, DaViT
     ("_blocks.*", ("MBConvBlock",)),  # efficientnet_lite_pytorch
     ("blocks.*", ()),  # transformers, hand-written networks
 )
