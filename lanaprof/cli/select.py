@@ -212,6 +212,8 @@ def _outcome(question: Question, chosen: Chosen, proof: Proof | None, selection:
         "budget_s": budget_s,
         "budgets": dict(question.budgets),
         "rounds": selection.rounds,
+        "common_factor": proof.common_factor if proof else None,
+        "too_noisy": proof.too_noisy if proof else None,
         "margin_s": chosen.margin_s,
         "confidence": question.confidence,
         "device": question.device.text,
