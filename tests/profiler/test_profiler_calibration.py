@@ -48,7 +48,7 @@ def test_interval_covers_new_networks() -> None:
         features, latency = networks(40, 0.008, seed)
         fitted = fit(features[:16].tolist(), latency[:16].tolist())
         for row, true in zip(features[16:], latency[16:], strict=True):
-            prediction = predict(fitted, row.tolist(), level=0.9)
+            prediction = predict(fitted, row.tolist(), level=0.9, common=False)
             inside.append(prediction.low_s <= true <= prediction.high_s)
 
     assert 0.85 <= np.mean(inside) <= 0.99

@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from lanaprof.profiler.denormals import denormal_share, denormal_share_of_arrays, denormal_warning
 
 TINY = np.float32(1e-40)
+# Made here, before any session of this process may have asked for denormals to be flushed.
+QUARTER = np.array([1, 2, TINY, 0], dtype=np.float32)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,20 @@ def test_share_of_an_array(array: npt.NDArray[Any], share: float) -> None:
     assert share == denormal_share_of_arrays([array])
 
 
+def test_a_thread_that_flushes_denormals_sees_them() -> None:
+    """A session or torch may have asked this thread to flush: numbers then compare equal to zero, their bits do not."""
+    import torch
+
+    assert torch.set_flush_denormal(True)
+    try:
+        share = denormal_share_of_arrays([QUARTER, QUARTER.astype(">f4")])
+        compared = float(np.count_nonzero(QUARTER))
+    finally:
+        torch.set_flush_denormal(False)
+
+    assert (0.25, 2.0) == (share, compared)
+
+
 def model(weights: npt.NDArray[Any], constant: npt.NDArray[Any]) -> onnx.ModelProto:
     nodes = [
         helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(constant)),
@@ -46,7 +62,7 @@ def model(weights: npt.NDArray[Any], constant: npt.NDArray[Any]) -> onnx.ModelPr
 
 def test_initialisers_and_constants_count(tmp_path: Path) -> None:
     """One of four, and one of four: a quarter, from memory and from a file."""
-    made = model(np.array([1, 2, TINY, 0], dtype=np.float32), np.array([1, 1, 1, TINY], dtype=np.float32))
+    made = model(QUARTER, QUARTER[::-1])
     onnx.save(made, tmp_path / "net.onnx")
 
     assert 0.25 == denormal_share(made)
@@ -55,7 +71,7 @@ def test_initialisers_and_constants_count(tmp_path: Path) -> None:
 
 def test_weights_beside_the_file_count(tmp_path: Path) -> None:
     """External data are read."""
-    made = model(np.array([1, 2, TINY, 0], dtype=np.float32), np.ones(4, dtype=np.float32))
+    made = model(QUARTER, np.ones(4, dtype=np.float32))
     onnx.save(made, tmp_path / "net.onnx", save_as_external_data=True, size_threshold=0)
 
     assert 0.125 == denormal_share(tmp_path / "net.onnx")
