@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lanaprof.profiler.clock import RawSample
 from lanaprof.profiler.journal import Round
 from lanaprof.profiler.statistics import CleanSamples, Visit, drift_factors
 
-__all__ = ["Batch", "Drift", "Target", "interleaved"]
+__all__ = ["Batch", "Drift", "Target", "dealt", "interleaved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,3 +116,29 @@ def interleaved(targets: Iterable[Target]) -> list[Target]:
     for number in range(max((len(row) for row in rows), default=0)):
         mixed.extend(row[number] for row in rows if number < len(row))
     return mixed
+
+
+def dealt(
+    targets: Iterable[Target], shares: int, *, kept_together: Sequence[Collection[str]] = ()
+) -> tuple[tuple[Target, ...], ...]:
+    """Return the targets in so many shares of about equal size, each with its part of every layer's.
+
+    Args:
+        targets: what to deal.
+        shares: how many; some stay empty where there are fewer targets.
+        kept_together: keys of targets that have to come into one share, the first group into the first.
+    """
+    made: list[list[Target]] = [[] for _ in range(shares)]
+    left = {target.key: target for target in targets}
+    for group in kept_together:
+        smallest = min(made, key=len)
+        smallest.extend(left.pop(key) for key in group if key in left)
+    queues: dict[str, list[Target]] = {}
+    for target in left.values():
+        queues.setdefault(target.layers[0] if target.layers else "", []).append(target)
+    turn = 0  # goes on from layer to layer, or the first share would get every odd one
+    for queue in queues.values():
+        for target in queue:
+            made[turn % shares].append(target)
+            turn += 1
+    return tuple(tuple(share) for share in made)

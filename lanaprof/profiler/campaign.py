@@ -67,6 +67,8 @@ class CampaignResult:
         clean, rejected: samples that count, and that were disturbed.
         drift: low and high drift factor (5 % and 95 % points of the visits) over the batches.
         incomplete: whether a limit cut it short.
+        workers: how many processes measured at once.
+        slowdown: by how much they slow each other, as a share, where that was looked at.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -76,6 +78,8 @@ class CampaignResult:
     rejected: int = 0
     drift: tuple[float, float] = (1.0, 1.0)
     incomplete: bool = False
+    workers: int = 1
+    slowdown: float | None = None
 
     def take(self, record: Measurement) -> None:
         """Count a record."""
@@ -102,6 +106,8 @@ class Campaign:
         circuit: the wiring under relay.
         fillers: layer → operators that may stand there besides those measured; "" leaves the layer out.
         companions: whole networks visited in every round of the first batch, under the network protocol.
+        beside: operators that campaigns beside this one measure; their journals are theirs.
+        memory_share: of the free memory, that this campaign may take; less than 1 beside others.
     """
 
     environment: str
@@ -118,6 +124,8 @@ class Campaign:
     circuit: Circuit | None = None
     fillers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     companions: tuple[str, ...] = ()
+    beside: frozenset[str] = frozenset()
+    memory_share: float = 1.0
 
     def run(
         self,
@@ -169,6 +177,7 @@ class Campaign:
             protocol=self.protocol.text,
             space=self.space,
             wanted=[*waiting, *companions],
+            beside=self.beside,
         )
         extra = [Target(key) for key in companions]
         if headers:
@@ -181,7 +190,7 @@ class Campaign:
     def _fitting(self, targets: Sequence[Target]) -> list[Target]:
         """Return as many as may be loaded at once; at least one."""
         chosen: list[Target] = []
-        weight_bytes, limit_bytes = 0, _WEIGHTS_SHARE * find_free_bytes()
+        weight_bytes, limit_bytes = 0, _WEIGHTS_SHARE * self.memory_share * find_free_bytes()
         for target in targets[:BATCH_OPERATORS]:
             weight_bytes += graph_statistics(self.graph_of(target.operator)).weight_bytes
             if chosen and weight_bytes > limit_bytes:
@@ -197,6 +206,7 @@ class Campaign:
             protocol=self.protocol.text,
             space=self.space,
             wanted=keys,
+            beside=None,
         )
         for header in found:
             if keys.issubset(header.operators):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-__all__ = ["default_lock_folder", "hold_cores"]
+__all__ = ["CoreLocks", "default_lock_folder", "hold_cores"]
 
 
 def default_lock_folder() -> Path:
@@ -49,3 +51,47 @@ def hold_cores(cores: Sequence[int], folder: Path, waiting: Callable[[str], None
             file.write(f"process {os.getpid()} on core {core}")
             file.flush()
         yield
+
+
+class CoreLocks:
+    """The locks of several core sets, held by this process for its workers; use it as a context manager.
+
+    All are taken in one ascending order, whatever set they are of, so that two processes cannot wait for each other.
+
+    Args:
+        core_sets: whose cores.
+        waiting: called with the holder's process id for each core that another process holds.
+        folder: where the lock files lie.
+    """
+
+    def __init__(
+        self,
+        core_sets: Iterable[Sequence[int]],
+        waiting: Callable[[str], None],
+        folder: Path | None = None,
+    ) -> None:
+        self._cores = sorted({core for cores in core_sets for core in cores})
+        self._waiting, self._folder = waiting, folder or default_lock_folder()
+        self._held: dict[int, contextlib.ExitStack] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            for core in self._cores:
+                stack = contextlib.ExitStack()
+                stack.enter_context(hold_cores((core,), self._folder, self._waiting))
+                self._held[core] = stack
+        except BaseException:
+            self.keep_only(())
+            raise
+        return self
+
+    def keep_only(self, core_sets: Iterable[Sequence[int]]) -> None:
+        """Give the other cores back."""
+        kept = {core for cores in core_sets for core in cores}
+        for core in [core for core in self._held if core not in kept]:
+            self._held.pop(core).close()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.keep_only(())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -74,12 +74,20 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
 
+class _Gone(Exception):
+    """The journal is not there any more."""
+
+
 def _read(path: Path) -> tuple[JournalHeader, list[Round], int] | None:
     """Return header, whole rounds and the length they fill; None for a file that holds no header."""
     rounds: list[Round] = []
     header: JournalHeader | None = None
     length = 0
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:  # its campaign, beside this one, has just ended
+        raise _Gone from None
+    with file:
         for line in file:
             if not line.endswith(b"\n"):
                 break  # the writer was killed in the middle
@@ -109,21 +117,42 @@ def open_journal(folder: Path, header: JournalHeader) -> Journal:
         file.truncate(found[2])
         file.seek(found[2])
         return Journal(path, header, found[1], file)
-    file = path.open("w")
+    # It appears with its header in it: campaigns beside this one throw away what has none.
+    unnamed = path.with_suffix(".new")
+    file = unnamed.open("w")
     file.write(json.dumps(header.to_json()) + "\n")
     file.flush()
     os.fsync(file.fileno())
+    unnamed.replace(path)
     return Journal(path, header, [], file)
 
 
 def unfinished_journals(
-    folder: Path, *, environment: str, protocol: str, space: str, wanted: Iterable[str]
+    folder: Path,
+    *,
+    environment: str,
+    protocol: str,
+    space: str,
+    wanted: Iterable[str],
+    beside: Collection[str] | None = (),
 ) -> tuple[JournalHeader, ...]:
-    """Return the headers of batches that were cut off and hold operators still wanted; drop stale ones."""
-    keys = set(wanted)
+    """Return the headers of batches that were cut off and hold operators still wanted; drop stale ones.
+
+    Args:
+        folder: of the journals.
+        environment: of the batches, like protocol and space; others are left alone.
+        protocol: in its text form.
+        space: the relay context's digest, or empty.
+        wanted: what is to be measured.
+        beside: what campaigns beside this one measure; their journals are left alone. None leaves all alone.
+    """
+    keys, others = set(wanted), set(beside or ())
     found = []
     for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
-        content = _read(path)
+        try:
+            content = _read(path)
+        except _Gone:
+            continue
         if content is None:
             path.unlink(missing_ok=True)
             continue
@@ -132,6 +161,6 @@ def unfinished_journals(
             continue
         if keys.intersection(header.operators):
             found.append(header)
-        else:
+        elif beside is not None and not others.intersection(header.operators):
             path.unlink(missing_ok=True)
     return tuple(found)

@@ -29,12 +29,20 @@ _ROUND_TIMEOUT_S = 600.0  # one whole round of a batch
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How a worker is started."""
+    """How a worker is started.
+
+    Attributes:
+        backend: the runtime's name.
+        threads: of one run.
+        cores: it is pinned to them.
+        locks: folder of the cores' locks; None where whoever starts it holds them.
+        build_timeout_s: for one operator.
+    """
 
     backend: str
     threads: int
     cores: tuple[int, ...]
-    locks: Path = field(default_factory=default_lock_folder)
+    locks: Path | None = field(default_factory=default_lock_folder)
     build_timeout_s: float = _BUILD_TIMEOUT_S
 
 
@@ -73,7 +81,7 @@ class RemoteRig:
                     "backend": settings.backend,
                     "threads": settings.threads,
                     "cores": list(settings.cores),
-                    "locks": str(settings.locks),
+                    "locks": str(settings.locks) if settings.locks is not None else None,
                     "circuit": circuit.to_json() if circuit is not None else None,
                 },
                 _START_TIMEOUT_S,
@@ -105,6 +113,10 @@ class RemoteRig:
     def forget(self) -> None:
         """Drop every operator in the worker."""
         self._ask({"do": "forget"}, _BUILD_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """End the worker's process at once; may be called from another thread."""
+        self._process.kill()
 
     def close(self) -> None:
         """End the worker."""

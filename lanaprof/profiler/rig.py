@@ -60,6 +60,10 @@ class Rig(Protocol):
         """Drop every operator."""
         ...
 
+    def kill(self) -> None:
+        """Make whatever runs here end with WorkerDied, at once where it can; may be called from any thread."""
+        ...
+
     def close(self) -> None:
         """Release everything; the rig is of no further use."""
         ...
@@ -186,6 +190,9 @@ class LocalRig:
         self._graphs.clear()
         self._edges.clear()
         self._calls.clear()
+
+    def kill(self) -> None:
+        """Do nothing: what runs in this process ends by itself."""
 
     def close(self) -> None:
         """Drop every operator and buffer."""

@@ -73,7 +73,8 @@ def _start(
     def waiting(holder: str) -> None:
         replies.write(json.dumps({"waiting": holder}) + "\n")
 
-    held.enter_context(hold_cores(cores, Path(request["locks"]), waiting))
+    if request["locks"] is not None:
+        held.enter_context(hold_cores(cores, Path(request["locks"]), waiting))
     if cores:
         os.sched_setaffinity(0, cores)
     settings = Settings(threads=request["threads"], cores=cores)
