@@ -38,7 +38,7 @@ class Protocol:
     tolerance: float = 0.01
     noisy_above: float = 0.10
     spread_s: float = 20.0
-    longest_s: float = 120.0
+    longest_s: float = 75.0
     quantile: float = 0.10
     drift_window: int = 31
     together: bool = False
