@@ -34,7 +34,9 @@ SPACES = {
     "resnet26": Space(teacher="timm:resnet26", size="3x160x160"),
     "resnest26d": Space(teacher="timm:resnest26d", size="3x160x160"),
     "convnext_atto": Space(teacher="timm:convnext_atto", size="3x224x224"),
-    # A small vision transformer whose layers are images; a plain one has no candidates but its own block and skip.
+    # A plain vision transformer has no candidates but its own block and skip.
+    "vit_tiny_patch16_224": Space(teacher="timm:vit_tiny_patch16_224", size="3x224x224"),
+    # One whose layers are images has them all.
     "mobilevitv2_050": Space(teacher="timm:mobilevitv2_050", size="3x256x256", layers="stages.*.*"),
 }
 QUICK = "tiny"
