@@ -23,7 +23,7 @@ from lanaprof.profiler.statistics import CleanSamples, Interval, clean_samples, 
 
 __all__ = ["BATCH_OPERATORS", "Campaign", "CampaignResult", "Progress", "Provenance", "Target"]
 
-BATCH_OPERATORS = 384  # sessions alive at once
+BATCH_OPERATORS = 768  # sessions alive at once
 _WEIGHTS_SHARE = 0.2  # of the free memory for the weights of a batch; the runtime keeps about twice as much
 _CRASHES = 2  # of one batch without a finished round in between: then its operators are rows of failure
 _ROUNDS_LEAST = 3  # fewer give no interval

@@ -50,8 +50,8 @@ class Protocol:
 
 
 RELAY = Protocol(
-    name="relay", version=2, cache="relay", warmups=1, recorded=2, rounds_min=24, rounds_max=72,
-    rebuild_every=24, spread_s=36.0,
+    name="relay", version=2, cache="relay", warmups=1, recorded=2, rounds_min=24, rounds_max=60,
+    rebuild_every=30, spread_s=18.0,
     tolerance=0.02,  # a network sums dozens of operators, whose errors average out
     drift_window=0,  # neighbours in time are neighbours in the network: what they share is no drift alone
 )  # fmt: skip
