@@ -136,7 +136,9 @@ def available_cores() -> tuple[int, ...]:
 
 
 def choose_cores(device: Device) -> tuple[int, ...]:
-    """Return the cores to pin to: the device's own, else the last ones (the first serve interrupts).
+    """Return the cores to pin to: the last ones, for the first serve interrupts; of those it names where it does.
+
+    There are as many as threads: more would let the runs wander from core to core.
 
     Raises:
         DeviceUnavailable: the machine has fewer cores, or not the named ones.
@@ -149,7 +151,7 @@ def choose_cores(device: Device) -> tuple[int, ...]:
                 f"device {device.name!r} wants core {absent[0]}, but this process may use {_listed(have)}",
                 hint="change `cores` in devices.yaml",
             )
-        return device.cores
+        return device.cores[-device.threads :]
     if len(have) < device.threads:
         raise DeviceUnavailable(
             f"device {device.name!r} wants {device.threads} threads, but this process may use {len(have)} cores",
