@@ -22,11 +22,21 @@ from lanaprof.cli.base import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lanaprof.config import Device
     from lanaprof.flows.bench import Bench
     from lanaprof.flows.measuring import FileResult, MeasureReport
     from lanaprof.flows.project import Project
 
 _STATES = ("noisy", "failed", "unsupported", "timeout")
+
+
+def _workers(_context: click.Context, _parameter: click.Parameter, text: str) -> int | None:
+    """Return the number asked for; None for as many as is worth it."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise click.BadParameter(f"{text!r} is neither a number from 1 nor 'auto'")
+    return int(text)
 
 
 @command("measure")
@@ -42,10 +52,11 @@ _STATES = ("noisy", "failed", "unsupported", "timeout")
 @click.option("--max-time", metavar="10m", help="Stop after this time, export included.")
 @click.option(
     "--workers",
-    default=1,
+    metavar="N|auto",
+    default="1",
     show_default=True,
-    type=click.IntRange(1),
-    help="Measuring processes; this version uses one.",
+    callback=_workers,
+    help="Measuring processes at once, on cores of their own, as far as they do not slow each other.",
 )
 @click.option(
     "--exporter",
@@ -63,8 +74,6 @@ def measure(files: tuple[Path, ...], **options: Any) -> Outcome:
     from lanaprof.units import parse_duration
 
     limit_s = parse_duration(options["max_time"], what="--max-time") if options["max_time"] else None
-    if options["workers"] > 1:
-        notice("several measuring processes disturb each other here: measuring with one")
     here = Path.cwd()
     project = load_project(here) if (here / PROJECT_FILE).exists() else None
     config = None
@@ -77,7 +86,7 @@ def measure(files: tuple[Path, ...], **options: Any) -> Outcome:
         device = parse_device(options["device"] or "cpu", here)
         database = database_from(options["database"])
     team = default_team(options["team"], config)
-    _check_available(device)
+    _check_available(device, options["workers"])
     with open_store(database, create=True) as store, meter("measuring") as bar:
         bench = open_bench(
             device,
@@ -86,6 +95,7 @@ def measure(files: tuple[Path, ...], **options: Any) -> Outcome:
             state=project.state if project is not None else None,
             report=lambda p: bar(p.done, p.total, p.left_s, p.text),
             notice=notice,
+            workers=options["workers"],
         )
         if files:
             return _files(files, bench, options, limit_s)
@@ -94,11 +104,14 @@ def measure(files: tuple[Path, ...], **options: Any) -> Outcome:
         return _project(project, bench, options, limit_s)
 
 
-def _check_available(device: Any) -> None:
-    """Fail before any work when this machine is not the device."""
+def _check_available(device: Device, workers: int | None) -> None:
+    """Fail before any work when this machine is not the device, or has no room for so many workers."""
+    from lanaprof.profiler.coresets import choose_core_sets
     from lanaprof.profiler.environment import local_environment
 
     local_environment(device)
+    if workers != 1:
+        choose_core_sets(device, workers)
 
 
 def _document(report: MeasureReport) -> dict[str, Any]:
@@ -112,6 +125,8 @@ def _document(report: MeasureReport) -> dict[str, Any]:
         "exported": report.exported,
         "cache": report.cache,
         "complete": not report.incomplete,
+        "workers": report.workers,
+        "slowdown": report.slowdown,
         "seconds": round(report.seconds, 3),
     }
 

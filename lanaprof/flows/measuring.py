@@ -49,9 +49,12 @@ class MeasureReport:
     seconds: float = 0.0
     incomplete: bool = False
     cache: str = "hot"
+    workers: int = 1
+    slowdown: float | None = None
 
     def take(self, result: CampaignResult, keys: Iterable[str]) -> None:
         """Count a campaign's records of these operators."""
+        self.workers, self.slowdown = result.workers, result.slowdown
         for key in keys:
             record = result.measurements.get(key)
             if record is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,43 @@ def test_garbage_is_no_onnx_file(bench: Any) -> None:
 
     for name in ("missing.onnx", "text.onnx", "half.onnx", "empty.onnx", "."):
         assert name in bench.refuse("measure", name)
+
+
+@at("bench", ["fresh"], indirect=True)
+def test_workers_on_cores_of_their_own_measure_everything_once(bench: Any) -> None:
+    """Two workers, or one where they slow each other: the same operators, one record each, and it is said which."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        pytest.skip("two workers need two cores; this process may use one")
+    (bench.folder / "devices.yaml").write_text(
+        f"cpu: {{backend: onnxruntime, threads: 1, cores: {cores[-2:]}}}\n"
+    )
+    document = bench.run("measure", "--workers", "2")
+    again = bench.run("measure")
+    rows = bench.query("select operator, cache, space, count(*) from measurements group by 1, 2, 3")
+
+    assert (document["measured"], document["complete"]) == (8, True)
+    assert (document["workers"], document["slowdown"] is None) in ((2, False), (1, True))
+    assert {row[3] for row in rows} == {1}
+    assert (again["measured"], again["reused"], again["workers"]) == (0, 8, 1)
+    assert bench.query("select count(*) from environments") == [(1,)]
+    assert not list((bench.folder / ".lanaprof" / "journals").glob("*"))
+
+
+@at("bench", ["fresh"], indirect=True)
+def test_more_workers_than_core_sets_are_refused(bench: Any) -> None:
+    """The device names one core: two workers do not fit, and the message says how many do."""
+    message = bench.refuse("measure", "--workers", "2")
+
+    assert "there are 1 such sets of cores" in message
+    assert "--workers 1" in message
+
+
+@at("bench", ["fresh"], indirect=True)
+def test_few_operators_are_left_to_one_worker(bench: Any) -> None:
+    """auto takes no second worker for eight operators, however many cores there are."""
+    cores = sorted(os.sched_getaffinity(0))
+    (bench.folder / "devices.yaml").write_text(f"cpu: {{backend: onnxruntime, threads: 1, cores: {cores}}}\n")
+    document = bench.run("measure", "--workers", "auto")
+
+    assert (document["measured"], document["workers"], document["slowdown"]) == (8, 1, None)
