@@ -164,8 +164,14 @@ def run_space(harness: Harness, space: str) -> list[dict[str, Any]]:
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return what a table says of budgets: how many held, how much they use, how long it took."""
+    """Return what a table says of budgets: how many held, how much they use, how long it took.
+
+    ``level``: as if the machine were as fast as when it was proved, which the teacher timed beside it both times says.
+    """
     uses = [row["again_s"] / row["budget_s"] for row in rows]
+    level = [
+        use * row["teacher_then_s"] / row["teacher_again_s"] for use, row in zip(uses, rows, strict=True)
+    ]
     held = [use for use, row in zip(uses, rows, strict=True) if row["status"] == "verified"]
     return {
         "budgets": len(rows),
@@ -174,6 +180,9 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "nearly": sum(use <= NEARLY for use in uses),
         "use": statistics.mean(uses),
         "worst": max(uses),
+        "within_level": sum(use <= 1 for use in level),
+        "nearly_level": sum(use <= NEARLY for use in level),
+        "worst_level": max(level),
         "rounds": statistics.median(row["rounds"] for row in rows),
         "select_s": statistics.median(row["select_s"] for row in rows),
     }
@@ -183,6 +192,7 @@ def show(runs: Sequence[dict[str, Any]]) -> None:
     """Print the table."""
     print(
         f"{'space':22} {'budgets':>7} {'verified':>8} {'within':>6} {'≤ 1.02':>6} {'mean use':>8} {'worst':>7} "
+        f"{'within, level':>13} {'≤ 1.02':>6} {'worst':>7} "
         f"{'rounds':>6} {'seconds':>7}"
     )
     rows: list[dict[str, Any]] = []
@@ -193,7 +203,8 @@ def show(runs: Sequence[dict[str, Any]]) -> None:
         found = summary(own)
         print(
             f"{name:22} {found['budgets']:7} {found['verified']:8} {found['within']:6} {found['nearly']:6} "
-            f"{found['use']:8.1%} {found['worst']:7.1%} {found['rounds']:6.1f} {found['select_s']:7.1f}"
+            f"{found['use']:8.1%} {found['worst']:7.1%} "
+            f"{found['within_level']:13} {found['nearly_level']:6} {found['worst_level']:7.1%} {found['rounds']:6.1f} {found['select_s']:7.1f}"
         )
 
 

@@ -54,17 +54,19 @@ def proving(runs: Sequence[Run]) -> Section:
         f"{what} {commands_of(runs)}",
         "",
         f"Budgets evenly from {LOWEST} × the least latency to {HIGHEST} × the teacher's; scores are made up (dearer is "
-        "mostly better), for latency does not depend on weights. Use: the second timing over the budget.",
+        "mostly better), for latency does not depend on weights. Use: the second timing over the budget. Level: as if "
+        "the machine were as fast as when the network was proved, which the teacher timed beside it both times says.",
         "",
-        f"| space | budgets | verified | within | within {NEARLY} × | mean use | worst | rounds | time of `select` |",
-        "| --- " + "| ---: " * 8 + "|",
+        f"| space | budgets | verified | within | within {NEARLY} × | mean use | worst | within, level | within {NEARLY} ×, level | rounds | time of `select` |",
+        "| --- " + "| ---: " * 10 + "|",
     ]
     tables = [(run["part"], run["result"]["budgets"]) for run in runs]
     for name, rows in [*tables, ("all", [row for _, own in tables for row in own])]:
         found = summary(rows)
         lines.append(
             f"| {name} | {found['budgets']} | {found['verified']} | {found['within']} | {found['nearly']} "
-            f"| {percent(found['use'], 1)} | {percent(found['worst'], 1)} | {found['rounds']:g} "
+            f"| {percent(found['use'], 1)} | {percent(found['worst'], 1)} | {found['within_level']} "
+            f"| {found['nearly_level']} | {found['rounds']:g} "
             f"| {format_duration(found['select_s'], digits=3)} |"
         )
     lines += ["", "Rounds and time are medians over the budgets."]
