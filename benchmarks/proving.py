@@ -204,7 +204,8 @@ def show(runs: Sequence[dict[str, Any]]) -> None:
         print(
             f"{name:22} {found['budgets']:7} {found['verified']:8} {found['within']:6} {found['nearly']:6} "
             f"{found['use']:8.1%} {found['worst']:7.1%} "
-            f"{found['within_level']:13} {found['nearly_level']:6} {found['worst_level']:7.1%} {found['rounds']:6.1f} {found['select_s']:7.1f}"
+            f"{found['within_level']:13} {found['nearly_level']:6} {found['worst_level']:7.1%} "
+            f"{found['rounds']:6.1f} {found['select_s']:7.1f}"
         )
 
 

@@ -57,7 +57,8 @@ def proving(runs: Sequence[Run]) -> Section:
         "mostly better), for latency does not depend on weights. Use: the second timing over the budget. Level: as if "
         "the machine were as fast as when the network was proved, which the teacher timed beside it both times says.",
         "",
-        f"| space | budgets | verified | within | within {NEARLY} × | mean use | worst | within, level | within {NEARLY} ×, level | rounds | time of `select` |",
+        f"| space | budgets | verified | within | within {NEARLY} × | mean use | worst | within, level "
+        f"| within {NEARLY} ×, level | rounds | time of `select` |",
         "| --- " + "| ---: " * 10 + "|",
     ]
     tables = [(run["part"], run["result"]["budgets"]) for run in runs]
