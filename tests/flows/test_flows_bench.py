@@ -1,0 +1,104 @@
+"""A bench with several core sets: probe, shares and campaigns in real processes, on the scripted runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lanaprof.config import Device
+from lanaprof.flows.bench import Bench, open_bench
+from lanaprof.lut import Operator, Store, open_store
+from lanaprof.profiler.campaign import Target
+from lanaprof.profiler.protocol import HOT
+
+ANYWHERE: tuple[int, ...] = ()  # a worker that is pinned to no core: two of them run on any machine
+DEVICE = Device(name="script", text="script", backend="scripted")
+
+
+def graph_of_size(width: int) -> dict[str, Any]:
+    """Return the canonical graph of one node."""
+    tensor = {"type": "float32", "shape": [1, width]}
+    return {
+        "format": "lanaprof-graph/1", "opset": 18, "inputs": [tensor], "constants": [],
+        "nodes": [{"op": "Relu", "attributes": {}, "inputs": ["i0"], "outputs": [tensor]}], "outputs": ["n0.0"],
+    }  # fmt: skip
+
+
+OPERATORS = [Operator(graph=graph_of_size(1000 * number)) for number in range(1, 8)]
+TARGETS = [Target(operator.id) for operator in OPERATORS]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A database with seven operators; pauses between rounds are left out."""
+    monkeypatch.setenv("LANAPROF_SPREAD_S", "0")
+    with open_store(tmp_path / "lut.db", create=True) as opened:
+        opened.add(OPERATORS)
+        yield opened
+
+
+def bench_with(store: Store, folder: Path, workers: int, told: list[str]) -> Bench:
+    """Return a bench with room for so many workers."""
+    bench = open_bench(DEVICE, store, team="lab", state=folder, notice=told.append)
+    return replace(bench, core_sets=(ANYWHERE,) * workers)
+
+
+def test_all_is_measured_once_whatever_the_probe_finds(store: Store, tmp_path: Path) -> None:
+    """Two workers where they do not slow each other, else one: it is said, and every operator has one record."""
+    told: list[str] = []
+
+    result = bench_with(store, tmp_path, 2, told).run(HOT, TARGETS)
+
+    rows = store.measurements()
+    assert sorted(target.operator for target in TARGETS) == sorted(row.operator for row in rows)
+    assert told[0].startswith(
+        "measuring with 2 workers" if result.workers == 2 else "2 workers slow each other by"
+    )
+    assert (result.workers == 2) == (result.slowdown is not None)
+    assert [] == list((tmp_path / "journals").glob("*"))
+
+
+def test_a_time_limit_includes_the_probe(store: Store, tmp_path: Path) -> None:
+    """A limit that the probe uses up leaves nothing measured, and says so."""
+    result = bench_with(store, tmp_path, 2, []).run(HOT, TARGETS, limit_s=0.01)
+
+    assert (True, {}) == (result.incomplete, result.counts)
+
+
+def test_one_operator_needs_one_worker(store: Store, tmp_path: Path) -> None:
+    """There is nothing to share: no probe, one record."""
+    told: list[str] = []
+
+    result = bench_with(store, tmp_path, 3, told).run(HOT, TARGETS[:1])
+
+    assert (1, None, 1) == (result.workers, result.slowdown, result.counts["ok"])
+    assert [] == [text for text in told if "workers" in text]
+
+
+def test_a_worker_more_is_worth_it_for_enough_operators(store: Store, tmp_path: Path) -> None:
+    """Seven operators, four at least for each worker: one measures."""
+    told: list[str] = []
+
+    result = replace(bench_with(store, tmp_path, 3, told), share_least=4).run(HOT, TARGETS)
+
+    assert (1, 7) == (result.workers, sum(result.counts.values()))
+    assert [] == [text for text in told if "workers" in text]
+
+
+def test_a_probe_that_cannot_run_leaves_one_worker(store: Store, tmp_path: Path) -> None:
+    """Operators that no worker can build say nothing about interference; they become rows all the same."""
+    told: list[str] = []
+    refused = [
+        Operator(graph={**graph, "nodes": [{**graph["nodes"][0], "op": "Unsupported"}]})
+        for graph in (graph_of_size(5), graph_of_size(6))
+    ]
+    store.add(refused)
+
+    result = bench_with(store, tmp_path, 2, told).run(HOT, [Target(each.id) for each in refused])
+
+    assert (1, {"unsupported": 2}) == (result.workers, result.counts)
+    assert "cannot be told" in told[0]
