@@ -8,7 +8,7 @@ layout that its neighbours use.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ __all__ = ["CutModel", "Port", "add_stand_ins", "cut_stand_ins"]
 
 _INSIDE = "__inside"  # suffix of the tensors between a stand-in and the operator
 _BLOCKED_DOMAIN = "com.microsoft.nchwc"
-_BLOCKED_NAME = "_nchwc"  # the runtime names a blocked node after its output, with this suffix
+_CONVOLUTIONS = ("Conv", "FusedConv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,9 @@ class Port:
 
     name: str
     shape: tuple[int, ...]
+
+
+_Cut = tuple[Port, list["onnx.NodeProto"]]  # where to cut, and the nodes that go
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,11 @@ def cut_stand_ins(
     inputs: Sequence[Sequence[int]],
     outputs: Sequence[Sequence[int]],
 ) -> CutModel | None:
-    """Return the optimised model without its stand-ins; None when the runtime left nothing between them.
+    """Return the optimised model without its stand-ins; None when nothing is left between them, or no stand-in.
+
+    What the runtime fused with a stand-in goes with it: an activation at the operator's begin becomes part of the
+    convolution that ends a neighbour, a padding at its end part of the one that begins the next. Where the runtime
+    leaves the blocked layout for the next operator's sake (few channels), that operator does so.
 
     Args:
         model: what the runtime made of a model with stand-ins; changed in place.
@@ -107,40 +114,39 @@ def cut_stand_ins(
     from onnx import helper
 
     graph = model.graph
-    writers = {name: node for node in graph.node for name in node.output}
-    padded = {tensor.name: int(tensor.dims[0]) for tensor in graph.initializer if len(tensor.dims)}
-    dropped: set[int] = set()
-    feeding, read = [], []
-    for index, (shape, is_edge) in enumerate(zip(inputs, edges.inputs, strict=True)):
-        node = _find_stand_in(graph, f"x{index}{_INSIDE}") if is_edge else None
-        if node is None:
-            feeding.append(Port(f"x{index}", tuple(shape)))
-            continue
-        before = writers.get(node.input[0])
-        dropped.update({id(node)} | ({id(before)} if before is not None else set()))
-        blocked = node.domain == _BLOCKED_DOMAIN
-        feeding.append(Port(node.output[0], _in_memory(shape, padded[node.input[1]] if blocked else 0)))
-    for index, (shape, is_edge) in enumerate(zip(outputs, edges.outputs, strict=True)):
-        node = _find_stand_in(graph, f"y{index}") if is_edge else None
-        if node is None:
-            read.append(Port(f"y{index}", tuple(shape)))
-            continue
-        behind = [other for other in graph.node if node.output[0] in other.input]
-        dropped.update({id(node)} | {id(other) for other in behind})
-        made_by = writers.get(node.input[0])
-        blocked = made_by is not None and made_by.domain == _BLOCKED_DOMAIN
-        blocked = blocked and made_by is not None and made_by.op_type != "ReorderOutput"
-        read.append(Port(node.input[0], _in_memory(shape, padded[node.input[1]] if blocked else 0)))
-    kept = [node for node in graph.node if id(node) not in dropped]
+    dropped: set[str] = set()  # nodes, by their first outputs
+    feeding: list[Port] = []
+    read: list[Port] = []
+    kinds: list[int] = []  # of all ports: what is no edge may be integers
+    for found, values, shapes, are_edges, cut in (
+        (feeding, graph.input, inputs, edges.inputs, _cut_before),
+        (read, graph.output, outputs, edges.outputs, _cut_behind),
+    ):
+        for value, shape, is_edge in zip(values, shapes, are_edges, strict=True):
+            kinds.append(value.type.tensor_type.elem_type)
+            if not (is_edge and _channels(value)):
+                found.append(Port(value.name, tuple(shape)))
+                continue
+            done = cut(graph, value.name, shape)
+            if done is None:
+                return None
+            port, nodes = done
+            found.append(port)
+            dropped.update(node.output[0] for node in nodes)
+    kept = [node for node in graph.node if node.output[0] not in dropped]
     if not kept or {port.name for port in feeding} & {port.name for port in read}:
         return None
     used = {name for node in kept for name in node.input}
     weights = [tensor for tensor in graph.initializer if tensor.name in used]
+    infos = [
+        helper.make_tensor_value_info(port.name, kind, port.shape)
+        for port, kind in zip([*feeding, *read], kinds, strict=True)
+    ]
     for field, content in (
         (graph.node, kept),
         (graph.initializer, weights),
-        (graph.input, [helper.make_tensor_value_info(port.name, 1, port.shape) for port in feeding]),
-        (graph.output, [helper.make_tensor_value_info(port.name, 1, port.shape) for port in read]),
+        (graph.input, infos[: len(feeding)]),
+        (graph.output, infos[len(feeding) :]),
     ):
         copies = [type(item).FromString(item.SerializeToString()) for item in content]
         del field[:]
@@ -149,15 +155,54 @@ def cut_stand_ins(
     return CutModel(model, tuple(feeding), tuple(read))
 
 
-def _find_stand_in(graph: onnx.GraphProto, made: str) -> onnx.NodeProto | None:
-    """Return the stand-in that makes a tensor, in the blocked layout or as it was; None when it was fused away."""
-    nodes: Iterable[onnx.NodeProto] = graph.node
-    for node in nodes:
-        if node.op_type == "Conv" and (node.name == made + _BLOCKED_NAME or made in node.output):
-            return node
+def _cut_before(graph: onnx.GraphProto, source: str, shape: Sequence[int]) -> _Cut | None:
+    """Return the port behind a feeding stand-in, and the nodes up to it; None where there is no stand-in any more."""
+    nodes: list[onnx.NodeProto] = []
+    name = source
+    for _ in range(2):  # a reorder first, perhaps
+        readers = [node for node in graph.node if name in node.input]
+        if len(readers) != 1:  # the stand-in was all that read it
+            return None
+        nodes += readers
+        name = nodes[-1].output[0]
+        if nodes[-1].op_type in _CONVOLUTIONS:
+            return Port(name, _in_memory(shape, _filled_channels(graph, nodes[-1]))), nodes
     return None
 
 
-def _in_memory(shape: Sequence[int], padded_channels: int) -> tuple[int, ...]:
+def _cut_behind(graph: onnx.GraphProto, target: str, shape: Sequence[int]) -> _Cut | None:
+    """Return the port before a reading stand-in, and the nodes from there on; None as above."""
+    writers = {name: node for node in graph.node for name in node.output}
+    nodes = [writers[target]]
+    if nodes[-1].op_type == "ReorderOutput":
+        nodes.append(writers[nodes[-1].input[0]])
+    if nodes[-1].op_type not in _CONVOLUTIONS:
+        return None
+    stand_in = nodes[-1]
+    name, filled = stand_in.input[0], _filled_channels(graph, stand_in)
+    before = writers.get(name)
+    if before is None or before.domain != _BLOCKED_DOMAIN:
+        filled = 0  # few channels that end outside the layout: the next operator does a reorder more than in a network
+    elif before.op_type == "ReorderOutput":
+        if sum(name in node.input for node in graph.node) == 1:
+            nodes.append(before)
+        name = before.input[0]
+    return Port(name, _in_memory(_before_padding(stand_in, shape), filled)), nodes
+
+
+def _filled_channels(graph: onnx.GraphProto, stand_in: onnx.NodeProto) -> int:
+    """Return how many channels a blocked stand-in has with its last block filled up; 0 when it is not blocked."""
+    if stand_in.domain != _BLOCKED_DOMAIN:
+        return 0
+    return next(int(tensor.dims[0]) for tensor in graph.initializer if tensor.name == stand_in.input[1])
+
+
+def _before_padding(stand_in: onnx.NodeProto, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape that a stand-in reads, which may have taken over a padding."""
+    top, left, bottom, right = next((a.ints for a in stand_in.attribute if a.name == "pads"), (0, 0, 0, 0))
+    return (shape[0], shape[1], shape[2] - top - bottom, shape[3] - left - right)
+
+
+def _in_memory(shape: Sequence[int], filled_channels: int) -> tuple[int, ...]:
     """Return the shape in memory: blocks of channels are filled up."""
-    return (shape[0], padded_channels or shape[1], *shape[2:])
+    return (shape[0], filled_channels or shape[1], *shape[2:])
