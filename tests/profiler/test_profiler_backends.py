@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import os
-import re
 import subprocess
 import sys
 import textwrap
@@ -23,7 +22,6 @@ from onnx.reference import ReferenceEvaluator
 
 from lanaprof.errors import BackendError, BackendUnavailable, UnsupportedOperator
 from lanaprof.profiler.backends import Backend, Settings, backend_class, backend_names
-from lanaprof.profiler.backends.registry import BACKENDS
 from lanaprof.profiler.canonical import Graph
 from lanaprof.profiler.clock import SystemClock
 from lanaprof.profiler.rebuild import model_from_graph
@@ -326,48 +324,6 @@ def test_a_graph_that_contradicts_itself_is_an_error(backend: Backend) -> None:
 
     assert not isinstance(caught.value, UnsupportedOperator)
     rig.build("whole", conv_graph(), seed=0)
-
-
-@at("name", NAMES)
-def test_options_are_sorted_texts(name: str) -> None:
-    """They go into the environment's key: equal options give equal text, and threads are no secret."""
-    for threads in (1, 4):
-        options = backend_class(name).options(threads)
-
-        assert sorted(options) == list(options)
-        assert all(isinstance(text, str) and text for pair in options for text in pair)
-        assert len(dict(options)) == len(options)
-
-
-@at("name", NAMES)
-def test_the_version_is_told_without_the_runtime(name: str) -> None:
-    """`devices` and `doctor` ask every backend: none may load hundreds of megabytes for it."""
-    opened(name)
-    code = (
-        "import sys; from lanaprof.profiler.backends import backend_class\n"
-        f"found = backend_class({name!r}); print(found.version(), len(found.options(1)))\n"
-        f"print([m for m in (*{REAL!r}, 'onnx', 'torch') if m in sys.modules])"
-    )
-
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-
-    assert re.fullmatch(r"\S+ \d+\n\[\]\n", done.stdout), done.stdout
-
-
-@at("name", BACKENDS)
-def test_a_missing_runtime_says_what_to_type(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hint is a command."""
-    from importlib import metadata
-
-    def missing(package: str) -> str:
-        raise metadata.PackageNotFoundError(package)
-
-    monkeypatch.setattr(metadata, "version", missing)
-
-    with pytest.raises(BackendUnavailable, match="is not installed") as caught:
-        backend_class(name).version()
-
-    assert caught.value.hint.startswith("pip install")
 
 
 @at("name", REAL)
