@@ -206,7 +206,8 @@ def whole(graph: Graph, values: Array, *, seed: int = 0) -> Array:
 
 
 def image(graph: Graph) -> Array:
-    return np.random.default_rng(1).standard_normal(graph["inputs"][0]["shape"], dtype=np.float32)
+    values: Array = np.random.default_rng(1).standard_normal(graph["inputs"][0]["shape"], dtype=np.float32)
+    return values
 
 
 def assert_close(expected: Array, actual: Array) -> None:
