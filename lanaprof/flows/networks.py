@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -233,7 +233,7 @@ class VerifiedNetwork:
     Attributes:
         choices: its operations.
         table_s: what the table and the stored calibration say.
-        predicted: that times the common factor, with the interval of this network alone.
+        predicted: what the calibration says when its networks are timed beside this one, with its interval.
         measured: what it took.
     """
 
@@ -264,9 +264,9 @@ class VerifyReport:
 
     Attributes:
         networks: those verified.
-        common_factor: measured over predicted, mean of the calibration networks timed beside them: how much
-            faster or slower the machine is now as a whole.
-        bias, median_error, p95_error: of the errors after the common factor.
+        common_factor: measured over predicted by the stored calibration, mean of its networks timed beside them:
+            how much faster or slower the machine is now as a whole.
+        bias, median_error, p95_error: of the errors with the calibration's networks timed again.
         coverage: share of measurements inside their interval.
         interval_width: median width of the intervals, as a share.
         repeatability, repeatability_p95: median and 95 % point of the difference between two builds of one network
@@ -319,19 +319,25 @@ def verify(
     twice = max(_TWICE_LEAST, len(everything) // 4)
     timed = time_networks(project, bench, everything, twice=twice, exporting=exporting)
     measured = timed.measurements
-    factor = common_factor(predictor, {choices: measured[choices] for choices in beside})
-    rows = []
-    for choices in wanted:
-        # The common factor is known here, so its uncertainty is no part of the interval.
-        prediction = predictor.predict(choices, level=level, common=False)
-        rows.append(
-            VerifiedNetwork(choices, prediction.latency_s, prediction.scaled(factor), measured[choices])
+    again = {choices: measured[choices] for choices in beside}
+    # A machine at another speed is not slower in everything alike: what waits for memory shifts more. So the
+    # calibration is fitted to what its networks take now; the factor only says how far that is from the stored one.
+    fitted = fit([predictor.features(c) for c in beside], [_latency_s(again[c]) for c in beside])
+    here = replace(predictor, fitted=fitted)
+    rows = [
+        VerifiedNetwork(
+            choices,
+            predictor.predict(choices).latency_s,
+            here.predict(choices, level=level, common=False),
+            measured[choices],
         )
+        for choices in wanted
+    ]
     errors = np.array([row.error for row in rows])
     median, high = timed.repeatability
     return VerifyReport(
         networks=tuple(rows),
-        common_factor=factor,
+        common_factor=common_factor(predictor, again),
         bias=float(np.median(errors)),
         median_error=float(np.median(np.abs(errors))),
         p95_error=float(np.quantile(np.abs(errors), 0.95)),

@@ -19,7 +19,7 @@ from lanaprof.lut import (
     open_table,
 )
 from lanaprof.ops import SKIP, TEACHER
-from lanaprof.profiler.calibration import FitResult, Prediction, predict
+from lanaprof.profiler.calibration import FEATURES, FitResult, Prediction, predict
 
 __all__ = ["Predictor", "open_predictor", "table_for"]
 
@@ -65,7 +65,7 @@ class Predictor:
         return estimate if estimate is not None and estimate.status in _GOOD else None
 
     def features(self, choices: Choices) -> tuple[float, ...]:
-        """Return a network's features: latency sum, activation bytes at layer edges, operators, 1.
+        """Return a network's features: latency sum, activation bytes at layer edges, operators, weight bytes, 1.
 
         Raises:
             MissingMeasurement: an operator has no latency; names it and what to type.
@@ -76,16 +76,17 @@ class Predictor:
                 total[index] += value
         return (*total, 1.0)
 
-    def candidate_features(self, layer: str, operation: str) -> tuple[float, float, float]:
+    def candidate_features(self, layer: str, operation: str) -> tuple[float, float, float, float]:
         """Return what one candidate adds to a network's features."""
         if operation == SKIP:
-            return (0.0, 0.0, 0.0)
+            return (0.0, 0.0, 0.0, 0.0)
         estimate = self.find_estimate(layer, operation)
         if estimate is None:
             raise self._missing(layer, operation)
         assert estimate.latency_s is not None
         sizes = self.statistics[estimate.operator]
-        return (estimate.latency_s, float(sizes.input_bytes + sizes.output_bytes), 1.0)
+        edge_bytes = float(sizes.input_bytes + sizes.output_bytes)
+        return (estimate.latency_s, edge_bytes, 1.0, float(sizes.weight_bytes))
 
     def _missing(self, layer: str, operation: str) -> MissingMeasurement:
         key = self.operators.operator(layer, operation)
@@ -109,9 +110,10 @@ class Predictor:
         return tuple(e for e in found if e is not None and e.status in _GOOD)
 
     @property
-    def _fixed_features(self) -> tuple[float, float, float]:
+    def _fixed_features(self) -> tuple[float, float, float, float]:
         segments = self._segments
-        return (sum(e.latency_s or 0.0 for e in segments), 0.0, float(len(segments)))
+        weight_bytes = sum(self.statistics[e.operator].weight_bytes for e in segments)
+        return (sum(e.latency_s or 0.0 for e in segments), 0.0, float(len(segments)), float(weight_bytes))
 
     @property
     def fixed_s(self) -> float:
@@ -230,7 +232,7 @@ def open_predictor(
         )
     table = table_for(store, device, team=team, space=space, wanted=operators.keys, environment=environment)
     warnings = [table.warning] if table.warning else []
-    found = store.calibrations(table.environment.id, space)
+    found = [c for c in store.calibrations(table.environment.id, space) if c.features == FEATURES]
     fitted = None
     if found:
         newest = found[-1]

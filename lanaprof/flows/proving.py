@@ -157,7 +157,9 @@ class _Loop:
         """Return the attempts inside the budget, the best first."""
         found = [attempt for attempt in self.attempts.values() if attempt.high_s <= self.budget_s]
         if not found:  # where there is no room for the reserve, what is inside now will have to do
-            found = [attempt for attempt in self.attempts.values() if attempt.confirmed_high_s <= self.budget_s]
+            found = [
+                attempt for attempt in self.attempts.values() if attempt.confirmed_high_s <= self.budget_s
+            ]
         return sorted(found, key=lambda attempt: -attempt.score)
 
     @property

@@ -43,12 +43,14 @@ _FEATURES = {
     "relay_sum_s": "its layers' latencies",
     "edge_bytes": "bytes between layers",
     "operators": "number of layers",
+    "weight_bytes": "bytes of weights",
     "constant": "constant",
 }
 _SHARES: Mapping[str, Callable[[float], str]] = {
     "relay_sum_s": lambda weight: f"{weight:.4g} times their sum",
     "edge_bytes": lambda weight: f"{format_duration(weight * 1e6, digits=3)} per MB",
     "operators": lambda weight: f"{format_duration(weight, digits=3)} each",
+    "weight_bytes": lambda weight: f"{format_duration(weight * 1e6, digits=3)} per MB",
     "constant": lambda weight: format_duration(weight, digits=3),
 }
 

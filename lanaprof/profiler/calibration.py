@@ -2,24 +2,24 @@
 
 A network is not the sum of its layers: neighbours share layouts and caches, sessions cost overhead. The fit
 minimises Σ (F·w / M − 1)² + λ Σ ((w − w₀) / s)² over whole networks with measured latency M and features
-F = [Σ relay latencies, activation bytes at layer edges, number of operators, 1], with the prior w₀ = (1, 0, 0, 0)
-and scales s = mean(M) / mean(F). Every feature is additive per candidate, so a solver still sees one cost each.
+F = [Σ relay latencies, activation bytes at layer edges, number of operators, bytes of weights, 1], with the prior
+w₀ = (1, 0, 0, 0, 0) and scales s = mean(M) / mean(F). Every feature is additive per candidate, so a solver still sees one cost each.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["FEATURES", "FitResult", "Prediction", "fit", "predict", "student_quantile"]
 
-FEATURES = ("relay_sum_s", "edge_bytes", "operators", "constant")
+FEATURES = ("relay_sum_s", "edge_bytes", "operators", "weight_bytes", "constant")
 _RIDGE = 0.03  # chosen on four spaces, confirmed on two more
-_PRIOR = np.array([1.0, 0.0, 0.0, 0.0])
+_PRIOR = np.array([1.0, 0.0, 0.0, 0.0, 0.0])
 _PRIOR_SD = 0.010  # of the relative error of one network, as other spaces had it
 _PRIOR_DEGREES = 8  # as much as half a usual calibration
 _COMMON_SD = 0.013  # between times and processes, with nothing timed again: 0.4 to 2.2 % were seen
@@ -53,15 +53,6 @@ class Prediction:
     high_s: float
     level: float
     calibrated: bool
-
-    def scaled(self, factor: float) -> Prediction:
-        """Return the prediction for a machine that is slower by a factor in everything."""
-        return replace(
-            self,
-            latency_s=self.latency_s * factor,
-            low_s=self.low_s * factor,
-            high_s=self.high_s * factor,
-        )
 
 
 def fit(

@@ -76,8 +76,8 @@ class Stages:
             predictor = open_predictor(project, CPU, store, team="vision")
             record = Calibration(
                 environment=local_environment(CPU).id, space=project.space.relay_digest(1),
-                table=table_digest(predictor.table, predictor.operators), weights=(0.95, 0.0, 1e-6, 1e-5),
-                features=FEATURES, covariance=tuple(tuple(1e-4 * (i == j) for j in range(4)) for i in range(4)),
+                table=table_digest(predictor.table, predictor.operators), weights=(0.95, 0.0, 1e-6, 0.0, 1e-5),
+                features=FEATURES, covariance=tuple(tuple(1e-4 * (i == j) for j in range(5)) for i in range(5)),
                 residual_sd=0.0042, degrees=12, networks=tuple(f"n{i}" for i in range(16)), team="vision", time=TIME,
             )  # fmt: skip
             store.add([record])
