@@ -160,7 +160,8 @@ def _leaning(
         operations = allowed[layer.name]
         latencies = [predictor.candidate_features(layer.name, operation)[0] for operation in operations]
         mean_s = sum(latencies) / len(latencies) or 1.0
-        odds = [math.exp(-strength * latency_s / mean_s) for latency_s in latencies]
+        least_s = min(latencies)  # has odds of 1, so that at any strength something can be drawn
+        odds = [math.exp(strength * (least_s - latency_s) / mean_s) for latency_s in latencies]
         chosen.append(generator.choices(operations, odds)[0])
     return tuple(chosen)
 
