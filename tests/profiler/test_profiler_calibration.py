@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lanaprof.profiler.calibration import FEATURES, Prediction, fit, predict, student_quantile
-
+from lanaprof.profiler.calibration import FEATURES, fit, predict, student_quantile
 
 Floats = npt.NDArray[np.float64]
 
@@ -108,13 +107,6 @@ def test_the_common_factor_widens() -> None:
     assert alone.latency_s == other_time.latency_s
     # the deviation grows from sqrt(v) to sqrt(v + 1.3 %²), v between 0.5 and 2 %²
     assert 1.1 < (other_time.high_s - other_time.low_s) / (alone.high_s - alone.low_s) < 3
-
-
-def test_a_slower_machine_scales_all_of_a_prediction() -> None:
-    """Latency and both ends, by the same factor; nothing else."""
-    prediction = Prediction(2.0, 1.5, 2.5, 0.9, calibrated=True)
-
-    assert Prediction(3.0, 2.25, 3.75, 0.9, calibrated=True) == prediction.scaled(1.5)
 
 
 def test_a_higher_level_is_wider() -> None:

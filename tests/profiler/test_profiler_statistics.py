@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from lanaprof.profiler.clock import RawSample
-from lanaprof.profiler.statistics import Visit, clean_samples, drift_factors, estimate
+from lanaprof.profiler.statistics import (
+    Visit,
+    _running_quantile,
+    clean_samples,
+    drift_factors,
+    estimate,
+)
 
 
 def sample(wall_us: float, cpu_us: float | None = None, switches: int = 0) -> RawSample:
@@ -117,3 +123,23 @@ def test_drift_that_all_operators_share_is_taken_out() -> None:
 def test_no_visits_have_no_drift() -> None:
     """Nothing in, nothing out."""
     assert len(drift_factors([])) == 0
+
+
+@pytest.mark.parametrize("count", [1, 5, 9, 40])
+@pytest.mark.parametrize("half", [0, 1, 4, 15])
+@pytest.mark.parametrize("quantile", [0.1, 0.25, 0.5])
+def test_the_running_quantile_is_that_of_each_window(count: int, half: int, quantile: float) -> None:
+    """Window by window, shorter at both ends, and where the values are fewer than a window."""
+    values = np.random.default_rng(count).standard_normal(count)
+
+    running = _running_quantile(values, half, quantile)
+
+    windows = [values[max(0, index - half) : index + half + 1] for index in range(count)]
+    assert pytest.approx([np.quantile(window, quantile) for window in windows]) == list(running)
+
+
+def test_no_window_corrects_nothing() -> None:
+    """Relay asks for none: its visits differ in their neighbours, which is no drift."""
+    visits = [Visit("a", float(number), 1.0 + number) for number in range(9)]
+
+    assert [1.0] * 9 == drift_factors(visits, window=0).tolist()
