@@ -234,7 +234,7 @@ def _spread(protocol: Protocol) -> Protocol:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
         raise BadInput(f"LANAPROF_SPREAD_S={text!r} is not a number of seconds", hint="LANAPROF_SPREAD_S=5")
-    return replace(protocol, spread_s=seconds)
+    return replace(protocol, spread_s=seconds, longest_s=max(seconds, protocol.longest_s))
 
 
 def _added(store: Store, record: Measurement) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from lanaprof.config import Device
-from lanaprof.flows.bench import Bench, open_bench
+from lanaprof.flows.bench import Bench, _spread, open_bench
 from lanaprof.lut import Operator, Store, open_store
 from lanaprof.profiler.campaign import Target
-from lanaprof.profiler.protocol import HOT
+from lanaprof.profiler.protocol import HOT, NETWORK
 
 ANYWHERE: tuple[int, ...] = ()  # a worker that is pinned to no core: two of them run on any machine
 DEVICE = Device(name="script", text="script", backend="scripted")
@@ -102,3 +102,17 @@ def test_a_probe_that_cannot_run_leaves_one_worker(store: Store, tmp_path: Path)
 
     assert (1, {"unsupported": 2}) == (result.workers, result.counts)
     assert "cannot be told" in told[0]
+
+
+def test_a_long_spread_is_not_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for rounds over two minutes gets them: the longest time of a batch gives way."""
+    monkeypatch.setenv("LANAPROF_SPREAD_S", "120")
+
+    assert (120.0, 120.0) == (_spread(NETWORK).spread_s, _spread(NETWORK).longest_s)
+
+
+def test_a_short_spread_leaves_the_longest_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noisy operators still get their rounds."""
+    monkeypatch.setenv("LANAPROF_SPREAD_S", "0.5")
+
+    assert (0.5, NETWORK.longest_s) == (_spread(NETWORK).spread_s, _spread(NETWORK).longest_s)
