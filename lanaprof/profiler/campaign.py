@@ -165,6 +165,9 @@ class Campaign:
                 rig = self._run_batch(rig, batch, result, total, len(waiting), end_s)
                 if result.incomplete:
                     break
+                if waiting:  # a runtime keeps memory of what it dropped: the next batch gets a new process
+                    rig.close()
+                    rig = None
         finally:
             if rig is not None:
                 rig.close()
