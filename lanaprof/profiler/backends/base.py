@@ -15,7 +15,7 @@ What the numbers rest on, beyond the methods:
   copied that the runtime's own users would not pay for. Inputs are left as they were.
 - Precision is what the graph says; a runtime that would choose a lower one is told not to. Denormals are flushed.
 
-``tests/profiler/test_profiler_backends.py`` holds every registered backend to this.
+``tests/profiler/test_profiler_backends*.py`` hold every registered backend to this.
 """
 
 from __future__ import annotations
