@@ -6,6 +6,8 @@ that one campaign, in which the calibration's networks are timed again beside th
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -24,6 +26,7 @@ __all__ = ["Proof", "prove"]
 
 _ROUNDS = 6
 _USED = 0.96  # below this share of the budget it is worth trying for more
+_NEARLY_USED = 0.92  # from this share on, one round that gains nothing is enough
 _SPREAD = (1.0, 0.97, 0.985, 1.015, 1.03)  # budgets proposed per round, relative to the corrected one
 _RESERVE = 0.015  # of the latency: what the machine as a whole may be slower at another time (1.3 % is usual)
 _CONFIRMED = 3  # attempts that are timed once more together
@@ -60,27 +63,43 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
+    """A network that was timed.
+
+    Attributes:
+        choices: its operations.
+        score: its score.
+        measurement: what it took.
+        factor: how much slower the machine was in that campaign than at its calibration, in everything.
+    """
+
     choices: Choices
     score: float
     measurement: Measurement
+    factor: float
 
     @property
     def latency_s(self) -> float:
-        """Return what it takes."""
+        """Return what it took."""
         assert self.measurement.latency_s is not None
         return self.measurement.latency_s
 
     @property
-    def high_s(self) -> float:
-        """Return what must lie inside the budget: the end of its interval, and what it may take at another time."""
-        assert self.measurement.ci_high_s is not None
-        return max(self.measurement.ci_high_s, self.latency_s * (1 + _RESERVE))
-
-    @property
     def confirmed_high_s(self) -> float:
-        """Return what must lie inside when it is timed at another time: the end of its interval alone."""
+        """Return the end of its interval."""
         assert self.measurement.ci_high_s is not None
         return self.measurement.ci_high_s
+
+    def level_s(self, factor: float) -> float:
+        """Return what it would take on the machine at another factor."""
+        return self.latency_s * factor / self.factor
+
+    def high_s(self, factor: float) -> float:
+        """Return what must lie inside the budget: the end of its interval, and what it may take at another time.
+
+        Args:
+            factor: the machine's, averaged over the campaigns so far.
+        """
+        return max(self.confirmed_high_s, self.level_s(factor) * (1 + _RESERVE))
 
 
 def prove(
@@ -145,7 +164,8 @@ class _Loop:
     rounds: int = 0
     refuted: bool = False
     too_noisy: bool = False
-    common_factor: float = 1.0
+    factors: list[float] = field(default_factory=list)
+    gained: bool = True
 
     @property
     def budget_s(self) -> float:
@@ -155,7 +175,8 @@ class _Loop:
     @property
     def inside(self) -> list[_Attempt]:
         """Return the attempts inside the budget, the best first."""
-        found = [attempt for attempt in self.attempts.values() if attempt.high_s <= self.budget_s]
+        usual = self.usual_factor
+        found = [attempt for attempt in self.attempts.values() if attempt.high_s(usual) <= self.budget_s]
         if not found:  # where there is no room for the reserve, what is inside now will have to do
             found = [
                 attempt for attempt in self.attempts.values() if attempt.confirmed_high_s <= self.budget_s
@@ -163,9 +184,17 @@ class _Loop:
         return sorted(found, key=lambda attempt: -attempt.score)
 
     @property
+    def usual_factor(self) -> float:
+        """Return how much slower than at its calibration the machine is, on average over the campaigns so far."""
+        return sum(self.factors) / len(self.factors) if self.factors else 1.0
+
+    @property
     def is_near(self) -> bool:
-        """Say whether the best attempt uses so much of the budget that trying for more is not worth it."""
-        return bool(self.inside) and self.inside[0].latency_s >= _USED * self.budget_s
+        """Say whether more is not worth trying: the budget is used, or nearly and the last round gained nothing."""
+        if not self.inside:
+            return False
+        used = self.inside[0].level_s(self.usual_factor) / self.budget_s
+        return used >= _USED or (used >= _NEARLY_USED and not self.gained)
 
     @property
     def goes_on(self) -> bool:
@@ -192,6 +221,7 @@ class _Loop:
         if not new:
             return False
         self.rounds += 1
+        before = self.inside[0].score if self.inside else -math.inf
         asked = [*new, *(choices for choices in self.beside if choices not in new)]
         timed = time_networks(self.project, self.bench, asked, twice=_TWICE)
         measured = timed.measurements
@@ -203,19 +233,25 @@ class _Loop:
                 "runs here (lanaprof doctor says what), then select again"
             )
         self.anchored = {choices: record for choices, record in measured.items() if choices not in new}
+        self.factors.append(common_factor(self.predictor, self.anchored))
         for choices, score in new.items():
-            self.attempts[choices] = _Attempt(choices, score, measured[choices])
+            self.attempts[choices] = _Attempt(choices, score, measured[choices], self.factors[-1])
         self._correct(new)
+        self.gained = bool(self.inside) and self.inside[0].score > before
         self.tell(_line(self.rounds, self.attempts.values(), self.inside, self.budget_s))
         return True
 
     def _correct(self, newest: Iterable[Choices]) -> None:
         """Fit the calibration to what was timed; what still lies above it must not be proposed again as if inside."""
-        self.current = _corrected(self.predictor, self.anchored, self.attempts)
-        if self.predictor.fitted is not None:
-            self.common_factor = common_factor(self.predictor, self.anchored)
-        over = [self.attempts[c].high_s / self.current.predict(c).latency_s for c in newest]
-        self.ratio = max([1.0 + _RESERVE, *over])
+        usual = self.usual_factor
+        now = self.factors[-1]
+        timed = {
+            choices: (record.latency_s or 0.0) * usual / now for choices, record in self.anchored.items()
+        }
+        own = {choices: attempt.level_s(usual) for choices, attempt in self.attempts.items()}
+        self.current = _corrected(self.predictor, timed, own)
+        over = [self.attempts[c].high_s(usual) / self.current.predict(c).latency_s for c in newest]
+        self.ratio = max(1.0 + _RESERVE, statistics.median(over))
 
     def confirm(self) -> Proof | None:
         """Time the best again in a fresh process beside the teacher: the loop's own numbers are selected, hence lucky.
@@ -226,11 +262,15 @@ class _Loop:
         teacher = (TEACHER,) * len(self.project.space.layers)
         self.refuted = False
         while best := self.inside[:_CONFIRMED]:
-            asked = list(dict.fromkeys([*(attempt.choices for attempt in best), teacher]))
-            fresh = time_networks(self.project, self.bench, asked).measurements
+            # Beside as many others as before: among few a small network would find its weights in the caches.
+            asked = dict.fromkeys([*(attempt.choices for attempt in best), teacher, *self.beside])
+            fresh = time_networks(self.project, self.bench, list(asked)).measurements
+            self.anchored = {choices: fresh[choices] for choices in self.beside}
+            self.factors.append(common_factor(self.predictor, self.anchored))
             for attempt in best:
-                again = replace(attempt, measurement=fresh[attempt.choices])
-                if again.confirmed_high_s <= self.budget_s:
+                again = replace(attempt, measurement=fresh[attempt.choices], factor=self.factors[-1])
+                held = max(again.confirmed_high_s, again.level_s(self.usual_factor))
+                if held <= self.budget_s:
                     predicted_s = self.current.predict(again.choices).latency_s
                     return Proof(
                         "verified",
@@ -240,11 +280,10 @@ class _Loop:
                         fresh[teacher],
                         self.rounds,
                         predicted_s,
-                        self.common_factor,
+                        self.usual_factor,
                         self.too_noisy,
                     )
-                used = again.confirmed_high_s / self.budget_s
-                self.tell(f"timed once more it takes {used:.1%} of the budget")
+                self.tell(f"timed once more it takes {held / self.budget_s:.1%} of the budget")
                 self.attempts[again.choices] = again
                 self.refuted = True
             self._correct([attempt.choices for attempt in best])
@@ -252,7 +291,7 @@ class _Loop:
 
     def over_budget(self) -> Proof:
         """Return the attempt that comes nearest."""
-        nearest = min(self.attempts.values(), key=lambda attempt: attempt.high_s)
+        nearest = min(self.attempts.values(), key=lambda attempt: attempt.confirmed_high_s)
         predicted_s = self.current.predict(nearest.choices).latency_s
         return Proof(
             "over_budget",
@@ -262,7 +301,7 @@ class _Loop:
             None,
             self.rounds,
             predicted_s,
-            self.common_factor,
+            self.usual_factor,
             self.too_noisy,
         )
 
@@ -287,21 +326,17 @@ def _proposals(
 
 
 def _corrected(
-    predictor: Predictor, anchored: Mapping[Choices, Measurement], attempts: Mapping[Choices, _Attempt]
+    predictor: Predictor, anchors: Mapping[Choices, float], own: Mapping[Choices, float]
 ) -> Predictor:
-    """Return the predictor with its calibration fitted to what was just timed, proposals counting more."""
-    timed = {**anchored, **{choices: attempt.measurement for choices, attempt in attempts.items()}}
-    rows, seconds, weights = [], [], []
-    for choices, record in timed.items():
-        assert record.latency_s is not None
-        rows.append(predictor.features(choices))
-        seconds.append(record.latency_s)
-        weights.append(_OWN_WEIGHT if choices in attempts else 1.0)
-    return replace(predictor, fitted=fit(rows, seconds, weights))
+    """Return the predictor with its calibration fitted to what was timed, in seconds, proposals counting more."""
+    timed = {**anchors, **own}
+    rows = [predictor.features(choices) for choices in timed]
+    weights = [_OWN_WEIGHT if choices in own else 1.0 for choices in timed]
+    return replace(predictor, fitted=fit(rows, list(timed.values()), weights))
 
 
 def _line(rounds: int, attempts: Iterable[_Attempt], inside: Sequence[_Attempt], budget_s: float) -> str:
     if not inside:
-        nearest_s = min(attempt.high_s for attempt in attempts)
+        nearest_s = min(attempt.confirmed_high_s for attempt in attempts)
         return f"round {rounds}: nothing inside yet, the nearest is {nearest_s / budget_s:.1%} of the budget"
     return f"round {rounds}: best inside uses {inside[0].latency_s / budget_s:.1%} of the budget"
