@@ -20,7 +20,9 @@ __all__ = ["FEATURES", "FitResult", "Prediction", "fit", "predict", "student_qua
 FEATURES = ("relay_sum_s", "edge_bytes", "operators", "weight_bytes", "constant")
 _RIDGE = 0.03  # chosen on four spaces, confirmed on two more
 _PRIOR = np.array([1.0, 0.0, 0.0, 0.0, 0.0])
-_PRIOR_SD = 0.012  # of the relative error of one network: 0.6 to 1.2 % in other spaces, the noise of timing included
+_PRIOR_SD = (
+    0.012  # of the relative error of one network: 0.6 to 1.2 % in other spaces, the noise of timing included
+)
 _PRIOR_DEGREES = 12  # as much as a usual calibration itself
 _COMMON_SD = 0.013  # between times and processes, with nothing timed again: 0.4 to 2.2 % were seen
 

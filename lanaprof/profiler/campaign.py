@@ -377,9 +377,12 @@ class Campaign:
         if target.copy:
             result.copies[target.operator] = interval.latency_s
             return
+        status = "noisy" if interval.half_width > self.protocol.noisy_above else "ok"
+        if target.relayed or self.protocol.cache != "relay":
+            interval = interval.widened(self.protocol.between)
         record = Measurement(
             **self._common(target),
-            status="noisy" if interval.half_width > self.protocol.noisy_above else "ok",
+            status=status,
             latency_s=interval.latency_s,
             ci_low_s=interval.ci_low_s,
             ci_high_s=interval.ci_high_s,

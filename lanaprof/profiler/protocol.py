@@ -23,6 +23,8 @@ class Protocol:
             more of them fit in, with pauses in between.
         longest_s: a batch ends after this time, its rounds_min done, however wide its intervals are.
         quantile: the estimate is this low quantile of the clean samples.
+        between: standard deviation between campaigns, as a share; a recorded interval covers it, for another campaign is
+            what one compares with. The rounds of one campaign do not show it.
         drift_window: samples are corrected for the drift that this many visits around them share; 0 for not at all.
         together: whether operators end together, so that each is timed at all the times of the others.
     """
@@ -40,6 +42,7 @@ class Protocol:
     spread_s: float = 20.0
     longest_s: float = 75.0
     quantile: float = 0.10
+    between: float = 0.0
     drift_window: int = 31
     together: bool = False
 
@@ -53,11 +56,12 @@ RELAY = Protocol(
     name="relay", version=2, cache="relay", warmups=1, recorded=2, rounds_min=24, rounds_max=60,
     rebuild_every=30, spread_s=18.0,
     tolerance=0.02,  # a network sums dozens of operators, whose errors average out
+    between=0.02,  # 1 to 4 % of it common to all operators
     drift_window=0,  # neighbours in time are neighbours in the network: what they share is no drift alone
 )  # fmt: skip
 HOT = Protocol(
     name="hot", version=1, cache="hot", warmups=1, recorded=4, rounds_min=6, rounds_max=24, rebuild_every=6,
-    spread_s=3.0,
+    spread_s=3.0, between=0.015,
 )  # fmt: skip
 NETWORK = Protocol(
     name="network", version=2, cache="hot", warmups=1, recorded=3, rounds_min=18, rounds_max=96,

@@ -7,6 +7,7 @@ resamples whole rounds (cluster bootstrap, Field and Welsh 2007), never single s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ _OVERHEAD_NS = 3000  # the two clock reads around a run
 _PREEMPTED = 1.02  # wall time beyond 1.02 × CPU time: the thread waited for something
 _CLEAN_SHARE = 0.25  # fewer clean samples than this: the machine is loaded, use CPU time
 _RESAMPLES = 200
+_NORMAL_95 = 1.96  # standard deviations to either side that hold 95 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,15 @@ class Interval:
     def half_width(self) -> float:
         """Return half the interval's width as a share of the estimate."""
         return (self.ci_high_s - self.ci_low_s) / 2 / self.latency_s
+
+    def widened(self, deviation: float) -> Interval:
+        """Return the interval with a further, independent error in it: its relative standard deviation."""
+        more_s = _NORMAL_95 * deviation * self.latency_s
+        return Interval(
+            self.latency_s,
+            max(0.0, self.latency_s - math.hypot(self.latency_s - self.ci_low_s, more_s)),
+            self.latency_s + math.hypot(self.ci_high_s - self.latency_s, more_s),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,7 @@ def test_operators_end_on_their_own(tmp_path: Path) -> None:
 
 def test_networks_end_together(tmp_path: Path) -> None:
     """Each is timed at all the times of the others, until nine of ten are narrow."""
-    together = replace(QUICK, together=True)
+    together = replace(QUICK, together=True, between=0.0)
 
     _, kept = measured(tmp_path, together, [Target(key) for key in KEYS], Rounds(noisy(0.5e-6)))
 
@@ -169,6 +169,18 @@ def test_networks_end_together(tmp_path: Path) -> None:
         if (r.ci_high_s or 0) - (r.ci_low_s or 0) > 2 * together.tolerance * (r.latency_s or 0)
     ]
     assert len(wide) <= 1
+
+
+def test_a_recorded_interval_covers_other_campaigns(tmp_path: Path) -> None:
+    """Without any noise in its rounds it is as wide as campaigns differ; the end of a batch does not wait for that."""
+    apart = replace(QUICK, between=0.02)
+
+    _, kept = measured(tmp_path, apart, [Target(KEYS[0])], Rounds(FakeClock()))
+
+    (record,) = kept
+    assert record.latency_s is not None
+    assert 1 + 1.96 * 0.02 == pytest.approx((record.ci_high_s or 0) / record.latency_s)
+    assert ("ok", QUICK.rounds_min) == (record.status, len(set(record.rounds)))
 
 
 def test_a_batch_ends_after_its_longest_time(tmp_path: Path) -> None:

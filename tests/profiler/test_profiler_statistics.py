@@ -7,6 +7,7 @@ import pytest
 
 from lanaprof.profiler.clock import RawSample
 from lanaprof.profiler.statistics import (
+    Interval,
     Visit,
     _running_quantile,
     clean_samples,
@@ -143,3 +144,11 @@ def test_no_window_corrects_nothing() -> None:
     visits = [Visit("a", float(number), 1.0 + number) for number in range(9)]
 
     assert [1.0] * 9 == drift_factors(visits, window=0).tolist()
+
+
+def test_widening_adds_an_independent_error() -> None:
+    """Both sides by the square root of the sum of squares: sqrt(0.01² + (1.96 · 0.01)²) = 0.0220."""
+    found = Interval(2.0, 1.98, 2.02).widened(0.01)
+
+    assert pytest.approx(2.0 - 2 * 0.0220036) == found.ci_low_s
+    assert pytest.approx(2.0 + 2 * 0.0220036) == found.ci_high_s
