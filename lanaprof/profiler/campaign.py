@@ -25,6 +25,7 @@ __all__ = ["BATCH_OPERATORS", "Campaign", "CampaignResult", "Progress", "Provena
 
 BATCH_OPERATORS = 768  # sessions alive at once
 _WEIGHTS_SHARE = 0.2  # of the free memory for the weights of a batch; the runtime keeps about twice as much
+_WEIGHTS_BYTES = 512 << 20  # for those of operators at most: more at once gains no time
 _CRASHES = 2  # of one batch without a finished round in between: then its operators are rows of failure
 _ROUNDS_LEAST = 3  # fewer give no interval
 _LOOK_EVERY = 4  # rounds from one look at the intervals to the next
@@ -194,6 +195,8 @@ class Campaign:
         """Return as many as may be loaded at once; at least one."""
         chosen: list[Target] = []
         weight_bytes, limit_bytes = 0, _WEIGHTS_SHARE * self.memory_share * find_free_bytes()
+        if not self.protocol.together:
+            limit_bytes = min(limit_bytes, _WEIGHTS_BYTES)
         for target in targets[:BATCH_OPERATORS]:
             weight_bytes += graph_statistics(self.graph_of(target.operator)).weight_bytes
             if chosen and weight_bytes > limit_bytes:
