@@ -23,8 +23,8 @@ class Protocol:
             more of them fit in, with pauses in between.
         longest_s: a batch ends after this time, its rounds_min done, however wide its intervals are.
         quantile: the estimate is this low quantile of the clean samples.
-        between: standard deviation between campaigns, as a share; a recorded interval covers it, for another campaign is
-            what one compares with. The rounds of one campaign do not show it.
+        between: standard deviation between campaigns, as a share. A recorded interval covers it: another campaign is
+            what one compares with, and the rounds of one do not show it.
         drift_window: samples are corrected for the drift that this many visits around them share; 0 for not at all.
         together: whether operators end together, so that each is timed at all the times of the others.
     """
