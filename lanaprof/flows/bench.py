@@ -172,6 +172,12 @@ class Bench:
         ):
             self.notice(f"{found.message}: {found.hint}")
 
+    def drop_journals(self, protocol: Protocol, space: str) -> None:
+        """Delete what cut-off batches left behind whose operators have all been measured since."""
+        unfinished_journals(
+            self.journals, environment=self.environment.id, protocol=protocol.text, space=space, wanted=()
+        )
+
     def campaign(
         self, protocol: Protocol, *, cores: tuple[int, ...] = (), locked: bool = False, **settings: Any
     ) -> Campaign:

@@ -157,6 +157,8 @@ def measure_project(
         left = [key for key in need.wanted if key not in result.measurements]
         if left:  # another process measured them while this one waited for the cores
             report.reused += len(_needed(project, bench).good.intersection(left))
+        if not result.incomplete:
+            bench.drop_journals(need.protocol, need.space)
     report.incomplete = report.incomplete or bool(need.operators.missing)
     report.seconds = time.monotonic() - began_s
     return report

@@ -27,7 +27,8 @@ __all__ = ["Proof", "prove"]
 _ROUNDS = 6
 _USED = 0.96  # below this share of the budget it is worth trying for more
 _NEARLY_USED = 0.94  # from this share on, one round that gains nothing is enough
-_SPREAD = (1.0, 0.97, 0.98, 0.99, 1.01, 1.02, 1.03)  # budgets proposed per round, relative to the corrected one
+# Budgets proposed per round, relative to the corrected one.
+_SPREAD = (1.0, 0.97, 0.98, 0.99, 1.01, 1.02, 1.03)
 _RESERVE = 0.010  # of the latency: what the machine as a whole may be slower than its average at another time
 _CONFIRMED = 3  # attempts that are timed once more together
 _TWICE = 8  # networks built twice per round, to see how well the machine repeats
