@@ -206,7 +206,7 @@ def test_summary_counts_budgets_that_held() -> None:
             "select_s": 1.0,
             "teacher_then_s": 2.0,
             "teacher_again_s": 2.2,
-        }  # fmt: skip
+        }
         for again, rounds in ((0.9, 1), (1.0, 2), (1.01, 3), (1.1, 6))
     ]
     found = summary(rows)
