@@ -24,14 +24,12 @@ __all__ = [
     "choose_cores",
     "cpu_model_from_cpuinfo",
     "cpu_quota_from_cgroup",
-    "find_cpu_quota",
     "find_free_bytes",
     "find_load",
     "free_bytes_from_meminfo",
     "host_hash",
     "isa_from_cpuinfo",
     "local_environment",
-    "steal_from_proc_stat",
 ]
 
 # Instruction sets that runtimes pick kernels by, weakest first.
@@ -69,15 +67,6 @@ def _fields(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in reversed(pairs)}
 
 
-def steal_from_proc_stat(text: str) -> int:
-    r"""Return the clock ticks that the hypervisor took from this machine, from the text of /proc/stat.
-
-    >>> steal_from_proc_stat("cpu  10 0 5 100 1 0 2 7 0 0\n")
-    7
-    """
-    return int(text.split("\n", 1)[0].split()[8])
-
-
 def cpu_quota_from_cgroup(text: str) -> float | None:
     r"""Return the cores a container may use, from the text of cgroup's cpu.max; None when unlimited.
 
@@ -86,13 +75,6 @@ def cpu_quota_from_cgroup(text: str) -> float | None:
     """
     quota, _, period = text.strip().partition(" ")
     return None if quota == "max" or not period else int(quota) / int(period)
-
-
-def find_cpu_quota() -> float | None:
-    """Return the cores this process may use by its control group; None when unlimited or unknown."""
-    with contextlib.suppress(OSError, ValueError):
-        return cpu_quota_from_cgroup(Path("/sys/fs/cgroup/cpu.max").read_text())
-    return None
 
 
 def find_load() -> float | None:

@@ -16,7 +16,6 @@ from lanaprof.profiler.environment import (
     host_hash,
     isa_from_cpuinfo,
     local_environment,
-    steal_from_proc_stat,
 )
 
 CPU = Device(name="cpu", text="cpu", backend="onnxruntime")
@@ -52,13 +51,6 @@ def test_an_arm_machine_has_no_model_name() -> None:
 def test_a_text_without_anything() -> None:
     """Unknown is empty, not a guess."""
     assert "" == cpu_model_from_cpuinfo("")
-
-
-def test_steal_and_quota() -> None:
-    """The eighth number of the first line; quota over period."""
-    assert 42 == steal_from_proc_stat("cpu  1 2 3 4 5 6 7 42 9 10\ncpu0 1 2 3\n")
-    assert 0.5 == cpu_quota_from_cgroup("50000 100000")
-    assert cpu_quota_from_cgroup("max 100000") is None
 
 
 def test_threads_are_part_of_the_environment_and_the_name_is_not() -> None:
