@@ -43,7 +43,7 @@ class Bounds:
 
 # Several threads wait for each other: everything is noisier.
 ONE_THREAD = Bounds(bias=0.010, median=0.010, p95=0.030, goal_bias=0.005, goal_median=0.008, goal_p95=0.022)
-MORE_THREADS = Bounds(bias=0.015, median=0.020, p95=0.050, goal_bias=0.007, goal_median=0.015, goal_p95=0.040)
+MORE_THREADS = Bounds(bias=0.015, median=0.020, p95=0.050, goal_bias=0.007, goal_median=0.012, goal_p95=0.030)
 TOO_NOISY_R50, TOO_NOISY_R95 = 0.010, 0.025
 
 
