@@ -71,12 +71,14 @@ class _Attempt:
         score: its score.
         measurement: what it took.
         factor: how much slower the machine was in that campaign than at its calibration, in everything.
+        refuted: timed once more it was over the budget; it is not tried a third time.
     """
 
     choices: Choices
     score: float
     measurement: Measurement
     factor: float
+    refuted: bool = False
 
     @property
     def latency_s(self) -> float:
@@ -176,12 +178,10 @@ class _Loop:
     @property
     def inside(self) -> list[_Attempt]:
         """Return the attempts inside the budget, the best first."""
-        usual = self.usual_factor
-        found = [attempt for attempt in self.attempts.values() if attempt.high_s(usual) <= self.budget_s]
+        open_ones = [attempt for attempt in self.attempts.values() if not attempt.refuted]
+        found = [attempt for attempt in open_ones if attempt.high_s(self.usual_factor) <= self.budget_s]
         if not found:  # where there is no room for the reserve, what is inside now will have to do
-            found = [
-                attempt for attempt in self.attempts.values() if attempt.confirmed_high_s <= self.budget_s
-            ]
+            found = [attempt for attempt in open_ones if attempt.confirmed_high_s <= self.budget_s]
         return sorted(found, key=lambda attempt: -attempt.score)
 
     @property
@@ -233,7 +233,7 @@ class _Loop:
                 f"too noisy: two builds of one network differ by {median:.1%}, some by {high:.1%}; stop what else "
                 "runs here (lanaprof doctor says what), then select again"
             )
-        self.anchored = {choices: record for choices, record in measured.items() if choices not in new}
+        self.anchored = {choices: measured[choices] for choices in self.beside}
         self.factors.append(common_factor(self.predictor, self.anchored))
         for choices, score in new.items():
             self.attempts[choices] = _Attempt(choices, score, measured[choices], self.factors[-1])
@@ -269,7 +269,9 @@ class _Loop:
             self.anchored = {choices: fresh[choices] for choices in self.beside}
             self.factors.append(common_factor(self.predictor, self.anchored))
             for attempt in best:
-                again = replace(attempt, measurement=fresh[attempt.choices], factor=self.factors[-1])
+                again = replace(
+                    attempt, measurement=fresh[attempt.choices], factor=self.factors[-1], refuted=True
+                )
                 held = max(again.confirmed_high_s, again.level_s(self.usual_factor))
                 if held <= self.budget_s:
                     predicted_s = self.current.predict(again.choices).latency_s

@@ -100,3 +100,9 @@ def test_an_unknown_backend_is_unavailable() -> None:
     """devices.yaml may name a runtime this version does not have."""
     with pytest.raises(BackendUnavailable, match="known: onnxruntime, openvino"):
         local_environment(replace(CPU, backend="abacus"))
+
+
+def test_quota_is_quota_over_period() -> None:
+    """Half a core, and no limit at all."""
+    assert 0.5 == cpu_quota_from_cgroup("50000 100000")
+    assert cpu_quota_from_cgroup("max 100000") is None
