@@ -3,7 +3,7 @@
     python benchmarks/latency_accuracy.py [--spaces NAME …] [--networks 60] [--threads 1] [--rivals]
 
 For each space, by the commands a user types: init → measure → calibrate → verify on random networks, the calibration's
-networks timed again beside them. Errors are predicted / measured − 1 after the common factor. ``r50`` and ``r95`` say
+networks timed again beside them. Errors are predicted / measured − 1. ``r50`` and ``r95`` say
 how far two builds of one network differ in the same run (median and 95 % point): where the machine does not repeat
 itself, the errors say nothing; such a run is kept in the results, not counted, and repeated. ``--rivals`` predicts the
 same networks from what one would do without a table: see rivals.py.
