@@ -37,8 +37,9 @@ def accuracy(runs: Sequence[Run], *, noisy: int) -> Section:
         f"{what} {commands_of(runs)}",
         "",
         f"Per space: measure the operators, calibrate on {_anchors(runs)} networks, then time networks nobody saw, "
-        "those of the calibration again beside them, to which it is fitted anew. Common factor: how much faster or slower "
-        "the machine is as a whole than when it was calibrated. r50 and r95: how far two builds of one network differ in "
+        "those of the calibration again beside them, to which it is fitted anew. Common factor: how much faster "
+        "or slower the machine is as a whole than when it was calibrated. r50 and r95: how far two builds of one "
+        "network differ in "
         "the same run, in the median and at 95 %; no prediction can be better than that. Inside: networks within their "
         "90 % interval, whose width is given as a share of the latency.",
     ]
