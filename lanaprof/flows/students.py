@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from lanaprof.space import Architecture, architecture_to_json, load_architecture
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from lanaprof.distill import FinetuneRecipe, FinetuneResult, Progress
+    from lanaprof.distill import Evaluation, FinetuneRecipe, FinetuneResult, Progress
     from lanaprof.teachers import Teacher
 
 __all__ = [
@@ -137,9 +138,30 @@ def finetune_student(
             f"{path} cannot be written: {error.strerror or error}",
             hint="free some space; the same command goes on from here",
         ) from error
-    stages = {"assembled": result.before, "reestimated": result.reestimated, "finetuned": result.best}
-    write_json(path.with_suffix(".json"), {name: asdict(evaluation) for name, evaluation in stages.items()})
+    write_json(path.with_suffix(".json"), _noted(result))
     return result
+
+
+def _noted(result: FinetuneResult) -> dict[str, Any]:
+    """Return a fine-tuning for people and reports: three evaluations by stage, and every look at held-out data.
+
+    ``history`` holds ``step``, ``train_loss`` (mean since the look before, None at the first) and what an
+    evaluation holds; what is not finite is None.
+    """
+    stages = {"assembled": result.before, "reestimated": result.reestimated, "finetuned": result.best}
+    history = [
+        {"step": point.step, "train_loss": _finite(point.train_loss), **_plain(point.heldout)}
+        for point in result.history
+    ]
+    return {**{name: _plain(evaluation) for name, evaluation in stages.items()}, "history": history}
+
+
+def _plain(evaluation: Evaluation) -> dict[str, float | None]:
+    return {name: _finite(value) for name, value in asdict(evaluation).items()}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True)

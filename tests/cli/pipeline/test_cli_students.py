@@ -109,6 +109,20 @@ def test_finetuned_weights_are_exported(bench: Any) -> None:
     assert weights[0] != weights[1]
 
 
+def test_finetuning_notes_its_history(bench: Any) -> None:
+    """Beside the fine-tuned weights lies every look at held-out data, the first before any step."""
+    bench.run(*CHEAP)
+    tuned = bench.run("finetune", "--steps", "4", "--batch-size", "16")
+    (path,) = (bench.folder / ".lanaprof" / "students").glob("*.json")
+    noted = json.loads(path.read_text())
+    history = noted["history"]
+
+    assert [point["step"] for point in history] == [0, 1, 2, 3, 4]
+    assert [point["train_loss"] is None for point in history] == [True, False, False, False, False]
+    assert history[0] == {"step": 0, "train_loss": None, **noted["reestimated"]}
+    assert min(point["kl"] for point in history) <= tuned["finetuned"]["kl"]
+
+
 def test_larger_batch_is_exported(bench: Any) -> None:
     """--batch sets the exported input's first size."""
     bench.run("export", "--architecture", bench.architecture(), "--out", "net.onnx", "--batch", "3")
