@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lanaprof.digest import digest
+from lanaprof.distill.parts import part_file
 from lanaprof.distill.runtime import (
     Limits,
     Pace,
@@ -87,6 +88,7 @@ class Job:
         recipe: Recipe,
         folder: Path,
         limits: Limits,
+        part: str = "",
     ) -> None:
         self.recipe = recipe
         self.key = distill_key(teacher.weights_digest, data.digest, recipe)
@@ -96,7 +98,7 @@ class Job:
         self._limits = limits
         self._runtime = Runtime.here()
         self._teacher = frozen_copy(teacher.module, self._runtime)
-        self._checkpoint = folder / self.key / "checkpoint.pt"
+        self._checkpoint = part_file(folder / self.key, "checkpoint", part, ".pt")
         self._tail_steps = max(1, math.ceil(recipe.steps * TAIL_SHARE))
 
     def describe(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lanaprof.distill.job import Job, Name
+from lanaprof.distill.parts import check_part, hold_part
 from lanaprof.distill.runtime import (
     Limits,
     ProgressCallback,
@@ -75,7 +76,7 @@ class DistillPlan:
     seconds: float
 
 
-def distill(
+def distill(  # noqa: PLR0913 - one door: what is trained, how, where, and who is told
     teacher: Teacher,
     space: Space,
     data: DataSource,
@@ -84,6 +85,7 @@ def distill(
     recipe: Recipe | None = None,
     folder: Path,
     limits: Limits | None = None,
+    part: str = "",
     progress: ProgressCallback | None = None,
 ) -> DistillResult:
     """Train the wanted candidates that have no weights yet, and return where all of them lie.
@@ -104,30 +106,26 @@ def distill(
         recipe: default: ``Recipe()``.
         folder: of all weights, such as ``.lanaprof/weights``.
         limits: default: ``Limits()``.
+        part: names this call's checkpoint. Processes that train different candidates in one folder at the same
+            time need different names; the call that goes on with a part's work must name it, too.
         progress: called after every step.
 
     Raises:
         BadArchitecture: a layer is not in the space.
         UnknownOperation: an operation does not exist or does not fit its layer.
-        UserError: a layer's output is not what the space says.
+        UserError: a layer's output is not what the space says, or another process works on the same part.
         StoreError: the folder cannot be written.
     """
     began_s = time.monotonic()
-    job = Job(teacher, space, data, recipe or Recipe(), folder, limits or Limits())
+    check_part(part)
+    job = Job(teacher, space, data, recipe or Recipe(), folder, limits or Limits(), part)
     names = _trainable(space, wanted, seed=job.recipe.seed)
-    before = find_trained(folder, job.key)
-    todo = [name for name in names if name not in before]
+    todo = _untrained(names, folder, job.key)
     diverged: list[Name] = []
     if todo:
-        job.describe()
-    with keep_random_state():
-        first = job.resumed(todo)
-        groups = [first] if first else []
-        groups += job.grouped([name for name in todo if name not in set(first)])
-        done = 0
-        for group in groups:
-            diverged += job.train(group, done=done, total=len(todo), progress=progress)
-            done += len(group)
+        with hold_part(folder / job.key, part), keep_random_state():
+            todo = _untrained(names, folder, job.key)  # the last holder may have finished some
+            diverged = _train_all(job, todo, progress)
     found = find_trained(folder, job.key)
     return DistillResult(
         key=job.key,
@@ -137,6 +135,25 @@ def distill(
         diverged=tuple(diverged),
         seconds=time.monotonic() - began_s,
     )
+
+
+def _untrained(names: Sequence[Name], folder: Path, key: str) -> list[Name]:
+    before = find_trained(folder, key)
+    return [name for name in names if name not in before]
+
+
+def _train_all(job: Job, todo: Sequence[Name], progress: ProgressCallback | None) -> list[Name]:
+    """Train these, first those an interrupted call had begun, and return those that diverged."""
+    job.describe()
+    diverged: list[Name] = []
+    first = job.resumed(todo)
+    groups = [first] if first else []
+    groups += job.grouped([name for name in todo if name not in set(first)])
+    done = 0
+    for group in groups:
+        diverged += job.train(group, done=done, total=len(todo), progress=progress)
+        done += len(group)
+    return diverged
 
 
 def plan(
@@ -155,8 +172,7 @@ def plan(
     """
     job = Job(teacher, space, data, recipe or Recipe(), folder, limits or Limits())
     names = _trainable(space, wanted, seed=job.recipe.seed)
-    before = find_trained(folder, job.key)
-    todo = [name for name in names if name not in before]
+    todo = _untrained(names, folder, job.key)
     groups = job.grouped(todo)
     with keep_random_state():
         return DistillPlan(

@@ -1,6 +1,6 @@
 """Distils or fine-tunes the tiny teacher and kills itself with SIGKILL after some steps.
 
-python killed_worker.py distill|finetune FOLDER STEPS_UNTIL_DEATH
+python killed_worker.py distill|finetune FOLDER STEPS_UNTIL_DEATH [PART]
 """
 
 from __future__ import annotations
@@ -42,7 +42,15 @@ def main() -> None:
     limits = Limits(checkpoint_s=0.0)
     if what == "distill":
         distill(
-            teacher, space, data, wanted=WANTED, recipe=RECIPE, folder=folder, limits=limits, progress=watch
+            teacher,
+            space,
+            data,
+            wanted=WANTED,
+            recipe=RECIPE,
+            folder=folder,
+            limits=limits,
+            part=(sys.argv[4:] or [""])[0],
+            progress=watch,
         )
     else:
         student = assemble(teacher, CHOICES, space=space)
