@@ -28,7 +28,13 @@ from lanaprof.distill.runtime import (
     write_whole,
 )
 from lanaprof.distill.taps import Tap, Taps
-from lanaprof.distill.training import autograd_step, cosine_rate, frozen_copy, normalised_error
+from lanaprof.distill.training import (
+    autograd_step,
+    cosine_rate,
+    frozen_copy,
+    loss_curve,
+    normalised_error,
+)
 from lanaprof.distill.weights import Recipe, build_candidate, candidate_path, distill_key, save_candidate
 from lanaprof.errors import UserError
 from lanaprof.ops import match_output
@@ -44,7 +50,7 @@ TAIL_SHARE = 0.1  # of the steps: their mean loss is the candidate's error
 GRADIENT_NORM = 1.0  # clipped above; the normalised loss starts near 1
 BYTES_PER_PARAMETER = 16  # weight, gradient and Adam's two moments, float32
 TIMED_CANDIDATES = 24  # of the plan: enough for a mean over families and layers
-_CHECKPOINT_FORMAT = "lanaprof-distilling/1"
+_CHECKPOINT_FORMAT = "lanaprof-distilling/2"
 
 Name = tuple[str, str]  # (layer, weights_text of the operation)
 
@@ -60,21 +66,22 @@ class Student:
         self.copies_input = False  # for those that would overwrite what their neighbours get, too
         self.draws = False  # random numbers, such as dropout's
         self.last_s = 0.0  # of its last step
-        self.tail = torch.zeros((), dtype=torch.float64)  # sum of the last losses; NaN tells of divergence
+        # of every step, filled as it goes; on the device, so that noting one waits for nothing
+        self.losses = torch.zeros(recipe.steps, device=runtime.device)
 
     def state(self) -> dict[str, Any]:
         """Return all that training depends on."""
         return {
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "tail": self.tail,
+            "losses": self.losses,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from what ``state`` returned."""
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.tail = state["tail"]
+        self.losses.copy_(state["losses"])
 
 
 class Job:
@@ -262,8 +269,7 @@ class Job:
             output = student.module(given)
         loss = normalised_error(output.float(), tap.output.float())
         autograd_step(loss, student.optimizer, max_norm=GRADIENT_NORM)
-        if step >= self.recipe.steps - self._tail_steps:
-            student.tail = student.tail + loss.detach().double().to(student.tail.device)
+        student.losses[step] = loss.detach()
 
     def _restore(self, students: Mapping[Name, Student]) -> int:
         found = load_checkpoint(self._checkpoint)
@@ -288,7 +294,8 @@ class Job:
     def _finish(self, students: Mapping[Name, Student]) -> list[Name]:
         diverged = []
         for (layer, text), student in students.items():
-            error = student.tail.item() / self._tail_steps
+            losses = student.losses.double().cpu().numpy()
+            error = float(losses[-self._tail_steps :].mean())
             if not math.isfinite(error):
                 diverged.append((layer, text))
                 continue
@@ -299,5 +306,6 @@ class Job:
                 operation=text,
                 error=error,
                 steps=self.recipe.steps,
+                curve=loss_curve(losses),
             )
         return diverged

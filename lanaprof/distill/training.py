@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lanaprof.distill.runtime import Runtime
 from lanaprof.errors import BadInput
 
-__all__ = ["autograd_step", "cosine_rate", "frozen_copy", "normalised_error"]
+__all__ = ["Curve", "autograd_step", "cosine_rate", "frozen_copy", "loss_curve", "normalised_error"]
 
+Curve = tuple[tuple[int, float], ...]  # (step, mean loss since the last point)
+
+CURVE_POINTS = 24  # enough for a small chart, a few hundred bytes in a file
 WARM_UP_SHARE = 0.05  # of the steps: batch norm and Adam's moments start from nothing
 
 
@@ -43,6 +49,19 @@ def normalised_error(output: Tensor, target: Tensor) -> Tensor:
         )
     # the tiniest power keeps a layer that is always zero from dividing by it
     return nn.functional.mse_loss(output, target) / target.square().mean().clamp_min(1e-12)
+
+
+def loss_curve(losses: Sequence[float] | NDArray[np.float64], *, points: int = CURVE_POINTS) -> Curve:
+    """Return the course of the losses in at most ``points`` points: the steps done, the mean since the last point.
+
+    >>> loss_curve([4.0, 2.0, 1.0, 0.5], points=2)
+    ((2, 3.0), (4, 0.75))
+    """
+    count = len(losses)
+    ends = sorted({round(count * (point + 1) / points) for point in range(points)} - {0})
+    starts = [0, *ends[:-1]]
+    means = (float(np.mean(losses[start:end])) for start, end in zip(starts, ends, strict=True))
+    return tuple((end, float(f"{mean:.5g}")) for end, mean in zip(ends, means, strict=True))
 
 
 def cosine_rate(step: int, steps: int, highest: float, *, warm_up_share: float = WARM_UP_SHARE) -> float:

@@ -15,6 +15,7 @@ from torch import nn
 
 from lanaprof.digest import digest
 from lanaprof.distill.runtime import write_whole
+from lanaprof.distill.training import Curve
 from lanaprof.errors import BadInput, StoreError
 from lanaprof.ops import build_operation, candidate_seed, parse_operation
 from lanaprof.teachers import state_digest
@@ -78,6 +79,7 @@ class TrainedCandidate:
         digest: of the weights: names, shapes, bytes.
         error: mean squared error over the output's power, mean over the last tenth of the steps.
         steps: how many it was trained for.
+        curve: (step, mean loss since the last point), up to 24 points; empty in files of older versions.
     """
 
     layer: str
@@ -86,6 +88,7 @@ class TrainedCandidate:
     digest: str
     error: float
     steps: int
+    curve: Curve = ()
 
 
 def distill_key(teacher_digest: str, data_digest: str, recipe: Recipe) -> str:
@@ -118,7 +121,14 @@ def candidate_path(folder: Path, key: str, layer: str, operation: str) -> Path:
 
 
 def save_candidate(
-    path: Path, module: nn.Module, *, layer: str, operation: str, error: float, steps: int
+    path: Path,
+    module: nn.Module,
+    *,
+    layer: str,
+    operation: str,
+    error: float,
+    steps: int,
+    curve: Curve = (),
 ) -> TrainedCandidate:
     """Write a trained candidate, whole or not at all."""
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
@@ -129,6 +139,7 @@ def save_candidate(
         "digest": state_digest(module),
         "error": error,
         "steps": steps,
+        "curve": curve,
     }
     metadata = {"lanaprof": json.dumps(described, sort_keys=True)}
     write_whole(path, lambda target: save_file(state, target, metadata=metadata))
@@ -199,6 +210,7 @@ def _trained(described: Mapping[str, Any], path: Path) -> TrainedCandidate:
         digest=described["digest"],
         error=described["error"],
         steps=described["steps"],
+        curve=tuple((int(step), float(loss)) for step, loss in described.get("curve", ())),
     )
 
 

@@ -443,3 +443,16 @@ def test_other_data_other_key(teacher: Teacher, space: Space, tmp_path: Path) ->
         for seed in (0, 1)
     }
     assert len(keys) == 2
+
+
+def test_curves_tell_the_course_of_the_loss(
+    teacher: Teacher, space: Space, noise: DataSource, tmp_path: Path
+) -> None:
+    """At most 24 points over all steps; their mean is the mean loss, the last ones are near the error."""
+    wanted = {"body.third": ("conv(act=none)",)}
+    recipe = Recipe(steps=48, batch_size=8)
+    one = distill(teacher, space, noise, wanted=wanted, recipe=recipe, folder=tmp_path).candidates[0]
+    assert [step for step, _ in one.curve] == list(range(2, 49, 2))
+    assert one.curve[0][1] > 2 * one.curve[-1][1]
+    assert find_trained(tmp_path, next(tmp_path.iterdir()).name)[one.layer, one.operation].curve == one.curve
+    assert one.error == pytest.approx(sum(loss for _, loss in one.curve[-2:]) / 2, rel=0.1)
