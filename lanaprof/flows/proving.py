@@ -22,7 +22,7 @@ from lanaprof.ops import TEACHER
 from lanaprof.profiler.calibration import fit
 from lanaprof.solver import Problem, Solution, solve
 
-__all__ = ["Proof", "prove"]
+__all__ = ["Held", "Proof", "prove", "time_beside"]
 
 _ROUNDS = 6
 _USED = 0.96  # below this share of the budget it is worth trying for more
@@ -46,8 +46,9 @@ class Proof:
         measurement: its latency, from a fresh process when verified.
         teacher: the teacher's, timed beside it; None when nothing was inside.
         rounds: campaigns of the loop.
-        predicted_s: what the corrected model says of it.
-        common_factor: how much slower the machine was than at its calibration, in everything.
+        corrected: the predictor, corrected by all that was timed.
+        allowed_s: up to this latency, by the corrected predictor, networks turned out to be inside the budget.
+        factors: how much slower the machine was than at its calibration, in everything, in each campaign.
         too_noisy: whether in some campaign it repeated itself too badly to be trusted.
     """
 
@@ -57,9 +58,28 @@ class Proof:
     measurement: Measurement
     teacher: Measurement | None
     rounds: int
-    predicted_s: float
-    common_factor: float
+    corrected: Predictor
+    allowed_s: float
+    factors: tuple[float, ...]
     too_noisy: bool
+
+    @property
+    def predicted_s(self) -> float:
+        """Return what the corrected predictor says of the answer."""
+        return self.corrected.predict(self.choices).latency_s
+
+    @property
+    def common_factor(self) -> float:
+        """Return how much slower the machine was than at its calibration, on average over the campaigns."""
+        return _mean(self.factors)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a network took beside the others, and whether that lies inside the budget at the machine's usual speed."""
+
+    measurement: Measurement
+    inside: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +123,10 @@ class _Attempt:
             factor: the machine's, averaged over the campaigns so far.
         """
         return max(self.confirmed_high_s, self.level_s(factor) * (1 + _RESERVE))
+
+    def held_s(self, factor: float) -> float:
+        """Return what must lie inside the budget when it is timed once more; no reserve is asked a second time."""
+        return max(self.confirmed_high_s, self.level_s(factor))
 
 
 def prove(
@@ -187,7 +211,7 @@ class _Loop:
     @property
     def usual_factor(self) -> float:
         """Return how much slower than at its calibration the machine is, on average over the campaigns so far."""
-        return sum(self.factors) / len(self.factors) if self.factors else 1.0
+        return _mean(self.factors)
 
     @property
     def is_near(self) -> bool:
@@ -228,11 +252,7 @@ class _Loop:
         measured = timed.measurements
         if timed.too_noisy:
             self.too_noisy = True
-            median, high = timed.repeatability
-            self.tell(
-                f"too noisy: two builds of one network differ by {median:.1%}, some by {high:.1%}; stop what else "
-                "runs here (lanaprof doctor says what), then select again"
-            )
+            self.tell(_noisy_line(timed.repeatability))
         self.anchored = {choices: measured[choices] for choices in self.beside}
         self.factors.append(common_factor(self.predictor, self.anchored))
         for choices, score in new.items():
@@ -272,21 +292,10 @@ class _Loop:
                 again = replace(
                     attempt, measurement=fresh[attempt.choices], factor=self.factors[-1], refuted=True
                 )
-                held = max(again.confirmed_high_s, again.level_s(self.usual_factor))
-                if held <= self.budget_s:
-                    predicted_s = self.current.predict(again.choices).latency_s
-                    return Proof(
-                        "verified",
-                        again.choices,
-                        again.score,
-                        again.measurement,
-                        fresh[teacher],
-                        self.rounds,
-                        predicted_s,
-                        self.usual_factor,
-                        self.too_noisy,
-                    )
-                self.tell(f"timed once more it takes {held / self.budget_s:.1%} of the budget")
+                held_s = again.held_s(self.usual_factor)
+                if held_s <= self.budget_s:
+                    return self._proof("verified", again, fresh[teacher])
+                self.tell(f"timed once more it takes {held_s / self.budget_s:.1%} of the budget")
                 self.attempts[again.choices] = again
                 self.refuted = True
             self._correct([attempt.choices for attempt in best])
@@ -295,18 +304,58 @@ class _Loop:
     def over_budget(self) -> Proof:
         """Return the attempt that comes nearest."""
         nearest = min(self.attempts.values(), key=lambda attempt: attempt.confirmed_high_s)
-        predicted_s = self.current.predict(nearest.choices).latency_s
+        return self._proof("over_budget", nearest, None)
+
+    def _proof(self, status: str, answer: _Attempt, teacher: Measurement | None) -> Proof:
         return Proof(
-            "over_budget",
-            nearest.choices,
-            nearest.score,
-            nearest.measurement,
-            None,
+            status,
+            answer.choices,
+            answer.score,
+            answer.measurement,
+            teacher,
             self.rounds,
-            predicted_s,
-            self.usual_factor,
+            self.current,
+            self.budget_s / self.ratio,
+            tuple(self.factors),
             self.too_noisy,
         )
+
+
+def time_beside(
+    project: Project,
+    bench: Bench,
+    predictor: Predictor,
+    proof: Proof,
+    networks: Sequence[Choices],
+    *,
+    budget_s: float,
+    anchors: int = 16,
+    tell: Callable[[str], None] = lambda _text: None,
+) -> dict[Choices, Held]:
+    """Time further networks as the loop confirms its answer: in one campaign, in the same company.
+
+    Args:
+        project: whose networks.
+        bench: where.
+        predictor: the one the loop began with.
+        proof: how the loop ended.
+        networks: what to time.
+        budget_s: what they must lie inside.
+        anchors: calibration networks timed beside them.
+        tell: told when the machine repeats itself too badly to judge.
+    """
+    beside = calibration_networks(predictor, anchors, project.config.seed)
+    asked = list(dict.fromkeys([*networks, (TEACHER,) * len(project.space.layers), *beside]))
+    timed = time_networks(project, bench, asked, twice=_TWICE)
+    if timed.too_noisy:
+        tell(_noisy_line(timed.repeatability))
+    now = common_factor(predictor, {choices: timed.measurements[choices] for choices in beside})
+    usual = _mean((*proof.factors, now))
+    found = {}
+    for choices in networks:
+        attempt = _Attempt(choices, 0.0, timed.measurements[choices], now)
+        found[choices] = Held(attempt.measurement, attempt.held_s(usual) <= budget_s)
+    return found
 
 
 def _proposals(
@@ -343,3 +392,15 @@ def _line(rounds: int, attempts: Iterable[_Attempt], inside: Sequence[_Attempt],
         nearest_s = min(attempt.confirmed_high_s for attempt in attempts)
         return f"round {rounds}: nothing inside yet, the nearest is {nearest_s / budget_s:.1%} of the budget"
     return f"round {rounds}: best inside uses {inside[0].latency_s / budget_s:.1%} of the budget"
+
+
+def _noisy_line(repeatability: tuple[float, float]) -> str:
+    median, high = repeatability
+    return (
+        f"too noisy: two builds of one network differ by {median:.1%}, some by {high:.1%}; stop what else runs here "
+        "(lanaprof doctor says what), then select again"
+    )
+
+
+def _mean(factors: Sequence[float]) -> float:
+    return sum(factors) / len(factors) if factors else 1.0
