@@ -5,17 +5,29 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lanaprof.errors import UnknownOperation
+from lanaprof.ops.pieces import Piece
 
-__all__ = ["ACTIVATIONS", "Applies", "Family", "Macs", "Parameter", "Shape", "Value", "format_value"]
+__all__ = [
+    "ACTIVATIONS",
+    "Applies",
+    "Family",
+    "Macs",
+    "Parameter",
+    "Pieces",
+    "Shape",
+    "Value",
+    "format_value",
+]
 
 Value = int | float | bool | str
 Shape = tuple[int, ...]  # per sample: (C, H, W) for images, (T, D) for tokens
 Applies = Callable[[Shape, Shape, Mapping[str, Any]], "str | None"]
 Macs = Callable[[Shape, Shape, Mapping[str, Any]], int]
+Pieces = Callable[[Shape, Shape, Mapping[str, Any]], "tuple[Piece, ...]"]
 
 ACTIVATIONS = ("relu", "relu6", "silu", "hswish", "gelu", "none")
 _TYPES: dict[str, type[Value]] = {"int": int, "float": float, "bool": bool, "str": str}
@@ -120,6 +132,10 @@ class Family:
         module: ``"package.module:Class"``, imported on use and called as
             ``Class(input_shape, output_shape, **parameters)``; it returns a torch.nn.Module that takes
             (N, \*input_shape) and gives (N, \*output_shape). Empty for ``teacher``, which has none.
+            With ``needs_teacher`` it is called as ``Class(layer, input_shape, output_shape, **parameters)``,
+            where ``layer`` is the teacher's own torch.nn.Module: to be read, neither changed nor shared. It
+            may have a function ``why_not`` of the same arguments: why it cannot be made from this layer, or
+            None. The shapes of what is made must not depend on the layer's weights.
         source: where the operation was published.
         summary: one phrase for the docs.
         applies: says why the operation cannot stand between two shapes, or None where it can.
@@ -127,6 +143,12 @@ class Family:
         dense: without depthwise convolutions, hence fast for its arithmetic on most devices.
         version: raise it when the same parameters give another graph, so that cached operators are
             exported anew.
+        needs_teacher: it is made from the teacher's own layer.
+        pieces: what the deployed operation consists of at two shapes; operations of equal pieces are one
+            computation, and a catalogue offers one of them. None: every text is a computation of its own.
+        wide: trained with branches that are merged when it is deployed: it may learn more than another
+            operation of equal pieces, so catalogues keep both.
+        lana: sets of parameters with which the family joins the catalogue ``lana``.
     """
 
     name: str
@@ -138,6 +160,10 @@ class Family:
     macs: Macs | None = None
     dense: bool = False
     version: int = 1
+    needs_teacher: bool = False
+    pieces: Pieces | None = None
+    wide: bool = False
+    lana: tuple[Mapping[str, Value], ...] = field(default=(), hash=False)
 
     @property
     def defaults(self) -> tuple[tuple[str, Value], ...]:
