@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 __all__ = [
     "CSS",
     "Circle",
+    "Dots",
     "Drawing",
     "Path",
+    "Polygon",
     "Rectangle",
     "Shape",
     "Text",
@@ -77,6 +79,25 @@ class Circle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dots:
+    """Many small dots without a word, as one shape: thousands of them stay a small file."""
+
+    points: tuple[Point, ...]
+    radius: float
+    colour: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polygon:
+    """A filled or hollow outline, such as a diamond, with a title like a circle's."""
+
+    points: tuple[Point, ...]
+    colour: str
+    title: str = ""
+    hollow: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rectangle:
     """A filled bar from its upper left corner."""
 
@@ -100,17 +121,21 @@ class Text:
     upright: bool = False
 
 
-Shape = Path | Circle | Rectangle | Text
+Shape = Path | Circle | Dots | Polygon | Rectangle | Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """Shapes on a sheet, in the order they are painted; ``label`` says for screen readers what is to be seen."""
+    """Shapes on a sheet, in the order they are painted.
+
+    ``label`` names the chart for screen readers, ``description`` says what is to be seen in it.
+    """
 
     width: float
     height: float
     label: str
     shapes: tuple[Shape, ...]
+    description: str = ""
 
 
 def text_width(text: str, size: float) -> float:
@@ -124,6 +149,8 @@ def text_width(text: str, size: float) -> float:
 def svg_from_drawing(drawing: Drawing) -> str:
     """Return an ``<svg>`` element that scales with its container and takes colours from the page."""
     body = "".join(_svg(shape) for shape in drawing.shapes)
+    if drawing.description:
+        body = f"<desc>{escape(drawing.description)}</desc>{body}"
     return (
         f'<svg class="chart" viewBox="0 0 {_number(drawing.width)} {_number(drawing.height)}" role="img" '
         f'aria-label="{escape(drawing.label)}" xmlns="http://www.w3.org/2000/svg">{body}</svg>'
@@ -150,17 +177,26 @@ def _svg(shape: Shape) -> str:
             f'<text x="{x}" y="{y}" fill="var(--{shape.colour})" font-size="{_number(shape.size)}" '
             f'text-anchor="{shape.anchor}"{weight}{turn}>{escape(shape.text)}</text>'
         )
+    if isinstance(shape, Dots):  # lines of no length with round ends
+        marks = "".join(f"M{_number(x)} {_number(y)}h0" for x, y in shape.points)
+        return (
+            f'<path d="{marks}" fill="none" stroke="var(--{shape.colour})" '
+            f'stroke-width="{_number(2 * shape.radius)}" stroke-linecap="round"/>'
+        )
     title = f"<title>{escape(shape.title)}</title>" if shape.title else ""
     hot = ' class="hot"' if shape.title else ""
+    fill = f'fill="var(--{shape.colour})"'
+    if not isinstance(shape, Rectangle) and shape.hollow:
+        fill = f'fill="var(--paper)" stroke="var(--{shape.colour})" stroke-width="2"'
+    if isinstance(shape, Polygon):
+        outline = " ".join(f"{_number(x)},{_number(y)}" for x, y in shape.points)
+        return f'<polygon points="{outline}" {fill}{hot}>{title}</polygon>'
     if isinstance(shape, Circle):
         x, y = (_number(value) for value in shape.centre)
-        fill = f'fill="var(--{shape.colour})"'
-        if shape.hollow:
-            fill = f'fill="var(--paper)" stroke="var(--{shape.colour})" stroke-width="2"'
         return f'<circle cx="{x}" cy="{y}" r="{_number(shape.radius)}" {fill}{hot}>{title}</circle>'
     x, y = (_number(value) for value in shape.corner)
     size = f'width="{_number(shape.width)}" height="{_number(shape.height)}"'
-    return f'<rect x="{x}" y="{y}" {size} rx="1.5" fill="var(--{shape.colour})"{hot}>{title}</rect>'
+    return f'<rect x="{x}" y="{y}" {size} rx="1.5" {fill}{hot}>{title}</rect>'
 
 
 # ------------------------------------------------------------------------------------------------- PNG
@@ -196,8 +232,17 @@ def _light(role: str) -> str:
     return _COLOURS[role][0]
 
 
-def _paint(canvas: ImageDraw, shape: Path | Circle | Rectangle, factor: float) -> None:
+def _paint(canvas: ImageDraw, shape: Path | Circle | Dots | Polygon | Rectangle, factor: float) -> None:
     colour = _light(shape.colour)
+    if isinstance(shape, Dots):
+        for centre in shape.points:
+            _paint(canvas, Circle(centre=centre, radius=shape.radius, colour=shape.colour), factor)
+        return
+    if isinstance(shape, Polygon):
+        points = [(x * factor, y * factor) for x, y in shape.points]
+        outline = {"fill": _light("paper"), "outline": colour, "width": round(2 * factor)}
+        canvas.polygon(points, **(outline if shape.hollow else {"fill": colour}))
+        return
     if isinstance(shape, Path):
         for piece in _dashes(shape.points) if shape.dash else [shape.points]:
             points = [(x * factor, y * factor) for x, y in piece]

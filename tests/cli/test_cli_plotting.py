@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lanaprof.errors import BadInput
+from lanaprof.flows.axes import axis_for, log_axis_for
 from lanaprof.flows.choosing import FrontierPoint
-from lanaprof.flows.drawing import Circle, Drawing, Text, png_from_drawing, svg_from_drawing
+from lanaprof.flows.drawing import Circle, Dots, Drawing, Polygon, Text, png_from_drawing, svg_from_drawing
 from lanaprof.flows.drawing import Path as Line
-from lanaprof.flows.plotting import Bar, Mark, axis_for, bars_chart, frontier_chart, write_frontier
+from lanaprof.flows.marks import Mark
+from lanaprof.flows.plotting import Bar, bars_chart, frontier_chart, write_frontier
 
 POINTS = [FrontierPoint(1e-3, -0.5, {}), FrontierPoint(2e-3, -0.2, {}), FrontierPoint(4e-3, 0.0, {})]
 
@@ -55,6 +57,17 @@ def test_ticks_are_round(values: list[float], labels: list[str]) -> None:
     assert [text for _, text in axis_for(values, ticks=5 if values[1] < 5 else 4).ticks] == labels
 
 
+@given(st.lists(st.floats(1e-6, 1e6), min_size=1))
+def test_a_logarithmic_axis_holds_its_values(values: list[float]) -> None:
+    """All values lie between the ends, which differ, and equal ratios are equal distances."""
+    axis = log_axis_for(values)
+
+    assert axis.low <= min(values) * (1 + 1e-9)
+    assert max(values) <= axis.high * (1 + 1e-9)
+    assert axis.share((axis.low * axis.high) ** 0.5) == pytest.approx(0.5)
+    assert 2 <= len(axis.ticks) <= 16
+
+
 def test_the_frontier_is_a_staircase() -> None:
     """Between two points the cheaper one is the best there is: the line goes across, then up."""
     drawing = frontier_chart(POINTS, device="cpu", teacher_s=None)
@@ -82,6 +95,44 @@ def test_selections_are_marked_by_how_sure_they_are() -> None:
     dots = [s for s in drawing.shapes if isinstance(s, Circle) and s.colour == "mark" and s.title]
 
     assert [(dot.title, dot.hollow) for dot in dots] == [("a1", False), ("b2", True)]
+
+
+def test_kinds_differ_in_form() -> None:
+    """A student is a diamond, a baseline a square: nobody has to tell colours apart."""
+    marks = [
+        Mark(label=kind, latency_s=2e-3, score=-0.2, measured=True, kind=kind)
+        for kind in ("student", "baseline")
+    ]
+    drawing = frontier_chart(POINTS, device="cpu", teacher_s=None, marks=marks)
+    corners = {s.title: s.points for s in drawing.shapes if isinstance(s, Polygon) and s.title}
+    centre_x = sum(x for x, _ in corners["student"]) / 4
+
+    assert any(x == pytest.approx(centre_x) for x, _ in corners["student"])  # a corner on top
+    assert all(abs(x - centre_x) > 1 for x, _ in corners["baseline"])
+    assert {"fine-tuned student", "baseline"} <= set(texts(drawing))
+
+
+def test_intervals_of_marks_fit_on_the_sheet() -> None:
+    """Error bars widen the axes: none of a chart's lines leaves the frame."""
+    mark = Mark(
+        label="s", latency_s=2e-3, score=-0.2, measured=True, kind="student",
+        latency_span_s=(1e-3, 9e-3), score_span=(-2.0, 0.5),
+    )  # fmt: skip
+    drawing = frontier_chart(POINTS, device="cpu", teacher_s=None, marks=[mark])
+    points = [point for s in drawing.shapes if isinstance(s, Line) for point in s.points]
+
+    assert len([s for s in drawing.shapes if isinstance(s, Line) and s.colour == "good"]) == 4
+    assert all(0 <= x <= drawing.width and 0 <= y <= drawing.height for x, y in points)
+
+
+def test_thousands_of_points_stay_a_small_drawing() -> None:
+    """Points of the frontier that cannot be told apart are drawn once; both ends always are."""
+    many = [FrontierPoint(1e-3 + n * 1e-7, -1 + n * 1e-4, {}) for n in range(10_000)]
+    drawing = frontier_chart(many, device="cpu", teacher_s=None)
+    dots = [s for s in drawing.shapes if isinstance(s, Circle) and s.title]
+
+    assert len(dots) <= 1000
+    assert (dots[0].title, dots[-1].title) == ("1 ms, score -1.0000", "2 ms, score -0.0001")
 
 
 def test_labels_do_not_cover_each_other() -> None:
@@ -115,6 +166,24 @@ def test_bars_name_what_was_selected() -> None:
 
     assert {"a", "b", "conv(kernel=1)", "skip", "latency (ms)"} <= set(texts(drawing))
     assert svg_from_drawing(drawing).count("<rect") == 2 + 1 + 2  # bars, and the legend's two
+
+
+def test_every_shape_is_painted_in_both_outputs() -> None:
+    """Dots and outlines are in the SVG and on the PNG, where they belong."""
+    shapes = (
+        Dots(points=((10, 10), (30, 10)), radius=3, colour="mark"),
+        Polygon(points=((40, 5), (50, 5), (50, 15), (40, 15)), colour="accent", title="a <b>"),
+    )
+    drawing = Drawing(width=60, height=20, label="shapes", shapes=shapes, description="two & more")
+    root = ElementTree.fromstring(svg_from_drawing(drawing))
+    image = Image.open(BytesIO(png_from_drawing(drawing))).convert("RGB")
+
+    assert [element.text for element in root.iter() if element.tag.endswith(("desc", "title"))] == [
+        "two & more", "a <b>",
+    ]  # fmt: skip
+    assert [image.getpixel(at) for at in ((20, 20), (60, 20), (90, 20))] == [
+        (194, 80, 10), (194, 80, 10), (31, 95, 191),
+    ]  # fmt: skip
 
 
 def test_png_has_the_drawing_on_white() -> None:

@@ -1,0 +1,120 @@
+"""Networks on a chart of latency against quality: marks with their intervals, labels kept apart, the legend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lanaprof.flows.axes import SMALL, Frame, marker
+from lanaprof.flows.drawing import Path, Shape, Text, text_width
+from lanaprof.units import format_duration
+
+__all__ = ["Mark", "described", "legend", "marked", "teacher_line"]
+
+# kind → form, colour, what the legend calls it: told apart without colours, too
+_KINDS = {
+    "teacher": ("triangle", "ink", "teacher"),
+    "selection": ("circle", "mark", "selection"),
+    "student": ("diamond", "good", "fine-tuned student"),
+    "baseline": ("square", "muted", "baseline"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A network on a chart.
+
+    Attributes:
+        label: written beside it.
+        latency_s: across.
+        score: upwards, in what the chart shows there.
+        measured: whether the latency was timed or predicted.
+        title: shown where the pointer rests; default: the label.
+        kind: teacher, selection, student or baseline.
+        latency_span_s: its interval across; None draws none.
+        score_span: its interval upwards.
+    """
+
+    label: str
+    latency_s: float
+    score: float
+    measured: bool
+    title: str = ""
+    kind: str = "selection"
+    latency_span_s: tuple[float, float] | None = None
+    score_span: tuple[float, float] | None = None
+
+
+def marked(marks: Sequence[Mark], frame: Frame) -> list[Shape]:
+    """Return the marks; a label that would cover another one is left to the tooltip."""
+    found: list[Shape] = []
+    taken: list[tuple[float, float, float]] = []  # left, right, baseline
+    for mark in marks:
+        form, colour, _ = _KINDS[mark.kind]
+        x, y = frame.at(mark.latency_s, mark.score)
+        found += _spans(mark, frame, colour)
+        title = mark.title or mark.label
+        found.append(marker(form, (x, y), 6, colour=colour, title=title, hollow=not mark.measured))
+        width = text_width(mark.label, SMALL)
+        left = x - width - 11 if x + 11 + width > frame.right else x + 11
+        base = min(y + 16, frame.bottom - 6)
+        covers = any(
+            left < end and begin < left + width and abs(base - other) < SMALL + 3
+            for begin, end, other in taken
+        )
+        if covers:
+            continue
+        taken.append((left, left + width, base))
+        found.append(Text(at=(left, base), text=mark.label, colour=colour, size=SMALL, bold=True))
+    return found
+
+
+def _spans(mark: Mark, frame: Frame, colour: str) -> list[Shape]:
+    lines: list[Shape] = []
+    if mark.latency_span_s is not None:
+        ends = tuple(frame.at(value, mark.score) for value in mark.latency_span_s)
+        lines.append(Path(points=ends, colour=colour, width=1.5))
+    if mark.score_span is not None:
+        low, high = (frame.at(mark.latency_s, value) for value in mark.score_span)
+        lines.append(Path(points=(low, high), colour=colour, width=1.5))
+        lines += [Path(points=((x - 4, y), (x + 4, y)), colour=colour, width=1.5) for x, y in (low, high)]
+    return lines
+
+
+def legend(lines: Sequence[tuple[str, str]], marks: Sequence[Mark], *, left: float) -> list[Shape]:
+    """Return the legend above a chart: (text, colour) of what is drawn as dots, then the kinds of marks."""
+    entries = [("circle", colour, text, False) for text, colour in lines]
+    for kind, (form, colour, name) in _KINDS.items():
+        sure = {mark.measured for mark in marks if mark.kind == kind}
+        mixed = kind == "selection"  # the others are measured unless their name says otherwise
+        if True in sure:
+            entries.append((form, colour, f"{name}, measured" if mixed else name, False))
+        if False in sure:
+            entries.append((form, colour, f"{name}, predicted", True))
+    found: list[Shape] = []
+    across = left
+    for form, colour, text, hollow in entries:
+        found.append(marker(form, (across + 5, 15), 4.5, colour=colour, hollow=hollow))
+        found.append(Text(at=(across + 15, 19), text=text, colour="muted", size=SMALL))
+        across += 38 + text_width(text, SMALL)
+    return found
+
+
+def teacher_line(teacher_s: float, frame: Frame) -> list[Shape]:
+    """Return the broken line at the teacher's latency with what it is."""
+    across = frame.at(teacher_s, frame.y.low)[0]
+    near_end = across > frame.right - 130
+    label = Text(
+        at=(across + (-6 if near_end else 6), frame.bottom - 8),
+        text=f"teacher {format_duration(teacher_s, digits=3)}",
+        colour="muted",
+        size=SMALL,
+        anchor="end" if near_end else "start",
+    )
+    line = Path(points=((across, frame.top), (across, frame.bottom)), colour="muted", width=1.25, dash=True)
+    return [line, label]
+
+
+def described(marks: Sequence[Mark]) -> str:
+    """Return in words where the marks stand."""
+    return "; ".join(mark.title or mark.label for mark in marks)
