@@ -230,11 +230,14 @@ def recipe(layer: Layer, operation: str, *, batch: int, precision: str) -> str:
         UnknownOperation: no registered family provides the operation.
     """
     parsed = parse_operation(operation)
+    family = get_family(parsed.family)
     what: Any = layer.structure if parsed.family == TEACHER else dict(parsed.parameters)
+    if family.needs_teacher:
+        what = [layer.structure, what]  # another layer's copy is another operator
     return digest(
         {
             "family": parsed.family,
-            "family_version": get_family(parsed.family).version,
+            "family_version": family.version,
             "what": what,
             "input": list(layer.input_shape),
             "output": list(layer.output_shape),

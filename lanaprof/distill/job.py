@@ -203,7 +203,11 @@ class Job:
     def _build(self, name: Name) -> nn.Module:
         layer = self._space.get_layer(name[0])
         return build_candidate(
-            name[0], name[1], (layer.input_shape, layer.output_shape), seed=self.recipe.seed
+            name[0],
+            name[1],
+            (layer.input_shape, layer.output_shape),
+            seed=self.recipe.seed,
+            teacher=self._teacher.get_submodule(name[0]),
         )
 
     def _student(self, name: Name) -> Student:

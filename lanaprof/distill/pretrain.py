@@ -119,7 +119,7 @@ def distill(  # noqa: PLR0913 - one door: what is trained, how, where, and who i
     began_s = time.monotonic()
     check_part(part)
     job = Job(teacher, space, data, recipe or Recipe(), folder, limits or Limits(), part)
-    names = _trainable(space, wanted, seed=job.recipe.seed)
+    names = _trainable(teacher, space, wanted, seed=job.recipe.seed)
     todo = _untrained(names, folder, job.key)
     diverged: list[Name] = []
     if todo:
@@ -171,7 +171,7 @@ def plan(
     Arguments and errors are those of ``distill``. Writes nothing.
     """
     job = Job(teacher, space, data, recipe or Recipe(), folder, limits or Limits())
-    names = _trainable(space, wanted, seed=job.recipe.seed)
+    names = _trainable(teacher, space, wanted, seed=job.recipe.seed)
     todo = _untrained(names, folder, job.key)
     groups = job.grouped(todo)
     with keep_random_state():
@@ -186,7 +186,9 @@ def plan(
         )
 
 
-def _trainable(space: Space, wanted: Mapping[str, Sequence[str]], *, seed: int) -> list[Name]:
+def _trainable(
+    teacher: Teacher, space: Space, wanted: Mapping[str, Sequence[str]], *, seed: int
+) -> list[Name]:
     """Return the wanted candidates that have parameters, each once, in the space's order."""
     for name in wanted:
         space.get_layer(name)
@@ -194,9 +196,10 @@ def _trainable(space: Space, wanted: Mapping[str, Sequence[str]], *, seed: int) 
     for layer in space.layers:
         texts = dict.fromkeys(weights_text(operation) for operation in wanted.get(layer.name, ()))
         for text in texts:
-            shapes = (layer.input_shape, layer.output_shape)
-            if text != TEACHER and any(
-                True for _ in build_candidate(layer.name, text, shapes, seed=seed).parameters()
-            ):
+            if text == TEACHER:
+                continue
+            shapes, own = (layer.input_shape, layer.output_shape), teacher.module.get_submodule(layer.name)
+            module = build_candidate(layer.name, text, shapes, seed=seed, teacher=own)
+            if any(True for _ in module.parameters()):
                 names.append((layer.name, text))
     return names

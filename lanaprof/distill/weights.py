@@ -106,12 +106,29 @@ def weights_text(operation: str) -> str:
 
 
 def build_candidate(
-    layer: str, operation: str, shapes: tuple[tuple[int, ...], tuple[int, ...]], *, seed: int
+    layer: str,
+    operation: str,
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    *,
+    seed: int,
+    teacher: nn.Module | None = None,
 ) -> nn.Module:
-    """Return a candidate with its initial weights, which depend on the layer, the operation and the seed."""
+    """Return a candidate with its initial weights, which depend on the layer, the operation and the seed.
+
+    Args:
+        layer: its name.
+        operation: its text.
+        shapes: the layer's input and output shape, per sample.
+        seed: of the project.
+        teacher: the teacher's layer, for operations that are made from it; it stays as it is.
+    """
     text = weights_text(operation)
     return build_operation(
-        parse_operation(text), shapes[0], shapes[1], seed=candidate_seed(seed, layer, text)
+        parse_operation(text),
+        shapes[0],
+        shapes[1],
+        teacher=teacher,
+        seed=candidate_seed(seed, layer, text),
     )
 
 
@@ -161,7 +178,13 @@ def find_trained(folder: Path, key: str) -> dict[tuple[str, str], TrainedCandida
 
 
 def load_candidate(
-    folder: Path, key: str, layer: str, operation: str, shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    folder: Path,
+    key: str,
+    layer: str,
+    operation: str,
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    *,
+    teacher: nn.Module | None = None,
 ) -> nn.Module:
     """Return a trained candidate in eval mode.
 
@@ -171,12 +194,13 @@ def load_candidate(
         layer: the layer's name.
         operation: its text; a precision is accepted and changes nothing.
         shapes: the layer's input and output shape, per sample.
+        teacher: the teacher's layer, for operations that are made from it.
 
     Raises:
         StoreError: it is not there, damaged, or of another shape.
     """
     path = candidate_path(folder, key, layer, operation)
-    module = build_candidate(layer, operation, shapes, seed=0)
+    module = build_candidate(layer, operation, shapes, seed=0, teacher=teacher)
     if not any(True for _ in module.state_dict()):
         return module.eval()  # skip and its like have nothing to train
     hint = "lanaprof distill trains what is missing"

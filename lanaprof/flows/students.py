@@ -106,7 +106,7 @@ def build_student(
     teacher = teacher or project.load_teacher()
     names = [layer.name for layer in project.space.layers]
     pairs = list(zip(names, choices, strict=True))
-    modules = load_trained(project, pairs)
+    modules = load_trained(project, pairs, teacher=teacher)
     network = assemble(teacher, pairs, space=project.space, modules=modules, seed=project.config.seed)
     path = student_path(project, choices)
     if finetuned and path.is_file():
@@ -343,7 +343,11 @@ def load_student(folder: str | Path) -> nn.Module:
     for layer in manifest["layers"]:
         operation = parse_operation(choices[layer["name"]])
         if operation.family != TEACHER:
-            module = build_operation(operation, tuple(layer["input_shape"]), tuple(layer["output_shape"]))
+            # weights are loaded below: of the bare network's layer, where it is asked for, only shapes matter
+            own = network.get_submodule(layer["name"])
+            module = build_operation(
+                operation, tuple(layer["input_shape"]), tuple(layer["output_shape"]), teacher=own
+            )
             set_submodule(network, layer["name"], module)
     network.load_state_dict(state)
     return network.eval()

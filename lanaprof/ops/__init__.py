@@ -11,6 +11,7 @@ from lanaprof.ops.build import (
     match_output,
     seeded,
     why_not,
+    why_not_from,
 )
 from lanaprof.ops.catalogue import operations_for, operations_markdown, read_operations
 from lanaprof.ops.families import find_strides, round_channels
@@ -46,4 +47,5 @@ __all__ = [
     "round_channels",
     "seeded",
     "why_not",
+    "why_not_from",
 ]

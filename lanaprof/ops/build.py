@@ -24,6 +24,7 @@ __all__ = [
     "match_output",
     "seeded",
     "why_not",
+    "why_not_from",
 ]
 
 GENERATOR_VERSION = (
@@ -60,6 +61,31 @@ def why_not(operation: Operation, input_shape: Shape, output_shape: Shape) -> st
     return family.applies(tuple(input_shape), tuple(output_shape), dict(operation.parameters))
 
 
+def why_not_from(
+    operation: Operation, teacher: nn.Module, input_shape: Shape, output_shape: Shape
+) -> str | None:
+    """Return why an operation cannot take the place of a teacher's layer, or None where it can.
+
+    Beyond ``why_not`` this asks the families that are made from the layer itself; for all others the shapes
+    say everything.
+
+    Args:
+        operation: to be judged.
+        teacher: the layer; it stays as it is.
+        input_shape: of one sample.
+        output_shape: of one sample.
+    """
+    reason = why_not(operation, input_shape, output_shape)
+    family = get_family(operation.family)
+    if reason is not None or not family.needs_teacher:
+        return reason
+    judge = getattr(family.load(), "why_not", None)
+    if judge is None:
+        return None
+    answer: str | None = judge(teacher, tuple(input_shape), tuple(output_shape), **dict(operation.parameters))
+    return answer
+
+
 def build_operation(
     operation: Operation,
     input_shape: Shape,
@@ -74,11 +100,13 @@ def build_operation(
         operation: what to build. ``fp16`` and ``bf16`` are left to whoever runs it: the module is float32.
         input_shape: of one sample, (C, H, W) or (T, D).
         output_shape: of one sample; strides follow from the two shapes.
-        teacher: the teacher's own layer, returned itself (no copy) for the family ``teacher``.
+        teacher: the teacher's own layer, returned itself (no copy) for the family ``teacher``; families that
+            are made from it leave it as it is.
         seed: of the initial weights. Torch's global random numbers are left as they were.
 
     Raises:
-        UnknownOperation: the operation does not fit the shapes, or is quantised, which nothing here can do.
+        UnknownOperation: the operation does not fit the shapes or the teacher's layer, needs one that was not
+            given, or is quantised, which nothing here can do.
     """
     input_shape, output_shape = tuple(input_shape), tuple(output_shape)
     if operation.precision in _QUANTISED:
@@ -86,13 +114,13 @@ def build_operation(
             f"{operation.text} cannot be built: there is no quantiser for {operation.precision} yet",
             hint="leave the precision out, or use @fp16 or @bf16",
         )
-    if operation.family == TEACHER:
-        if teacher is None:
-            raise UnknownOperation(
-                "the operation teacher needs the teacher's own layer", hint="pass it as teacher=..."
-            )
-        return teacher
     family = get_family(operation.family)
+    if teacher is None and (family.needs_teacher or operation.family == TEACHER):
+        raise UnknownOperation(
+            f"the operation {operation.text} needs the teacher's own layer", hint="pass it as teacher=..."
+        )
+    if teacher is not None and operation.family == TEACHER:
+        return teacher
     reason = why_not(operation, input_shape, output_shape)
     if reason is not None:
         raise UnknownOperation(
@@ -100,8 +128,9 @@ def build_operation(
             hint="choose an operation that fits the layer's shapes",
         )
     make = family.load()
+    given = (teacher,) if family.needs_teacher else ()
     with seeded(seed):
-        module: nn.Module = make(input_shape, output_shape, **dict(operation.parameters))
+        module: nn.Module = make(*given, input_shape, output_shape, **dict(operation.parameters))
     if not family.module.startswith("lanaprof."):
         _check_foreign(family, module, input_shape, output_shape)
     return module

@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lanaprof.errors import BadInput, UnknownOperation, UserError
-from lanaprof.ops.build import why_not
+from lanaprof.ops.build import why_not, why_not_from
 from lanaprof.ops.family import Shape, Value, format_value
 from lanaprof.ops.registry import families, get_family
 from lanaprof.ops.spec import SKIP, TEACHER, Operation, make_operation, parse_operation
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["operations_for", "operations_markdown", "read_operations"]
 
@@ -64,6 +68,7 @@ def operations_for(
     *,
     teacher_macs: int | None = None,
     signed: bool = True,
+    teacher: nn.Module | None = None,
 ) -> tuple[Operation, ...]:
     """Return a layer's candidates: ``teacher`` first, then ``skip`` where it fits, then the rest.
 
@@ -75,6 +80,8 @@ def operations_for(
         teacher_macs: multiply-accumulates of the teacher's layer for one sample; quick leaves out what cannot
             be cheaper. None: nothing is left out for its cost.
         signed: the teacher's output has negative values; else quick ends its operations with a ReLU.
+        teacher: the teacher's layer. Operations that are made from it are left out where this cannot be done,
+            and all of them where it is not given.
 
     Raises:
         UnknownOperation: a line of the file is no operation.
@@ -84,9 +91,18 @@ def operations_for(
         chosen = _quick(tuple(input_shape), tuple(output_shape), teacher_macs, signed)
     else:
         chosen = read_operations(ops)
-    fitting = [operation for operation in chosen if why_not(operation, input_shape, output_shape) is None]
-    teacher = make_operation(TEACHER)
-    return (teacher, *(operation for operation in dict.fromkeys(fitting) if operation != teacher))
+    shapes = (tuple(input_shape), tuple(output_shape))
+    fitting = [operation for operation in chosen if _fits(operation, *shapes, teacher)]
+    kept = make_operation(TEACHER)
+    return (kept, *(operation for operation in dict.fromkeys(fitting) if operation != kept))
+
+
+def _fits(operation: Operation, input_shape: Shape, output_shape: Shape, teacher: nn.Module | None) -> bool:
+    if teacher is not None:
+        return why_not_from(operation, teacher, input_shape, output_shape) is None
+    return not get_family(operation.family).needs_teacher and (
+        why_not(operation, input_shape, output_shape) is None
+    )
 
 
 def read_operations(path: str | Path) -> tuple[Operation, ...]:

@@ -48,6 +48,7 @@ def make_space(teacher: Teacher, found: Iterable[FoundLayer], ops: str | Path = 
                     layer.output_shape,
                     teacher_macs=layer.macs,
                     signed=layer.signed,
+                    teacher=teacher.module.get_submodule(layer.name),
                 )
             ),
         )

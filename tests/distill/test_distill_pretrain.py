@@ -134,8 +134,8 @@ def test_candidates_with_dropout_are_reproducible(
 ) -> None:
     """A module that draws random numbers gets the same ones whoever is trained beside it."""
 
-    def with_dropout(layer: str, operation: str, shapes: Any, *, seed: int) -> nn.Module:
-        return nn.Sequential(nn.Dropout(0.5), build_candidate(layer, operation, shapes, seed=seed))
+    def with_dropout(layer: str, operation: str, shapes: Any, *, seed: int, **given: Any) -> nn.Module:
+        return nn.Sequential(nn.Dropout(0.5), build_candidate(layer, operation, shapes, seed=seed, **given))
 
     monkeypatch.setattr("lanaprof.distill.job.build_candidate", with_dropout)
     torch.set_num_threads(2)
@@ -154,8 +154,8 @@ def test_candidate_that_overwrites_its_input_harms_nobody(
 ) -> None:
     """Its neighbours in the layer are trained on the layer's input all the same."""
 
-    def greedy(layer: str, operation: str, shapes: Any, *, seed: int) -> nn.Module:
-        module = build_candidate(layer, operation, shapes, seed=seed)
+    def greedy(layer: str, operation: str, shapes: Any, *, seed: int, **given: Any) -> nn.Module:
+        module = build_candidate(layer, operation, shapes, seed=seed, **given)
         return nn.Sequential(nn.Hardtanh(-0.1, 0.1, inplace=True), module) if operation == "conv" else module
 
     wanted = {"body.first": ("conv", "ds")}
