@@ -13,7 +13,7 @@ from lanaprof.flows.predicting import Predictor, open_predictor
 from lanaprof.flows.project import Project, write_json
 from lanaprof.flows.selecting import SIZE_COSTS
 from lanaprof.lut import Score, Store, utc_now
-from lanaprof.ops import SKIP, TEACHER
+from lanaprof.ops import SKIP, TEACHER, get_family, parse_operation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -218,8 +218,16 @@ def find_trained_candidates(project: Project) -> dict[tuple[str, str], TrainedCa
     return find_trained(project.state / "weights", found["key"]) if found else {}
 
 
-def load_trained(project: Project, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], nn.Module]:
-    """Return the trained modules of these candidates, those that are trained."""
+def load_trained(
+    project: Project, wanted: Iterable[tuple[str, str]], *, teacher: Teacher | None = None
+) -> dict[tuple[str, str], nn.Module]:
+    """Return the trained modules of these candidates, those that are trained.
+
+    Args:
+        project: whose candidates.
+        wanted: (layer, operation).
+        teacher: loaded already; else it is loaded when a candidate is made from its layer.
+    """
     from lanaprof.distill import load_candidate, weights_text
 
     key = _distilled(project).get("key", "")
@@ -230,7 +238,13 @@ def load_trained(project: Project, wanted: Iterable[tuple[str, str]]) -> dict[tu
             continue
         described = project.space.get_layer(layer)
         shapes = (described.input_shape, described.output_shape)
-        modules[layer, operation] = load_candidate(project.state / "weights", key, layer, operation, shapes)
+        own = None
+        if get_family(parse_operation(operation).family).needs_teacher:
+            teacher = teacher or project.load_teacher()
+            own = teacher.module.get_submodule(layer)
+        modules[layer, operation] = load_candidate(
+            project.state / "weights", key, layer, operation, shapes, teacher=own
+        )
     return modules
 
 
