@@ -12,13 +12,17 @@ from lanaprof.teachers.imports import load_attribute
 from lanaprof.teachers.layers import FoundLayer, find_layers, structure_digest
 from lanaprof.teachers.padding import PaddedConv2d, make_padding_static
 from lanaprof.teachers.sources import PRETRAINED, Teacher, bare_teacher, load_teacher
+from lanaprof.teachers.splitting import AttentionHalf, MlpHalf, SplitBlock, split_blocks
 from lanaprof.teachers.weights import fit_weights, read_weights, state_digest
 
 __all__ = [
     "PRETRAINED",
+    "AttentionHalf",
     "FoundLayer",
     "LayerMarker",
+    "MlpHalf",
     "PaddedConv2d",
+    "SplitBlock",
     "Teacher",
     "assemble",
     "bare_teacher",
@@ -32,6 +36,7 @@ __all__ = [
     "read_weights",
     "set_submodule",
     "skeleton",
+    "split_blocks",
     "state_digest",
     "structure_digest",
 ]

@@ -17,21 +17,28 @@ from torch import Tensor, nn
 from lanaprof.digest import digest
 from lanaprof.errors import BadInput
 from lanaprof.teachers.sources import Teacher
+from lanaprof.teachers.splitting import AttentionHalf
 
 __all__ = ["FoundLayer", "find_layers", "structure_digest"]
 
 _SHOWN = 40  # lines in a message that lists what could be a layer
 _BATCH = 2  # with one sample a leading 1 could be anything
-# (glob, classes): the first glob wins whose matches all are blocks in a plain Sequential. Without classes any
-# block will do; torchvision's ``features`` also hold stem, head and transitions.
+_HALVES = ("AttentionHalf", "MlpHalf")
+# (glob, classes): the first glob wins whose matches all are blocks. Without classes any block in a plain
+# Sequential will do; torchvision's ``features`` also hold stem, head and transitions.
 _DEFAULTS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("blocks.*.*", _HALVES),  # timm: vision transformers, split
+    ("encoder.layers.*.*", _HALVES),  # torchvision: vision transformers, split
     ("blocks.*.*", ()),  # timm: EfficientNet, MobileNet and their kin
     ("layer[1-4].*", ()),  # timm and torchvision: ResNet and its kin
+    ("s[1-4].b*", ("Bottleneck",)),  # timm: RegNet
+    ("trunk_output.block[1-4].*", ("ResBottleneckBlock",)),  # torchvision: RegNet
     ("features.*.*", ("MBConv", "FusedMBConv")),  # torchvision: EfficientNet
+    ("features.*.*", ("CNBlock",)),  # torchvision: ConvNeXt
     ("features.*", ("InvertedResidual",)),  # torchvision: MobileNet
     ("stages.*.blocks.*", ()),  # timm: ConvNeXt, DaViT
-    ("_blocks.*", ("MBConvBlock",)),  # efficientnet_lite_pytorch
-    ("blocks.*", ()),  # transformers, hand-written networks
+    ("stages.*.*", ()),  # timm: RepVGG, MobileOne, RegNetZ
+    ("blocks.*", ()),  # transformers of other kinds, hand-written networks
 )
 
 
@@ -45,7 +52,7 @@ class FoundLayer:
         output_shape: of one sample.
         params: number of its parameters.
         structure: digest of what it computes, its weights' values left out.
-        macs: multiply-accumulates of its convolutions and linear layers for one sample.
+        macs: multiply-accumulates of its convolutions, linear layers and attention for one sample.
         signed: its output had negative values for a random input.
     """
 
@@ -107,6 +114,8 @@ class _Watcher:
             if isinstance(module, nn.Conv2d | nn.Linear):
                 places = output[0].numel() // output.shape[1 if isinstance(module, nn.Conv2d) else -1]
                 self.macs[name] = self.macs.get(name, 0) + module.weight.numel() * places
+            elif isinstance(module, AttentionHalf) and output.dim() == 3:
+                self.macs[name] = self.macs.get(name, 0) + module.attention_macs(output.shape[1])
 
 
 def find_layers(teacher: Teacher, globs: Sequence[str] | None = None) -> tuple[FoundLayer, ...]:
@@ -205,8 +214,11 @@ def _default_names(modules: dict[str, nn.Module], watched: _Watcher) -> list[str
             name
             for name in modules
             if _segments_match(name, glob)
-            and type(modules[name.rpartition(".")[0]]) in (nn.Sequential, nn.ModuleList)
-            and (not classes or type(modules[name]).__name__ in classes)
+            and (
+                type(modules[name]).__name__ in classes
+                if classes
+                else type(modules[name.rpartition(".")[0]]) in (nn.Sequential, nn.ModuleList)
+            )
         ]
         if names and all(_problem(name, watched) is None and _is_block(modules[name]) for name in names):
             return names

@@ -17,6 +17,7 @@ from lanaprof.errors import BadInput, UnknownTeacher
 from lanaprof.ops import seeded
 from lanaprof.teachers.imports import load_attribute
 from lanaprof.teachers.padding import make_padding_static
+from lanaprof.teachers.splitting import split_blocks
 from lanaprof.teachers.weights import fit_weights, read_weights, state_digest
 
 __all__ = ["PRETRAINED", "Teacher", "bare_teacher", "load_teacher"]
@@ -43,7 +44,8 @@ class Teacher:
         module: in eval mode, float32, on the CPU; takes (N, *input_shape).
         input_shape: of one sample, (C, H, W).
         weights: where they are from, for people.
-        weights_digest: digest of names, types, shapes and bytes of parameters and buffers.
+        weights_digest: digest of names, types, shapes and bytes of parameters and buffers, named as in the
+            network's source.
         seeded: the weights are random, so the caller should warn.
         preprocessing: ``mean`` and ``std`` per channel (of values in 0…1), ``interpolation`` and
             ``crop_pct``, as far as known.
@@ -163,14 +165,14 @@ def _named_teacher(
         fit_weights(module, state, where=str(weights))
     module = module.eval().float()
     _check_forward(module, own_shape, text)
-    make_padding_static(module, own_shape)
+    weights_digest = _prepared(module, own_shape)
     described = PRETRAINED if pretrained else str(weights) if weights else f"seeded random (seed {seed})"
     return Teacher(
         text=text,
         module=module,
         input_shape=own_shape,
         weights=described,
-        weights_digest=state_digest(module),
+        weights_digest=weights_digest,
         seeded=weights is None,
         preprocessing=named.preprocessing,
     )
@@ -307,6 +309,8 @@ def _torchvision(name: str) -> _Named:
         }
 
     def make(*, pretrained: bool, **options: Any) -> nn.Module:
+        if isinstance(options.get("image_size"), tuple):
+            options["image_size"] = options["image_size"][0]  # these networks take squares only
         module: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
         return module
 
@@ -355,17 +359,28 @@ def _factory_teacher(
         fit_weights(module, read_weights(weights), where=str(weights))
     module = module.eval().float()
     _check_forward(module, shape, text)
-    make_padding_static(module, shape)
+    weights_digest = _prepared(module, shape)
     given = getattr(module, "preprocessing", None)
     return Teacher(
         text=text,
         module=module,
         input_shape=shape,
         weights="the factory's own" if weights is None else str(weights),
-        weights_digest=state_digest(module),
+        weights_digest=weights_digest,
         seeded=False,
         preprocessing=dict(given) if isinstance(given, Mapping) else {},
     )
+
+
+def _prepared(module: nn.Module, shape: tuple[int, ...]) -> str:
+    """Rewrite a network in place so that it exports and divides well; return the digest of its weights.
+
+    The digest is taken first: it names the weights as their source does, whatever is rewritten.
+    """
+    weights_digest = state_digest(module)
+    make_padding_static(module, shape)
+    split_blocks(module, shape)
+    return weights_digest
 
 
 def _check_forward(module: nn.Module, shape: tuple[int, ...], text: str) -> None:
