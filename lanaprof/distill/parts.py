@@ -13,9 +13,13 @@ from typing import IO
 
 from lanaprof.errors import StoreError, UserError
 
-__all__ = ["check_part", "hold_part", "part_file"]
+__all__ = ["PartHeld", "check_part", "hold_part", "part_file"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,79}")
+
+
+class PartHeld(UserError):
+    """Another process works on the part."""
 
 
 def check_part(part: str) -> None:
@@ -45,7 +49,7 @@ def hold_part(folder: Path, part: str) -> Iterator[None]:
     """Hold a part of a folder for this process; the lock ends with the process, however it ends.
 
     Raises:
-        UserError: another process holds it; the message says which.
+        PartHeld: another process holds it; the message says which.
         StoreError: the folder cannot be written.
     """
     path = part_file(folder, "distilling", part, ".lock")
@@ -77,7 +81,7 @@ def _locked(path: Path, part: str) -> IO[str]:
             holder = file.read().strip() or "another process"
             file.close()
             called = f"part {part!r} of " if part else ""
-            raise UserError(
+            raise PartHeld(
                 f"{holder} is distilling {called}these candidates already, in {path.parent}",
                 hint="wait for it, or end it: the next call goes on from its last checkpoint",
             )
