@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,13 +17,28 @@ _WEAK = 2.0  # a score closer to zero than so many standard errors says little
 @command("score")
 @click.option("--metric", default="kl", show_default=True, metavar="kl|loss|accuracy|pkg.module:function")
 @click.option("--images", default=1024, show_default=True, type=click.IntRange(1), help="Held-out images.")
+@click.option(
+    "--batch-norm",
+    default="reestimate",
+    show_default=True,
+    type=click.Choice(["reestimate", "keep"]),
+    help="Behind the candidate.",
+)
+@click.option(
+    "--host",
+    default="teacher",
+    show_default=True,
+    type=click.Choice(["teacher", "average"]),
+    help="What a candidate stands in.",
+)
 @click.option("--report", is_flag=True, help="List every candidate.")
 @database_option
 @team_option
-def score(metric: str, images: int, report: bool, database: str | None, team: str | None) -> Outcome:
+def score(report: bool, database: str | None, team: str | None, **options: Any) -> Outcome:
     """Score the trained candidates on held-out data, each alone in the teacher's network."""
-    from lanaprof.flows.learning import score_project
+    from lanaprof.distill import ScoreRecipe
     from lanaprof.flows.project import default_team, load_project
+    from lanaprof.flows.scoring import score_project
     from lanaprof.lut import open_store
 
     project = load_project()
@@ -31,8 +46,7 @@ def score(metric: str, images: int, report: bool, database: str | None, team: st
         result = score_project(
             project,
             store,
-            metric=metric,
-            images=images,
+            recipe=ScoreRecipe(**options),
             team=default_team(team, project.config),
             progress=lambda p: bar(p.done, p.total, p.seconds_left, p.stage),
         )
@@ -43,7 +57,7 @@ def score(metric: str, images: int, report: bool, database: str | None, team: st
     if weak > len(measured) / 4:
         notice(f"{weak} of {len(measured)} scores are within {_WEAK:g} standard errors of 0: more --images")
     document = {
-        "metric": metric,
+        "metric": result.metric,
         "images": measured[0].images if measured else 0,
         "stored": result.stored,
         "scores": [
@@ -63,7 +77,7 @@ def score(metric: str, images: int, report: bool, database: str | None, team: st
                 table.add_row(s.layer, s.operation, f"{s.score:.4f}", error)
         console.print(table)
         console.print(
-            f"{len(measured)} candidates scored by {metric}"
+            f"{len(measured)} candidates scored by {result.metric}"
             + ("" if report else "; shown: the best of each layer (--report lists all)")
         )
 

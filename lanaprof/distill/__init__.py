@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lanaprof.distill.finetuning import FinetuneRecipe, FinetuneResult, finetune
     from lanaprof.distill.pretrain import DistillPlan, DistillResult, distill, plan
     from lanaprof.distill.runtime import Limits, Progress
-    from lanaprof.distill.score import CandidateScore, score_candidates
+    from lanaprof.distill.score import CandidateScore, ScoreRecipe, score_candidates
     from lanaprof.distill.specs import DATA_SPECS, load_data
     from lanaprof.distill.weights import (
         Recipe,
@@ -38,6 +38,7 @@ _HOME = {
     "Limits": "runtime",
     "Progress": "runtime",
     "Recipe": "weights",
+    "ScoreRecipe": "score",
     "TrainedCandidate": "weights",
     "distill": "pretrain",
     "distill_key": "weights",
@@ -64,6 +65,7 @@ __all__ = [
     "Limits",
     "Progress",
     "Recipe",
+    "ScoreRecipe",
     "TrainedCandidate",
     "distill",
     "distill_key",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +12,67 @@ from torch import Tensor, nn
 
 from lanaprof.errors import BadInput
 
-__all__ = ["reestimate_batch_norm"]
+__all__ = ["BatchNorms", "RunningStatistics", "find_batch_norms", "reestimate_batch_norm"]
+
+BatchNorms = Mapping[str, nn.modules.batchnorm._BatchNorm]  # by name, those that keep running statistics
+
+
+def find_batch_norms(module: nn.Module, prefix: str = "") -> dict[str, nn.modules.batchnorm._BatchNorm]:
+    """Return a module's batch norms that keep running statistics, by name in order, each name after a prefix."""
+    return {
+        f"{prefix}.{name}" if prefix and name else prefix or name: part
+        for name, part in module.named_modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.track_running_stats
+    }
+
+
+class RunningStatistics:
+    """One network's running statistics, kept beside the modules: many networks may share the same ones.
+
+    While they are lent, the batch norms use these buffers and no others; the modules' own are not touched.
+    """
+
+    def __init__(self) -> None:
+        self._own: dict[str, tuple[Tensor, Tensor, Tensor]] = {}  # mean, variance, batches seen
+
+    @contextmanager
+    def lent(self, norms: BatchNorms, *, learning: bool) -> Iterator[None]:
+        """Let batch norms use these statistics.
+
+        Args:
+            norms: the same names each time; nobody else may use the modules meanwhile.
+            learning: average over what flows, as ``reestimate_batch_norm`` does; else use what was learnt.
+        """
+        kept = [
+            (
+                norm,
+                norm.running_mean,
+                norm.running_var,
+                norm.num_batches_tracked,
+                norm.momentum,
+                norm.training,
+            )
+            for norm in norms.values()
+        ]
+        try:
+            for name, norm in norms.items():
+                assert norm.running_mean is not None
+                assert norm.running_var is not None
+                assert norm.num_batches_tracked is not None
+                if name not in self._own:
+                    self._own[name] = (
+                        torch.zeros_like(norm.running_mean),
+                        torch.ones_like(norm.running_var),
+                        torch.zeros_like(norm.num_batches_tracked),
+                    )
+                norm.running_mean, norm.running_var, norm.num_batches_tracked = self._own[name]
+                norm.momentum = None  # torch then keeps the plain average
+                norm.training = learning
+            yield
+        finally:
+            for norm, mean, variance, batches, momentum, training in kept:
+                norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, batches
+                norm.momentum, norm.training = momentum, training
 
 
 def reestimate_batch_norm(module: nn.Module, batches: Iterable[Any], *, count: int = 12) -> int:
@@ -30,11 +91,7 @@ def reestimate_batch_norm(module: nn.Module, batches: Iterable[Any], *, count: i
     Raises:
         BadInput: there is batch norm but no batch.
     """
-    norms = [
-        part
-        for part in module.modules()
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.track_running_stats
-    ]
+    norms = list(find_batch_norms(module).values())
     if not norms:
         return 0
     modes = [(part, part.training) for part in module.modules()]

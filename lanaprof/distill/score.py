@@ -4,34 +4,45 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from lanaprof.distill.evaluation import class_logits, kl_per_image
+from lanaprof.distill.batchnorm import RunningStatistics
+from lanaprof.distill.metrics import OwnMetric, find_metric
 from lanaprof.distill.runtime import Pace, Progress, ProgressCallback, Runtime, crew
 from lanaprof.distill.taps import Replay
 from lanaprof.distill.training import frozen_copy
-from lanaprof.errors import BadInput, UserError
+from lanaprof.errors import BadInput
 from lanaprof.ops import SKIP, TEACHER, parse_operation
-from lanaprof.teachers import load_attribute
 
 if TYPE_CHECKING:
     from lanaprof.distill.data import DataSource
     from lanaprof.space import Space
     from lanaprof.teachers import Teacher
 
-__all__ = ["METRICS", "CandidateScore", "find_metric", "score_candidates"]
+__all__ = [
+    "BATCH_NORMS",
+    "HOSTS",
+    "CandidateScore",
+    "ScoreRecipe",
+    "score_candidates",
+]
 
-METRICS = ("kl", "loss", "accuracy")
+BATCH_NORMS = ("reestimate", "keep")
+HOSTS = ("teacher", "average")
+STATISTICS_IMAGES = 512  # that batch norm's statistics are averaged over
 MOST_RECORDED_BYTES = 2**30  # of one batch's activations; smaller batches are taken when they need more
+MOST_GROUP_BYTES = 2**30  # of copies of candidates and their statistics; the rest waits for its turn
 
-# (outputs, teacher's outputs, labels or None) -> quality per image (batch,), or one number for the batch
-Metric = Callable[[Any, Any, Tensor | None], Tensor]
-OwnMetric = Callable[[Any, Any], Any]  # (outputs, labels or else teacher's outputs)
+Name = tuple[str, str]  # (layer, operation)
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,166 +65,127 @@ class CandidateScore:
     images: int
 
 
+@dataclass(frozen=True, slots=True)
+class ScoreRecipe:
+    """How candidates are judged.
+
+    Attributes:
+        metric: ``kl`` (minus the divergence from the teacher's output in nats, no labels needed), ``loss``
+            (minus the cross entropy), ``accuracy`` (share right), or ``package.module:function``: called
+            with the outputs and the labels (without labels: the teacher's outputs), returns a tensor
+            (batch,) or one number, higher is better. A function itself is taken, too. Several threads call
+            it at once.
+        images: at most so many held-out images.
+        batch_size: images in a batch at most; fewer where the activations would need over 1 GiB.
+        batch_norm: ``reestimate`` takes the statistics of all batch norms behind a candidate anew, as they
+            will be in any network that holds it; ``keep`` judges with the host's.
+        host: in which network a candidate stands: ``teacher``, or ``average``, a network of average cost.
+    """
+
+    metric: str | OwnMetric = "kl"
+    images: int = 1024
+    batch_size: int = 128
+    batch_norm: str = "reestimate"
+    host: str = "teacher"
+
+    def __post_init__(self) -> None:
+        if self.images < 1 or self.batch_size < 1:
+            raise BadInput(
+                f"cannot score on {self.images} images, {self.batch_size} at a time", hint="use at least 1"
+            )
+        for name, known in (("batch_norm", BATCH_NORMS), ("host", HOSTS)):
+            if getattr(self, name) not in known:
+                raise BadInput(
+                    f"there is no {name} {getattr(self, name)!r}; known are {', '.join(known)}",
+                    hint="use one of these",
+                )
+
+    @property
+    def text(self) -> str:
+        """The name the scores are kept under: the metric, in brackets what is not the default.
+
+        >>> ScoreRecipe("loss", batch_norm="keep").text
+        'loss(batch_norm=keep)'
+        """
+        name = self.metric if isinstance(self.metric, str) else getattr(self.metric, "__name__", "given")
+        choices = {"batch_norm": (self.batch_norm, BATCH_NORMS[0]), "host": (self.host, HOSTS[0])}
+        parts = [f"{part}={value}" for part, (value, default) in choices.items() if value != default]
+        return f"{name}({', '.join(parts)})" if parts else name
+
+
 def score_candidates(
     teacher: Teacher,
     space: Space,
-    modules: Mapping[tuple[str, str], nn.Module],
+    modules: Mapping[Name, nn.Module],
     data: DataSource,
     *,
-    metric: str | OwnMetric = "kl",
-    images: int = 1024,
-    batch_size: int = 128,
+    recipe: ScoreRecipe | None = None,
+    layers: Collection[str] | None = None,
+    host: nn.Module | None = None,
     progress: ProgressCallback | None = None,
 ) -> tuple[CandidateScore, ...]:
-    """Return the scores of trained candidates, each standing alone in the teacher's network.
+    """Return the scores of trained candidates, each standing alone in its host.
 
-    Per batch the whole teacher runs once; for a candidate only its layer and what follows is computed. Where
-    the space lists them, ``teacher`` (0, no error) and ``skip`` are scored too, without being in ``modules``.
+    A score is the quality of the host with the candidate minus that of the host with the teacher's own layer
+    in this place, on the same images. Per batch the whole host runs once; for a candidate only its layer and
+    what follows is computed. Where the space lists them, ``teacher`` (0, no error) and ``skip`` are scored
+    too, without being in ``modules``. A score does not depend on what else is scored.
+
+    With ``batch_norm="reestimate"`` the statistics behind the layer are averaged over STATISTICS_IMAGES
+    training images, for the candidate as for the teacher's own layer, so that what the estimate itself costs
+    is in no difference. Standing in the teacher, a candidate keeps its own statistics: it was trained on
+    these activations. In another host they are taken anew, too.
 
     Args:
-        teacher: the network; left as it is.
+        teacher: left as it is; ``kl`` is measured against its outputs.
         space: of the teacher.
         modules: trained candidates by layer and operation, as ``load_candidate`` gives them.
-        data: its ``heldout`` split is used.
-        metric: ``kl`` (minus the divergence from the teacher's output in nats, no labels needed), ``loss``
-            (teacher's cross entropy minus this one's), ``accuracy`` (share right minus the teacher's), or
-            ``package.module:function``: called with the outputs and the labels (without labels: the
-            teacher's outputs), returns a tensor (batch,) or one number, higher is better; the score is its
-            difference to the teacher's. A function itself is taken, too. Several threads call it at once.
-        images: at most so many held-out images.
-        batch_size: images in a batch at most; fewer where the teacher's activations would need over 1 GiB.
+        data: ``heldout`` is judged on, ``train`` gives unlabelled images for batch norm.
+        recipe: default: ``ScoreRecipe()``.
+        layers: only these; default: all.
+        host: a network with the teacher's submodules where candidates stand. Default: the teacher.
         progress: called after every candidate of every batch.
 
     Raises:
         BadArchitecture: a layer is not in the space.
-        BadInput: the metric is unknown or fails, or no images are asked for.
+        BadInput: the metric is unknown or fails.
         UserError: the metric needs labels or logits that are not there.
     """
-    if images < 1 or batch_size < 1:
-        raise BadInput(f"cannot score on {images} images, {batch_size} at a time", hint="use at least 1")
-    judge = find_metric(metric, labelled=data.labelled)
+    recipe = recipe or ScoreRecipe()
+    names = [layer.name for layer in space.layers] if layers is None else layers
+    wanted = {space.get_layer(name).name for name in names}
+    todo = _todo(space, modules, wanted)
     runtime = Runtime.here()
-    todo = {key: module for key, module in modules.items() if parse_operation(key[1]).family != TEACHER}
-    for name, _ in todo:
-        space.get_layer(name)
-    for layer in space.layers:
-        for operation in layer.candidates:
-            if parse_operation(operation).family == SKIP:
-                todo.setdefault((layer.name, operation), nn.Identity())
-    placed = {key: runtime.place(copy.deepcopy(module)).eval() for key, module in todo.items()}
-    tallies = {key: _Tally() for key in todo}
-    sample = runtime.send(data.batch("heldout", range(min(2, data.heldout_count)))[0])
-    pace, seen = Pace(math.inf), 0
-    total = min(images, data.heldout_count) * len(placed)
     with crew(runtime) as workers, runtime.autocast():
-        copies = 1 if workers is None else torch.get_num_threads()
-        names = [layer.name for layer in space.layers]
-        replay = Replay(frozen_copy(teacher.module, runtime), names, sample=sample, copies=copies)
-        fitting = max(MOST_RECORDED_BYTES * len(sample) // replay.recorded_bytes, len(sample))
-        for x_read, y_read in data.iter_heldout(min(batch_size, fitting), images):
-            x, y = runtime.send(x_read), None if y_read is None else y_read.to(runtime.device)
-            outputs = replay.record(x)
-            judged = _Judged(judge, outputs, judge(outputs, outputs, y), y)
-            tasks = [(replay, *item, judged, runtime) for item in placed.items()]
-            differences = map(_differ, tasks) if workers is None else workers.map(_differ, tasks)
-            for place, (key, difference) in enumerate(zip(placed, differences, strict=True)):
-                tallies[key].add(difference, len(x))
-                if progress is not None:
-                    done = seen * len(placed) + len(x) * (place + 1)
-                    left = pace.seconds_left(done, total)
-                    progress(Progress(f"scoring {len(placed)} candidates", done, total, left))
-            seen += len(x)
-    return _in_order(space, tallies, seen)
+        scoring = _Scoring(teacher, space, data, recipe, host, runtime)
+        groups = scoring.groups(todo)
+        total = sum(scoring.images(layer) for group in groups for layer, _ in group)
+        meter = _Meter(progress, f"scoring {len(todo)} candidates", total)
+        tallies: dict[Name, _Tally] = {}
+        for group in groups:
+            standings = [scoring.stand(name, todo.get(name)) for name in group]
+            scoring.learn(standings, workers, meter)
+            scoring.judge(standings, workers, meter)
+            tallies |= {(one.layer, one.operation): one.tally for one in standings}
+    return _in_order(space, wanted, {name: tallies[name] for name in todo}, scoring.heldout_images)
 
 
-def find_metric(metric: str | OwnMetric, *, labelled: bool) -> Metric:
-    """Return the function a metric means: a name, ``package.module:function``, or a function of the user's.
-
-    Raises:
-        BadInput: there is no such metric.
-        UserError: it needs labels and there are none.
-    """
-    name = metric if isinstance(metric, str) else getattr(metric, "__name__", "given")
-    if isinstance(metric, str):
-        if metric in ("loss", "accuracy") and not labelled:
-            raise UserError(
-                f"the metric {metric!r} needs labels, and the data has none",
-                hint="use --metric kl, which needs none, or data with labels (class folders, pairs (x, y))",
-            )
-        if metric in _BUILT_IN:
-            return _BUILT_IN[metric]
-        if ":" not in metric:
-            raise BadInput(
-                f"there is no metric {metric!r}; known are {', '.join(METRICS)}",
-                hint="use one of these, or package.module:function",
-            )
-    function: OwnMetric = load_attribute(metric) if isinstance(metric, str) else metric
-
-    def own(outputs: Any, teacher_outputs: Any, labels: Tensor | None) -> Tensor:
-        try:
-            value = torch.as_tensor(function(outputs, teacher_outputs if labels is None else labels))
-        except Exception as error:  # the user's function may raise anything
-            raise BadInput(f"the metric {name} failed: {type(error).__name__}: {error}") from error
-        if value.ndim > 1:
-            raise BadInput(
-                f"the metric {name} returned the shape {tuple(value.shape)}",
-                hint="return one number per image, (batch,), or one number",
-            )
-        return value.double()
-
-    return own
-
-
-def _kl(outputs: Any, teacher_outputs: Any, _labels: Tensor | None) -> Tensor:
-    return -kl_per_image(class_logits(teacher_outputs), class_logits(outputs)).double()
-
-
-def _loss(outputs: Any, _teacher_outputs: Any, labels: Tensor | None) -> Tensor:
-    assert labels is not None
-    values = nn.functional.cross_entropy(class_logits(outputs), labels, reduction="none")
-    return -(values.flatten(1).mean(1) if values.ndim > 1 else values).double()
-
-
-def _accuracy(outputs: Any, _teacher_outputs: Any, labels: Tensor | None) -> Tensor:
-    assert labels is not None
-    right = (class_logits(outputs).argmax(1) == labels).double()
-    return right.flatten(1).mean(1) if right.ndim > 1 else right
-
-
-_BUILT_IN: dict[str, Metric] = {"kl": _kl, "loss": _loss, "accuracy": _accuracy}
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """One batch: how it is judged, and what the teacher reached on it."""
-
-    judge: Metric
-    outputs: Any
-    base: Tensor
-    labels: Tensor | None
-
-
-def _differ(task: tuple[Replay, tuple[str, str], nn.Module, _Judged, Runtime]) -> Tensor:
-    """Return by how much the network with one candidate is better than the teacher, per image or batch."""
-    replay, (layer, _), module, batch, runtime = task
-    with torch.no_grad(), runtime.autocast():  # both are settings of the thread
-        changed = replay.run(layer, module)
-        return batch.judge(changed, batch.outputs, batch.labels) - batch.base
-
-
-def _in_order(
-    space: Space, tallies: Mapping[tuple[str, str], _Tally], images: int
-) -> tuple[CandidateScore, ...]:
-    results = []
+def _todo(space: Space, modules: Mapping[Name, nn.Module], wanted: Collection[str]) -> dict[Name, nn.Module]:
+    """Return what is scored, layer by layer: what stands in a layer together needs the teacher's own once."""
+    for name, _ in modules:
+        space.get_layer(name)
+    found: dict[Name, nn.Module] = {}
     for layer in space.layers:
-        given = [operation for name, operation in tallies if name == layer.name]
+        if layer.name not in wanted:
+            continue
+        given = [operation for name, operation in modules if name == layer.name]
         for operation in dict.fromkeys((*layer.candidates, *given)):
-            key = (layer.name, operation)
-            if parse_operation(operation).family == TEACHER:
-                results.append(CandidateScore(*key, score=0.0, standard_error=0.0, images=images))
-            elif key in tallies:
-                results.append(tallies[key].score(key))
-    return tuple(results)
+            family = parse_operation(operation).family
+            if family == SKIP:
+                found[layer.name, operation] = nn.Identity()
+            elif family != TEACHER and operation in given:
+                found[layer.name, operation] = modules[layer.name, operation]
+    return found
 
 
 class _Tally:
@@ -241,3 +213,172 @@ class _Tally:
             spread = math.fsum(w * (v - mean) ** 2 for v, w in zip(self._values, self._weights, strict=True))
             error = math.sqrt(spread / total / (count - 1))
         return CandidateScore(*key, score=mean, standard_error=error, images=self._images)
+
+
+@dataclass(slots=True)
+class _Standing:
+    """One candidate in its layer, and what is noted of it."""
+
+    layer: str
+    operation: str
+    module: nn.Module
+    statistics: RunningStatistics | None  # None: batch norms keep theirs
+    tally: _Tally = field(default_factory=_Tally)
+
+
+class _Scoring:
+    """The host, the data and how they are used: what all candidates share."""
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        space: Space,
+        data: DataSource,
+        recipe: ScoreRecipe,
+        host: nn.Module | None,
+        runtime: Runtime,
+    ) -> None:
+        self._data = data
+        self._runtime = runtime
+        self._judge = find_metric(recipe.metric, labelled=data.labelled)
+        self._teacher = frozen_copy(teacher.module, runtime)
+        self._in_teacher = host is None
+        self._relearns = recipe.batch_norm == "reestimate"
+        sample = runtime.send(data.batch("heldout", range(min(2, data.heldout_count)))[0])
+        self._replay = Replay(
+            self._teacher if host is None else frozen_copy(host, runtime),
+            [layer.name for layer in space.layers],
+            sample=sample,
+            copies=torch.get_num_threads() if runtime.device.type == "cpu" else 1,
+        )
+        fitting = max(MOST_RECORDED_BYTES * len(sample) // self._replay.recorded_bytes, len(sample))
+        self._batch_size = min(recipe.batch_size, fitting)
+        self._learning_size = max(2, self._batch_size)  # one image has no variance
+        self._learning_batches = -(-STATISTICS_IMAGES // self._learning_size)
+        self.heldout_images = min(recipe.images, data.heldout_count)
+
+    def images(self, layer: str) -> int:
+        """Return how many images a candidate of a layer sees."""
+        learnt = self._learning_batches * self._learning_size if self._learns(layer) else 0
+        return self.heldout_images + learnt
+
+    def _learns(self, layer: str) -> bool:
+        """Return whether there may be batch norms whose statistics a candidate of the layer changes."""
+        return self._relearns and (self._replay.statistics_bytes(layer) > 0 or not self._in_teacher)
+
+    def groups(self, todo: Mapping[Name, nn.Module]) -> list[list[Name]]:
+        """Return what is judged together: as much as fits into memory, the teacher's own layer before it.
+
+        The teacher's own layer is only run where its output is not the teacher's.
+        """
+        groups: list[list[Name]] = []
+        used = 0
+        for (layer, operation), module in todo.items():
+            needed = sum(4 * p.numel() for p in module.parameters()) + self._replay.statistics_bytes(layer)
+            if not groups or used + needed > MOST_GROUP_BYTES:
+                groups.append([])
+                used = 0
+            with_own = self._learns(layer) or not self._in_teacher
+            if with_own and (layer, TEACHER) not in groups[-1]:
+                groups[-1].append((layer, TEACHER))
+            groups[-1].append((layer, operation))
+            used += needed
+        return groups
+
+    def stand(self, name: Name, module: nn.Module | None) -> _Standing:
+        """Return a candidate ready to be judged, on a copy; None: the teacher's own layer."""
+        layer, operation = name
+        own = self._teacher.get_submodule(layer) if module is None else module
+        placed = self._runtime.place(copy.deepcopy(own)).eval().requires_grad_(False)
+        return _Standing(layer, operation, placed, RunningStatistics() if self._learns(layer) else None)
+
+    def learn(
+        self, standings: Sequence[_Standing], workers: ThreadPoolExecutor | None, meter: _Meter
+    ) -> None:
+        """Let every candidate's statistics learn from training images."""
+        learners = [one for one in standings if one.statistics is not None]
+        if not learners:
+            return
+        batches = self._data.batches("train", self._learning_size)
+        try:
+            for _ in range(self._learning_batches):
+                self._replay.record(self._runtime.send(next(batches)[0]))
+                for _ in _each(workers, partial(self._run, learning=True), learners):
+                    meter.add(self._learning_size)
+        finally:
+            batches.close()
+
+    def judge(
+        self, standings: Sequence[_Standing], workers: ThreadPoolExecutor | None, meter: _Meter
+    ) -> None:
+        """Note for every candidate by how much it is better than the teacher's own layer."""
+        for x_read, y_read in self._data.iter_heldout(self._batch_size, self.heldout_images):
+            x = self._runtime.send(x_read)
+            y = None if y_read is None else y_read.to(self._runtime.device)
+            outputs = self._replay.record(x)
+            if not self._in_teacher:
+                with torch.no_grad():
+                    outputs = self._teacher(x)
+            base = self._judge(outputs, outputs, y)
+            values = _each(workers, partial(self._quality, outputs=outputs, labels=y), standings)
+            for one, value in zip(standings, values, strict=True):
+                if one.operation == TEACHER:
+                    base = value  # of the candidates that follow, up to the next layer's
+                one.tally.add(value - base, len(x))
+                meter.add(len(x))
+
+    def _run(self, one: _Standing, *, learning: bool) -> Any:
+        with torch.no_grad(), self._runtime.autocast():  # both are settings of the thread
+            return self._replay.run(
+                one.layer,
+                one.module,
+                statistics=one.statistics,
+                learning=learning,
+                whole=not self._in_teacher,
+            )
+
+    def _quality(self, one: _Standing, *, outputs: Any, labels: Tensor | None) -> Tensor:
+        changed = self._run(one, learning=False)
+        with torch.no_grad(), self._runtime.autocast():
+            return self._judge(changed, outputs, labels)
+
+
+def _each(
+    workers: ThreadPoolExecutor | None,
+    function: Callable[[_Standing], Answer],
+    standings: Sequence[_Standing],
+) -> Iterator[Answer]:
+    return map(function, standings) if workers is None else workers.map(function, standings)
+
+
+class _Meter:
+    """Tells how far it is, in images times candidates."""
+
+    def __init__(self, progress: ProgressCallback | None, stage: str, total: int) -> None:
+        self._progress = progress
+        self._stage = stage
+        self._total = total
+        self._done = 0
+        self._pace = Pace(math.inf)
+
+    def add(self, images: int) -> None:
+        """Note that so many more are done."""
+        self._done += images
+        if self._progress is not None and images:
+            left = self._pace.seconds_left(self._done, self._total)
+            self._progress(Progress(self._stage, self._done, self._total, left))
+
+
+def _in_order(
+    space: Space, wanted: Collection[str], tallies: Mapping[Name, _Tally], images: int
+) -> tuple[CandidateScore, ...]:
+    results = []
+    for layer in space.layers:
+        given = [operation for name, operation in tallies if name == layer.name]
+        for operation in dict.fromkeys((*layer.candidates, *given)) if layer.name in wanted else ():
+            key = (layer.name, operation)
+            if parse_operation(operation).family == TEACHER:
+                results.append(CandidateScore(*key, score=0.0, standard_error=0.0, images=images))
+            elif key in tallies:
+                results.append(tallies[key].score(key))
+    return tuple(results)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lanaprof.distill.batchnorm import BatchNorms, RunningStatistics, find_batch_norms
 from lanaprof.errors import UserError
 
 __all__ = ["Replay", "Tap", "Taps"]
@@ -113,9 +115,10 @@ class Replay:
     """
 
     def __init__(self, root: nn.Module, layers: Sequence[str], *, sample: Tensor, copies: int = 1) -> None:
-        self._roots: SimpleQueue[nn.Module] = SimpleQueue()
+        self._roots: SimpleQueue[tuple[nn.Module, BatchNorms]] = SimpleQueue()
         for _ in range(copies):
-            self._roots.put(copy.deepcopy(root).eval())
+            own = copy.deepcopy(root).eval()
+            self._roots.put((own, find_batch_norms(own)))
         self._recording_root = copy.deepcopy(root).eval()
         called = _call_order(self._recording_root, _pieces(self._recording_root, set(layers)), sample)
         self._order = {name: place for place, name in enumerate(called)}
@@ -125,6 +128,12 @@ class Replay:
                 f"the layer {missing[0]} is not called exactly once with a tensor coming out",
                 hint="name other layers with --layers",
             )
+        norms = find_batch_norms(self._recording_root)
+        self._norms_behind = {layer: _outside(norms, called[: self._order[layer] + 1]) for layer in layers}
+        self._statistics_bytes = {  # mean and variance, float32
+            layer: sum(8 * norms[name].num_features for name in names)
+            for layer, names in self._norms_behind.items()
+        }
         self._taps = Taps(self._recording_root, called)
         self._x = sample
         self._recorded: dict[str, Tap] = {}
@@ -142,11 +151,36 @@ class Replay:
         result, self._recorded = self._taps.run(x)
         return result
 
-    def run(self, layer: str, replacement: nn.Module) -> Any:
-        """Return the network's output on the recorded batch with ``replacement`` standing in ``layer``."""
-        root = self._roots.get()
+    def statistics_bytes(self, layer: str) -> int:
+        """Return what the running statistics of all batch norms behind a layer take in memory."""
+        return self._statistics_bytes[layer]
+
+    def run(
+        self,
+        layer: str,
+        replacement: nn.Module,
+        *,
+        statistics: RunningStatistics | None = None,
+        learning: bool = False,
+        whole: bool = False,
+    ) -> Any:
+        """Return the network's output on the recorded batch with ``replacement`` standing in ``layer``.
+
+        Args:
+            layer: where.
+            replacement: used by no other thread meanwhile.
+            statistics: what batch norms behind the layer use instead of their own; None for their own.
+            learning: let these statistics learn from this batch.
+            whole: they are for the replacement's own batch norms, too.
+        """
+        root, known = self._roots.get()
         patched: list[nn.Module] = []
+        lending = ExitStack()
         try:
+            if statistics is not None:
+                norms = {name: known[name] for name in self._norms_behind[layer]}
+                own = find_batch_norms(replacement, layer) if whole else {}
+                lending.enter_context(statistics.lent(norms | own, learning=learning))
             for name, place in self._order.items():
                 if place <= self._order[layer]:
                     module = root.get_submodule(name)
@@ -163,7 +197,15 @@ class Replay:
         finally:
             for module in patched:
                 del module.__dict__["forward"]
-            self._roots.put(root)
+            lending.close()
+            self._roots.put((root, known))
+
+
+def _outside(names: Iterable[str], pieces: Sequence[str]) -> tuple[str, ...]:
+    """Return those names of submodules that lie in none of the pieces."""
+    return tuple(
+        name for name in names if not any(name == piece or name.startswith(f"{piece}.") for piece in pieces)
+    )
 
 
 def _on_a_copy(module: nn.Module) -> Callable[[Tensor], Any]:

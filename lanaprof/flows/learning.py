@@ -1,4 +1,4 @@
-"""distill and score: which candidates are worth training, training them, judging them."""
+"""distill: which candidates are worth training, training them, finding what was trained."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from lanaprof.errors import BadProject, UserError
 from lanaprof.flows.predicting import Predictor, open_predictor
 from lanaprof.flows.project import Project, write_json
 from lanaprof.flows.selecting import SIZE_COSTS
-from lanaprof.lut import Score, Store, utc_now
+from lanaprof.lut import Store
 from lanaprof.ops import SKIP, TEACHER, get_family, parse_operation
 
 if TYPE_CHECKING:
     from torch import nn
 
     from lanaprof.distill import (
-        CandidateScore,
         DataSource,
         DistillPlan,
         DistillResult,
@@ -36,7 +35,6 @@ __all__ = [
     "load_project_data",
     "load_trained",
     "plan_distilling",
-    "score_project",
     "wanted_candidates",
 ]
 
@@ -246,63 +244,6 @@ def load_trained(
             project.state / "weights", key, layer, operation, shapes, teacher=own
         )
     return modules
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreReport:
-    """Scores by candidate, and how many were stored."""
-
-    scores: tuple[CandidateScore, ...]
-    metric: str
-    stored: int
-
-
-def score_project(
-    project: Project,
-    store: Store,
-    *,
-    metric: str,
-    images: int,
-    team: str,
-    progress: Callable[[Progress], None],
-) -> ScoreReport:
-    """Score the trained candidates, each alone in the teacher's network, and store the scores.
-
-    Raises:
-        UserError: nothing is trained yet, or the metric needs labels.
-    """
-    from lanaprof.distill import score_candidates, weights_text
-
-    trained = find_trained_candidates(project)
-    names = [(layer.name, operation) for layer in project.space.layers for operation in layer.candidates]
-    modules = load_trained(project, names)
-    if not modules:
-        raise UserError("no candidate of this project is trained yet", hint="lanaprof distill")
-    data = load_project_data(project)
-    scores = score_candidates(
-        project.load_teacher(), project.space, modules, data, metric=metric, images=images, progress=progress
-    )
-    data_digest, now = data.digest, utc_now()
-    records = []
-    for score in scores:
-        entry = trained.get((score.layer, weights_text(score.operation)))
-        records.append(
-            Score(
-                teacher=project.weights_digest,
-                candidate=entry.digest if entry is not None else "",
-                data=data_digest,
-                layer=score.layer,
-                operation=score.operation,
-                metric=metric,
-                score=score.score,
-                standard_error=score.standard_error,
-                images=score.images,
-                team=team,
-                time=now,
-            )
-        )
-    added = store.add(records)
-    return ScoreReport(scores, metric, added.added)
 
 
 def student_folder(project: Project) -> Path:

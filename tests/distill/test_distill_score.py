@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lanaprof.distill import CandidateScore, DataSource, Progress, score_candidates
+from lanaprof.distill import CandidateScore, DataSource, Progress, ScoreRecipe, score_candidates
 from lanaprof.distill.taps import Replay, Taps
 from lanaprof.distill.weights import build_candidate
 from lanaprof.errors import BadArchitecture, BadInput, UserError
@@ -61,7 +61,9 @@ def test_scores_equal_naive_replacement(
     The tiny teacher changes tensors in place in modules and in functions, which a careless cache would not
     survive.
     """
-    scores = _by_name(score_candidates(teacher, space, modules, noise, images=40, batch_size=16))
+    scores = _by_name(
+        score_candidates(teacher, space, modules, noise, recipe=ScoreRecipe(images=40, batch_size=16))
+    )
     x = torch.cat([x for x, _ in noise.iter_heldout(40, 40)])
     with torch.no_grad():
         wanted = torch.log_softmax(teacher.module(x), 1)
@@ -78,7 +80,7 @@ def test_teacher_scores_zero_and_all_candidates_are_there(
     teacher: Teacher, space: Space, modules: Modules, noise: DataSource
 ) -> None:
     """One score per candidate, in the space's order; the teacher exactly 0, the others below."""
-    scores = score_candidates(teacher, space, modules, noise, images=16)
+    scores = score_candidates(teacher, space, modules, noise, recipe=ScoreRecipe(images=16))
     assert [(one.layer, one.operation) for one in scores] == [
         (layer.name, operation) for layer in space.layers for operation in layer.candidates
     ]
@@ -89,7 +91,11 @@ def test_teacher_scores_zero_and_all_candidates_are_there(
 def test_copy_of_the_teachers_layer_scores_zero(teacher: Teacher, space: Space, noise: DataSource) -> None:
     """What computes the same is as good as the teacher."""
     module = copy.deepcopy(teacher.module.get_submodule("body.second"))
-    scores = _by_name(score_candidates(teacher, space, {("body.second", "conv"): module}, noise, images=16))
+    scores = _by_name(
+        score_candidates(
+            teacher, space, {("body.second", "conv"): module}, noise, recipe=ScoreRecipe(images=16)
+        )
+    )
     assert scores["body.second", "conv"].score == pytest.approx(0, abs=1e-6)
     assert scores["body.second", "skip"].score < -0.001
 
@@ -99,7 +105,7 @@ def test_teacher_and_candidates_are_left_alone(
 ) -> None:
     """Scoring changes no weight and leaves no hook behind."""
     before = {key: state_digest(module) for key, module in modules.items()}
-    score_candidates(teacher, space, modules, noise, images=16)
+    score_candidates(teacher, space, modules, noise, recipe=ScoreRecipe(images=16))
     assert state_digest(teacher.module) == teacher.weights_digest
     assert {key: state_digest(module) for key, module in modules.items()} == before
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in teacher.module.modules())
@@ -109,9 +115,9 @@ def test_scores_do_not_depend_on_the_number_of_threads(
     teacher: Teacher, space: Space, modules: Modules, noise: DataSource
 ) -> None:
     """Several workers, each with its own copy of the network, find what one finds."""
-    alone = score_candidates(teacher, space, modules, noise, images=24, batch_size=8)
+    alone = score_candidates(teacher, space, modules, noise, recipe=ScoreRecipe(images=24, batch_size=8))
     torch.set_num_threads(3)
-    together = score_candidates(teacher, space, modules, noise, images=24, batch_size=8)
+    together = score_candidates(teacher, space, modules, noise, recipe=ScoreRecipe(images=24, batch_size=8))
     assert [one.score for one in together] == pytest.approx([one.score for one in alone], rel=1e-4)
     assert torch.get_num_threads() == 3
 
@@ -124,10 +130,12 @@ def test_batches_shrink_to_fit_into_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where the activations of a batch would need too much memory, fewer images are taken at a time."""
-    expected = score_candidates(teacher, space, modules, noise, images=16)
+    expected = score_candidates(teacher, space, modules, noise, recipe=ScoreRecipe(images=16))
     seen: list[Progress] = []
     monkeypatch.setattr("lanaprof.distill.score.MOST_RECORDED_BYTES", 1)
-    found = score_candidates(teacher, space, modules, noise, images=16, progress=seen.append)
+    found = score_candidates(
+        teacher, space, modules, noise, recipe=ScoreRecipe(images=16), progress=seen.append
+    )
     assert len(seen) == 8 * (len(modules) + 2)
     assert [one.score for one in found] == pytest.approx([one.score for one in expected], rel=1e-4)
 
@@ -138,7 +146,7 @@ def test_accuracy_and_loss_need_labels(
     """Without labels they are refused, with a way out."""
     for metric in ("loss", "accuracy"):
         with pytest.raises(UserError, match="needs labels") as caught:
-            score_candidates(teacher, space, modules, noise, metric=metric)
+            score_candidates(teacher, space, modules, noise, recipe=ScoreRecipe(metric=metric))
         assert "kl" in caught.value.hint
 
 
@@ -147,7 +155,7 @@ def test_labelled_metrics(
     teacher: Teacher, space: Space, modules: Modules, labelled: DataSource, metric: str
 ) -> None:
     """loss is the teacher's cross entropy minus the network's, accuracy the network's minus the teacher's."""
-    scores = _by_name(score_candidates(teacher, space, modules, labelled, metric=metric))
+    scores = _by_name(score_candidates(teacher, space, modules, labelled, recipe=ScoreRecipe(metric=metric)))
     x, y = next(labelled.iter_heldout(100))
     assert y is not None
     network = _replaced(teacher, "body.first", modules["body.first", "ds"])
@@ -170,7 +178,9 @@ def test_own_metric_per_image(teacher: Teacher, space: Space, modules: Modules, 
     def closeness(outputs: Tensor, targets: Tensor) -> Tensor:
         return -(outputs - targets).abs().mean(1) + 3
 
-    scores = _by_name(score_candidates(teacher, space, modules, noise, metric=closeness, images=16))
+    scores = _by_name(
+        score_candidates(teacher, space, modules, noise, recipe=ScoreRecipe(metric=closeness, images=16))
+    )
     x, _ = next(noise.iter_heldout(16))
     with torch.no_grad():
         there = _replaced(teacher, "body.third", modules["body.third", "ds"])(x)
@@ -193,9 +203,15 @@ def test_own_metric_by_name_with_one_number(
     )
     monkeypatch.syspath_prepend(tmp_path)
     own = score_candidates(
-        teacher, space, modules, labelled, metric="own_metric_module:score", images=2, batch_size=2
+        teacher,
+        space,
+        modules,
+        labelled,
+        recipe=ScoreRecipe(metric="own_metric_module:score", images=2, batch_size=2),
     )
-    built_in = score_candidates(teacher, space, modules, labelled, metric="accuracy", images=2, batch_size=2)
+    built_in = score_candidates(
+        teacher, space, modules, labelled, recipe=ScoreRecipe(metric="accuracy", images=2, batch_size=2)
+    )
     assert [one.score for one in own] == pytest.approx([one.score for one in built_in])
     assert all(one.standard_error is None for one in own if one.operation != "teacher")
 
@@ -217,14 +233,14 @@ def test_metrics_that_cannot_be_used(
         (shapeless, "returned the shape"),
     ):
         with pytest.raises(BadInput, match=message):
-            score_candidates(teacher, space, modules, noise, metric=metric, images=4)
+            score_candidates(teacher, space, modules, noise, recipe=ScoreRecipe(metric=metric, images=4))
 
 
 def test_network_without_classes(space: Space, modules: Modules, noise: DataSource, teacher: Teacher) -> None:
     """One output is no classifier: its divergence would be 0 for every candidate, so it is refused."""
     teacher.module.head = nn.Linear(16, 1)
     with pytest.raises(UserError, match="not logits"):
-        score_candidates(teacher, space, modules, noise, images=4)
+        score_candidates(teacher, space, modules, noise, recipe=ScoreRecipe(images=4))
 
 
 def test_unknown_layer(teacher: Teacher, space: Space, noise: DataSource) -> None:
@@ -238,7 +254,9 @@ def test_progress_ends_at_its_total(
 ) -> None:
     """There is word after every candidate of every batch, and the last says all is done."""
     seen: list[Progress] = []
-    score_candidates(teacher, space, modules, noise, images=40, batch_size=16, progress=seen.append)
+    score_candidates(
+        teacher, space, modules, noise, recipe=ScoreRecipe(images=40, batch_size=16), progress=seen.append
+    )
     assert len(seen) == 3 * (len(modules) + 2)
     assert seen[-1].done == seen[-1].total
 

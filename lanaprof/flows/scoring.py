@@ -1,0 +1,275 @@
+"""score: trained candidates judged, and their scores stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lanaprof.errors import UserError
+from lanaprof.flows.learning import (
+    find_predictors,
+    find_trained_candidates,
+    load_project_data,
+    load_trained,
+)
+from lanaprof.flows.operators import Choices
+from lanaprof.flows.predicting import Predictor
+from lanaprof.flows.project import Project
+from lanaprof.lut import Score, Store, utc_now
+from lanaprof.ops import SKIP, TEACHER
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lanaprof.distill import CandidateScore, DataSource, Progress, ScoreRecipe
+    from lanaprof.teachers import Teacher
+
+__all__ = [
+    "ScoreReport",
+    "average_choices",
+    "find_host",
+    "layer_groups",
+    "score_layers",
+    "score_project",
+    "scored_layers",
+    "store_scores",
+]
+
+_MOST_LOADED_BYTES = 2**30  # of candidates' weights at a time; layers stay whole
+_HOST_BATCHES = 12  # of 128 images, for the batch norms of a host that was never trained together
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreReport:
+    """Scores by candidate, the metric's name they are kept under, and how many were stored."""
+
+    scores: tuple[CandidateScore, ...]
+    metric: str
+    stored: int
+
+
+def score_project(
+    project: Project,
+    store: Store,
+    *,
+    recipe: ScoreRecipe,
+    team: str,
+    progress: Callable[[Progress], None],
+) -> ScoreReport:
+    """Score the trained candidates, each alone in its host, and store the scores.
+
+    Raises:
+        UserError: nothing is trained yet, the metric needs labels, or an average host latencies.
+    """
+    layers = scored_layers(project)
+    host = find_host(project, store, recipe, team=team)
+    groups = layer_groups(project, layers)
+    overall = _Overall(project, layers, progress)
+    scores: list[CandidateScore] = []
+    teacher, data = project.load_teacher(), load_project_data(project)
+    for group in groups:
+        scores += score_layers(
+            project,
+            group,
+            recipe=recipe,
+            host=host,
+            teacher=teacher,
+            data=data,
+            progress=overall.within(group),
+        )
+    return ScoreReport(
+        tuple(scores), recipe.text, store_scores(project, store, scores, metric=recipe.text, team=team)
+    )
+
+
+def scored_layers(project: Project) -> tuple[str, ...]:
+    """Return the layers that ``score`` judges: all, once any candidate is trained.
+
+    Raises:
+        UserError: nothing is trained yet.
+    """
+    from lanaprof.distill import weights_text
+
+    trained = find_trained_candidates(project)
+    if not any(
+        (layer.name, weights_text(operation)) in trained
+        for layer in project.space.layers
+        for operation in layer.candidates
+    ):
+        raise UserError("no candidate of this project is trained yet", hint="lanaprof distill")
+    return tuple(layer.name for layer in project.space.layers)
+
+
+def layer_groups(project: Project, layers: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Return layers in groups whose trained candidates fit into memory together, at least one in each."""
+    sizes: dict[str, int] = {}
+    for (layer, _), entry in find_trained_candidates(project).items():
+        sizes[layer] = sizes.get(layer, 0) + entry.path.stat().st_size
+    groups: list[list[str]] = []
+    used = 0
+    for name in layers:
+        needed = sizes.get(name, 0)
+        if not groups or used + needed > _MOST_LOADED_BYTES:
+            groups.append([])
+            used = 0
+        groups[-1].append(name)
+        used += needed
+    return tuple(tuple(group) for group in groups)
+
+
+def score_layers(
+    project: Project,
+    layers: Sequence[str],
+    *,
+    recipe: ScoreRecipe,
+    host: Choices | None,
+    teacher: Teacher,
+    data: DataSource,
+    progress: Callable[[Progress], None] | None = None,
+) -> tuple[CandidateScore, ...]:
+    """Return the scores of some layers' trained candidates; those of other layers change nothing in them.
+
+    Args:
+        project: whose candidates.
+        layers: some of its layers.
+        recipe: how they are judged.
+        host: as :func:`find_host` gives it.
+        teacher: the project's.
+        data: the project's.
+        progress: called after every candidate of every batch.
+
+    Raises:
+        UserError: the metric needs labels or logits that are not there.
+    """
+    from lanaprof.distill import score_candidates
+
+    names = [(name, operation) for name in layers for operation in project.space.get_layer(name).candidates]
+    return score_candidates(
+        teacher,
+        project.space,
+        load_trained(project, names),
+        data,
+        recipe=recipe,
+        layers=layers,
+        host=_build_host(project, host, teacher, data) if host is not None else None,
+        progress=progress,
+    )
+
+
+def store_scores(
+    project: Project, store: Store, scores: Iterable[CandidateScore], *, metric: str, team: str
+) -> int:
+    """Store scores under a metric's name, and return how many are new."""
+    from lanaprof.distill import weights_text
+
+    trained = find_trained_candidates(project)
+    data, now = load_project_data(project).digest, utc_now()
+    records = []
+    for score in scores:
+        entry = trained.get((score.layer, weights_text(score.operation)))
+        records.append(
+            Score(
+                teacher=project.weights_digest,
+                candidate=entry.digest if entry is not None else "",
+                data=data,
+                layer=score.layer,
+                operation=score.operation,
+                metric=metric,
+                score=score.score,
+                standard_error=score.standard_error,
+                images=score.images,
+                team=team,
+                time=now,
+            )
+        )
+    return store.add(records).added
+
+
+def find_host(project: Project, store: Store, recipe: ScoreRecipe, *, team: str) -> Choices | None:
+    """Return the choices of the network that candidates are judged in; None: the teacher.
+
+    Raises:
+        UserError: an average host is asked for and no device's latencies are known.
+    """
+    if recipe.host != "average":
+        return None
+    predictors = find_predictors(project, store, team=team)
+    if not predictors:
+        raise UserError(
+            "a host of average cost needs latencies, and no device of this project has any",
+            hint="lanaprof measure, or score with --host teacher",
+        )
+    return average_choices(project, predictors[0])
+
+
+def average_choices(project: Project, predictor: Predictor) -> Choices:
+    """Return for each layer the trained candidate whose latency is nearest to the mean of the layer's candidates.
+
+    Scores from a network of average size say more about networks of average size (MathNAS, NeurIPS 2023).
+    A layer without trained and measured candidates keeps the teacher's.
+    """
+    from lanaprof.distill import weights_text
+
+    trained = find_trained_candidates(project)
+    measured = predictor.measured_candidates()
+    chosen = []
+    for layer in project.space.layers:
+        costs = {
+            operation: predictor.candidate_cost_s(layer.name, operation)
+            for operation in layer.candidates
+            if operation in measured[layer.name]
+            and (operation in (TEACHER, SKIP) or (layer.name, weights_text(operation)) in trained)
+        }
+        own = [operation for operation in costs if operation not in (TEACHER, SKIP)]
+        if not own:
+            chosen.append(TEACHER)
+            continue
+        mean = math.fsum(costs.values()) / len(costs)
+        chosen.append(min(own, key=lambda operation: (abs(costs[operation] - mean), operation)))
+    return tuple(chosen)
+
+
+def _build_host(project: Project, choices: Choices, teacher: Teacher, data: DataSource) -> nn.Module:
+    from lanaprof.distill import reestimate_batch_norm
+    from lanaprof.teachers import assemble
+
+    pairs = [(layer.name, choice) for layer, choice in zip(project.space.layers, choices, strict=True)]
+    network = assemble(teacher, pairs, space=project.space, modules=load_trained(project, pairs))
+    batches = data.batches("train", 128)
+    reestimate_batch_norm(network, (x for x, _ in batches), count=_HOST_BATCHES)
+    batches.close()
+    return network
+
+
+class _Overall:
+    """Joins the progress of groups of layers into one, in images times candidates."""
+
+    def __init__(self, project: Project, layers: Sequence[str], progress: Callable[[Progress], None]) -> None:
+        from lanaprof.distill.runtime import Pace
+
+        self._counts = {name: len(project.space.get_layer(name).candidates) for name in layers}
+        self._progress = progress
+        self._pace = Pace(math.inf)
+        self._before = 0.0
+
+    def within(self, group: Sequence[str]) -> Callable[[Progress], None]:
+        """Return the callback of the next group."""
+        total = sum(self._counts.values())
+        share = sum(self._counts[name] for name in group) / total
+        begun, self._before = self._before, self._before + share
+
+        def tell(progress: Progress) -> None:
+            done = begun + share * progress.done / max(1, progress.total)
+            self._progress(
+                replace(
+                    progress,
+                    stage=f"scoring {total} candidates",
+                    done=round(done * 1000),
+                    total=1000,
+                    seconds_left=self._pace.seconds_left(round(done * 1e6), 10**6),
+                )
+            )
+
+        return tell
