@@ -35,6 +35,7 @@ __all__ = [
     "load_project_data",
     "load_trained",
     "plan_distilling",
+    "remember_distilled",
     "wanted_candidates",
 ]
 
@@ -188,10 +189,13 @@ def distill_project(
         folder=project.state / "weights",
         progress=progress,
     )
-    write_json(
-        project.state / _DISTILL_FILE, {"key": result.key, "data": data.digest, "recipe": asdict(recipe)}
-    )
+    remember_distilled(project, result.key, data.digest, recipe)
     return result
+
+
+def remember_distilled(project: Project, key: str, data_digest: str, recipe: Recipe) -> None:
+    """Note under which key the last recipe's weights lie: the other commands use those."""
+    write_json(project.state / _DISTILL_FILE, {"key": key, "data": data_digest, "recipe": asdict(recipe)})
 
 
 def _distilled(project: Project) -> dict[str, Any]:
