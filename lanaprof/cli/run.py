@@ -25,6 +25,7 @@ _RUN_FILE = "run.json"
 @click.option("--steps", default=200, show_default=True, type=click.IntRange(1), help="Of distilling.")
 @click.option("--batch-size", type=click.IntRange(2), metavar="N", help="Of distilling and fine-tuning.")
 @click.option("--images", default=1024, show_default=True, type=click.IntRange(1), help="For the scores.")
+@click.option("--finalists", type=click.IntRange(1), metavar="K", help="As for select.")
 @click.option("--finetune-steps", type=click.IntRange(1), metavar="N", help="Batches [default: two epochs].")
 @click.option(
     "--out", default="student.onnx", show_default=True, metavar="FILE", type=click.Path(path_type=Path)
@@ -70,14 +71,19 @@ def run(
         scored = is_scored(project, store, metric="kl")
     if not scored:
         step("score", ["--images", str(options["images"]), *mine])
-    asked = {"budgets": list(budgets), "device": chosen.text}
+    asked: dict[str, Any] = {"budgets": list(budgets), "device": chosen.text}
+    finalists: list[str] = []
+    if options["finalists"]:
+        asked["finalists"] = options["finalists"]
+        finalists = ["--finalists", str(options["finalists"])]
+        finalists += ["--tune-batch-size", str(options["batch_size"])] if options["batch_size"] else []
     with open_store(path) as store:
         done = (
             find_proved_selection(project, store, chosen) if _asked_before(project.state) == asked else None
         )
     if done is None:
         words = [word for budget in budgets for word in ("--budget", budget)]
-        selection = step("select", [*words, *on, *mine])["id"]
+        selection = step("select", [*words, *finalists, *on, *mine])["id"]
         write_json(project.state / _RUN_FILE, asked)
     else:
         selection = done.id

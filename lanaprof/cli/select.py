@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,13 @@ from lanaprof.cli.base import (
     split_named,
     team_option,
 )
+from lanaprof.cli.finalists import bench_of, finalist_options, find_judge, hold, keep, show_finalists
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from lanaprof.flows.choosing import Chosen, Question
+    from lanaprof.flows.finalists import Finalist
     from lanaprof.flows.proving import Proof
     from lanaprof.lut import Selection, Store
 
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--confidence", type=float, metavar="0.95", help="That the latency is inside [default: 0.95 unproved]."
 )
+@finalist_options
 @click.option("--no-verify", is_flag=True, help="Choose from the table alone.")
 @click.option(
     "--dump-problem", metavar="FILE", type=click.Path(path_type=Path), help="Write the problem for solve."
@@ -96,11 +100,18 @@ def select(device: str | None, database: str | None, team: str | None, **options
             )
         else:
             chosen = choose(question, time_limit_s=time_limit_s)
+        judge = find_judge(question, options)
         proof = _prove(question, store, who) if here else None
-        selection = _store(question, store, chosen, proof, who)
+        finalists = (
+            hold(question, chosen, proof, judge=judge, store=store, team=who, options=options)
+            if judge is not None
+            else ()
+        )
+        selection = _store(question, store, chosen, proof, finalists, who)
+        rows = keep(question, selection, finalists) if judge is not None else None
         if options["out"]:
             _write_architecture(question, selection, options["out"])
-    return _outcome(question, chosen, proof, selection)
+    return _outcome(question, chosen, proof, selection, rows)
 
 
 def _sizes(options: dict[str, Any]) -> dict[str, float]:
@@ -146,21 +157,12 @@ def _dump(question: Question, path: Path) -> None:
 
 
 def _prove(question: Question, store: Store, team: str) -> Proof:
-    from lanaprof.flows.bench import open_bench
     from lanaprof.flows.proving import prove
 
     with meter("proving") as bar:
-        bench = open_bench(
-            question.device,
-            store,
-            team=team,
-            state=question.project.state,
-            report=lambda p: bar(p.done, p.total, p.left_s, p.text),
-            notice=notice,
-        )
         return prove(
             question.project,
-            bench,
+            bench_of(question, store, team, bar),
             question.predictor,
             problem_of=question.problem,
             budgets=question.budgets,
@@ -168,23 +170,43 @@ def _prove(question: Question, store: Store, team: str) -> Proof:
         )
 
 
-def _store(question: Question, store: Store, chosen: Chosen, proof: Proof | None, team: str) -> Selection:
+def _store(
+    question: Question,
+    store: Store,
+    chosen: Chosen,
+    proof: Proof | None,
+    finalists: Sequence[Finalist],
+    team: str,
+) -> Selection:
+    """Store the best finalist, else what the loop proved, else what the tables say."""
     from lanaprof.flows.choosing import store_selection
+    from lanaprof.flows.finalists import winner_of
 
-    solution = chosen.solution
-    if proof is None:
-        return store_selection(
-            question, store, chosen.choices, score=solution.score, bound=solution.bound, proved=solution.proved,
-            status="unverified", predicted_s=chosen.prediction.latency_s, measured_s=None, ci_low_s=None,
-            ci_high_s=None, rounds=0, team=team,
-        )  # fmt: skip
-    same = proof.choices == chosen.choices
+    solution, winner = chosen.solution, winner_of(finalists)
+    if winner is not None:
+        choices, score, predicted_s = winner.choices, winner.score, winner.predicted_s
+        record = winner.measurement
+    elif proof is not None:
+        choices, score, predicted_s = proof.choices, proof.score, proof.predicted_s
+        record = proof.measurement
+    else:
+        choices, score, predicted_s = chosen.choices, solution.score, chosen.prediction.latency_s
+        record = None
     return store_selection(
-        question, store, proof.choices, score=proof.score, bound=max(solution.bound, proof.score),
-        proved=solution.proved and same, status=proof.status, predicted_s=proof.predicted_s,
-        measured_s=proof.measurement.latency_s, ci_low_s=proof.measurement.ci_low_s,
-        ci_high_s=proof.measurement.ci_high_s, rounds=proof.rounds, team=team,
-    )  # fmt: skip
+        question,
+        store,
+        choices,
+        score=score,
+        bound=max(solution.bound, score),
+        proved=solution.proved and choices == chosen.choices,
+        status=proof.status if proof is not None else "unverified",
+        predicted_s=predicted_s,
+        measured_s=record.latency_s if record is not None else None,
+        ci_low_s=record.ci_low_s if record is not None else None,
+        ci_high_s=record.ci_high_s if record is not None else None,
+        rounds=proof.rounds if proof is not None else 0,
+        team=team,
+    )
 
 
 def _write_architecture(question: Question, selection: Selection, path: Path) -> None:
@@ -196,7 +218,13 @@ def _write_architecture(question: Question, selection: Selection, path: Path) ->
     write_for_user(path, text, hint=f"selection {selection.id[:12]} is stored all the same")
 
 
-def _outcome(question: Question, chosen: Chosen, proof: Proof | None, selection: Selection) -> Outcome:
+def _outcome(
+    question: Question,
+    chosen: Chosen,
+    proof: Proof | None,
+    selection: Selection,
+    finalists: Sequence[dict[str, Any]] | None,
+) -> Outcome:
     budget_s = question.budget_s if question.budget_s != float("inf") else None
     document: dict[str, Any] = {
         "id": selection.id,
@@ -230,6 +258,8 @@ def _outcome(question: Question, chosen: Chosen, proof: Proof | None, selection:
             }
             for s in chosen.alternatives
         ]
+    if finalists is not None:
+        document["finalists"] = list(finalists)
     return Outcome(
         document, lambda console: _show(console, document), 3 if selection.status == "over_budget" else 0
     )
@@ -256,6 +286,8 @@ def _show(console: Console, document: dict[str, Any]) -> None:
     if document["budget_s"] is not None:
         parts.append(f"budget {format_duration(document['budget_s'])}")
     console.print(f"{document['status']}: {', '.join(parts)} on {document['device']}")
+    if document.get("finalists"):
+        show_finalists(console, document["finalists"])
     if document.get("solutions"):
         console.print(f"{len(document['solutions'])} diverse architectures; --json lists them")
     console.print(f"selection {document['id'][:12]}")

@@ -13,7 +13,7 @@ from lanaprof.distill.data import Batch
 from lanaprof.distill.runtime import Runtime
 from lanaprof.errors import BadInput, UserError
 
-__all__ = ["Evaluation", "agreement_per_image", "class_logits", "evaluate", "kl_per_image"]
+__all__ = ["Evaluation", "agreement_per_image", "class_logits", "evaluate", "kl_on", "kl_per_image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,30 @@ def evaluate(module: nn.Module, batches: Iterable[Batch], *, teacher: nn.Module 
     }
     values = {name: total / images if known[name] else None for name, total in sums.items()}
     return Evaluation(images=images, **values)
+
+
+def kl_on(module: nn.Module, teacher: nn.Module, batches: Iterable[Batch]) -> list[float]:
+    """Return KL(teacher ‖ network) in nats of every image; both networks run in eval mode and keep their modes.
+
+    Raises:
+        BadInput: there are no batches.
+        UserError: a network gives no logits.
+    """
+    found: list[float] = []
+    modes = [(part, part.training) for network in (module, teacher) for part in network.modules()]
+    try:
+        module.eval()
+        teacher.eval()
+        with torch.no_grad():
+            for x, _ in batches:
+                divergence = kl_per_image(class_logits(teacher(x)), class_logits(module(x)))
+                found += divergence.double().tolist()
+    finally:
+        for part, training in modes:
+            part.training = training
+    if not found:
+        raise BadInput("there is nothing to evaluate on: no batches", hint="give at least one sample")
+    return found
 
 
 def class_logits(output: Any) -> Tensor:

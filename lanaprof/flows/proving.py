@@ -76,9 +76,16 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a network took beside the others, and whether that lies inside the budget at the machine's usual speed."""
+    """What a network took beside the others.
+
+    Attributes:
+        measurement: in that campaign.
+        held_s: what must lie inside the budget: the end of its interval, or its latency at the machine's usual speed.
+        inside: whether it does.
+    """
 
     measurement: Measurement
+    held_s: float
     inside: bool
 
 
@@ -354,7 +361,8 @@ def time_beside(
     found = {}
     for choices in networks:
         attempt = _Attempt(choices, 0.0, timed.measurements[choices], now)
-        found[choices] = Held(attempt.measurement, attempt.held_s(usual) <= budget_s)
+        held_s = attempt.held_s(usual)
+        found[choices] = Held(attempt.measurement, held_s, held_s <= budget_s)
     return found
 
 
