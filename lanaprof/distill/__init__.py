@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lanaprof.distill.batchnorm import reestimate_batch_norm
     from lanaprof.distill.data import DataSource
+    from lanaprof.distill.dropped import DroppedCandidate, find_dropped
     from lanaprof.distill.evaluation import Evaluation, evaluate
     from lanaprof.distill.finetuning import FinetuneRecipe, FinetuneResult, finetune
     from lanaprof.distill.pretrain import DistillPlan, DistillResult, distill, plan
@@ -32,6 +33,7 @@ _HOME = {
     "DataSource": "data",
     "DistillPlan": "pretrain",
     "DistillResult": "pretrain",
+    "DroppedCandidate": "dropped",
     "Evaluation": "evaluation",
     "FinetuneRecipe": "finetuning",
     "FinetuneResult": "finetuning",
@@ -43,6 +45,7 @@ _HOME = {
     "distill": "pretrain",
     "distill_key": "weights",
     "evaluate": "evaluation",
+    "find_dropped": "dropped",
     "find_trained": "weights",
     "finetune": "finetuning",
     "load_candidate": "weights",
@@ -59,6 +62,7 @@ __all__ = [
     "DataSource",
     "DistillPlan",
     "DistillResult",
+    "DroppedCandidate",
     "Evaluation",
     "FinetuneRecipe",
     "FinetuneResult",
@@ -70,6 +74,7 @@ __all__ = [
     "distill",
     "distill_key",
     "evaluate",
+    "find_dropped",
     "find_trained",
     "finetune",
     "load_candidate",

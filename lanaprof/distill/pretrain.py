@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lanaprof.distill.dropped import DroppedCandidate, find_dropped
 from lanaprof.distill.job import Job, Name
 from lanaprof.distill.parts import check_part, hold_part
-from lanaprof.distill.runtime import (
-    Limits,
-    ProgressCallback,
-    keep_random_state,
-)
-from lanaprof.distill.weights import (
-    Recipe,
-    TrainedCandidate,
-    build_candidate,
-    find_trained,
-    weights_text,
-)
-from lanaprof.ops import TEACHER
+from lanaprof.distill.runtime import Ledger, Limits, ProgressCallback, keep_random_state
+from lanaprof.distill.stopping import SpaceCosts, is_no_dearer
+from lanaprof.distill.weights import Recipe, TrainedCandidate, find_trained
 
 if TYPE_CHECKING:
     from lanaprof.distill.data import DataSource
     from lanaprof.space import Space
     from lanaprof.teachers import Teacher
 
-__all__ = ["DistillPlan", "DistillResult", "distill", "plan"]
+__all__ = ["DistillPlan", "DistillResult", "LayerPlan", "distill", "plan", "still_dropped"]
+
+TIMED_CANDIDATES = 24  # of a plan, at least two of each layer: enough for a mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +37,9 @@ class DistillResult:
         reused: how many were there already.
         diverged: layer and operation of those whose loss became infinite; they have no weights.
         seconds: how long the call took.
+        stopped: wanted ones that were given up, by this call or an earlier one: another candidate of the layer costs
+            no more and leads clearly.
+        stopped_now: how many of them by this call.
     """
 
     key: str
@@ -50,6 +47,31 @@ class DistillResult:
     trained: int
     reused: int
     diverged: tuple[tuple[str, str], ...]
+    seconds: float
+    stopped: tuple[DroppedCandidate, ...] = ()
+    stopped_now: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """What ``distill`` would do in one layer.
+
+    Attributes:
+        name: the layer's.
+        train: how many candidates are to be trained.
+        reused: how many are trained already.
+        stopped: how many an earlier call gave up.
+        weight_bytes: what the weights to train take on disk.
+        memory_bytes: what training them together takes: weights, gradients, moments.
+        seconds: estimated, the teacher's share left out; where early stops end some, it is less.
+    """
+
+    name: str
+    train: int
+    reused: int
+    stopped: int
+    weight_bytes: int
+    memory_bytes: int
     seconds: float
 
 
@@ -64,7 +86,9 @@ class DistillPlan:
         steps: of each.
         turns: in how many groups they are trained, one after another, for want of memory.
         weight_bytes: what their weights take on disk.
-        seconds: estimated by timing some of them here; 0 where nothing is left to train.
+        seconds: estimated by timing some of them here; 0 where nothing is left to train. Early stops spare some.
+        stopped: how many an earlier call gave up.
+        layers: the same by layer, those with wanted candidates.
     """
 
     key: str
@@ -74,6 +98,8 @@ class DistillPlan:
     turns: int
     weight_bytes: int
     seconds: float
+    stopped: int
+    layers: tuple[LayerPlan, ...]
 
 
 def distill(  # noqa: PLR0913 - one door: what is trained, how, where, and who is told
@@ -85,6 +111,7 @@ def distill(  # noqa: PLR0913 - one door: what is trained, how, where, and who i
     recipe: Recipe | None = None,
     folder: Path,
     limits: Limits | None = None,
+    costs: SpaceCosts | None = None,
     part: str = "",
     progress: ProgressCallback | None = None,
 ) -> DistillResult:
@@ -106,6 +133,9 @@ def distill(  # noqa: PLR0913 - one door: what is trained, how, where, and who i
         recipe: default: ``Recipe()``.
         folder: of all weights, such as ``.lanaprof/weights``.
         limits: default: ``Limits()``.
+        costs: layer → operation → (low, high) of every cost that may be budgeted, for the candidates whose costs
+            are known, ``teacher`` and ``skip`` included. With them, candidates are given up early that cost no less
+            than a clearly better one of their layer; what is left has the same weights. None: all are trained.
         part: names this call's checkpoint. Processes that train different candidates in one folder at the same
             time need different names; the call that goes on with a part's work must name it, too.
         progress: called after every step.
@@ -119,41 +149,73 @@ def distill(  # noqa: PLR0913 - one door: what is trained, how, where, and who i
     began_s = time.monotonic()
     check_part(part)
     job = Job(teacher, space, data, recipe or Recipe(), folder, limits or Limits(), part)
-    names = _trainable(teacher, space, wanted, seed=job.recipe.seed)
-    todo = _untrained(names, folder, job.key)
+    names = job.trainable(wanted)
     diverged: list[Name] = []
-    if todo:
+    stopped_now = trained = 0
+    if _left(job, names, folder, costs):
         with hold_part(folder / job.key, part), keep_random_state():
-            todo = _untrained(names, folder, job.key)  # the last holder may have finished some
-            diverged = _train_all(job, todo, progress)
+            todo = _left(job, names, folder, costs)  # the last holder may have finished some
+            job.describe()
+            if costs is not None:
+                job.stop_early(costs, find_trained(folder, job.key).values())
+            diverged, stopped_now = _train_all(job, todo, progress)
+            trained = len(todo) - len(diverged) - stopped_now
     found = find_trained(folder, job.key)
+    candidates = tuple(found[name] for name in names if name in found)
+    dropped = _dropped(job, names, folder, costs)
     return DistillResult(
         key=job.key,
-        candidates=tuple(found[name] for name in names if name in found),
-        trained=len(todo) - len(diverged),
-        reused=len(names) - len(todo),
+        candidates=candidates,
+        trained=trained,
+        reused=len(candidates) - trained,
         diverged=tuple(diverged),
         seconds=time.monotonic() - began_s,
+        stopped=tuple(dropped.values()),
+        stopped_now=stopped_now,
     )
 
 
-def _untrained(names: Sequence[Name], folder: Path, key: str) -> list[Name]:
-    before = find_trained(folder, key)
-    return [name for name in names if name not in before]
+def _dropped(
+    job: Job, names: Sequence[Name], folder: Path, costs: SpaceCosts | None
+) -> dict[Name, DroppedCandidate]:
+    """Return those of ``names`` that were given up, for reasons that hold."""
+    if costs is None:
+        return {}
+    trained, dropped = find_trained(folder, job.key), find_dropped(folder, job.key)
+    return {
+        name: dropped[name]
+        for name in names
+        if name in dropped and name not in trained and still_dropped(dropped[name], costs)
+    }
 
 
-def _train_all(job: Job, todo: Sequence[Name], progress: ProgressCallback | None) -> list[Name]:
-    """Train these, first those an interrupted call had begun, and return those that diverged."""
-    job.describe()
+def still_dropped(dropped: DroppedCandidate, costs: SpaceCosts) -> bool:
+    """Return whether a candidate that was given up is still no cheaper than its rival: costs are measured anew."""
+    return is_no_dearer(costs.get(dropped.layer, {}), dropped.rival, dropped.operation)
+
+
+def _left(job: Job, names: Sequence[Name], folder: Path, costs: SpaceCosts | None) -> list[Name]:
+    """Return those of ``names`` that are to be trained."""
+    trained, dropped = find_trained(folder, job.key), _dropped(job, names, folder, costs)
+    return [name for name in names if name not in trained and name not in dropped]
+
+
+def _train_all(job: Job, todo: Sequence[Name], progress: ProgressCallback | None) -> tuple[list[Name], int]:
+    """Train these, first those an interrupted call had begun.
+
+    Returns: those that diverged, and how many were given up.
+    """
     diverged: list[Name] = []
+    stopped = 0
     first = job.resumed(todo)
     groups = [first] if first else []
     groups += job.grouped([name for name in todo if name not in set(first)])
-    done = 0
+    ledger = Ledger(len(todo), job.recipe.steps, progress)
     for group in groups:
-        diverged += job.train(group, done=done, total=len(todo), progress=progress)
-        done += len(group)
-    return diverged
+        lost, given_up = job.train(group, ledger)
+        diverged += lost
+        stopped += len(given_up)
+    return diverged, stopped
 
 
 def plan(
@@ -165,41 +227,65 @@ def plan(
     recipe: Recipe | None = None,
     folder: Path,
     limits: Limits | None = None,
+    costs: SpaceCosts | None = None,
 ) -> DistillPlan:
     """Return what ``distill`` would train and an estimate of its time, from a few steps timed here.
 
     Arguments and errors are those of ``distill``. Writes nothing.
     """
     job = Job(teacher, space, data, recipe or Recipe(), folder, limits or Limits())
-    names = _trainable(teacher, space, wanted, seed=job.recipe.seed)
-    todo = _untrained(names, folder, job.key)
+    names = job.trainable(wanted)
+    todo, dropped = _left(job, names, folder, costs), _dropped(job, names, folder, costs)
     groups = job.grouped(todo)
     with keep_random_state():
-        return DistillPlan(
-            key=job.key,
-            train=tuple(todo),
-            reused=len(names) - len(todo),
-            steps=job.recipe.steps,
-            turns=len(groups),
-            weight_bytes=sum(job.weight_bytes(name) for name in todo),
-            seconds=job.estimate_seconds(todo, turns=len(groups)),
-        )
+        teacher_s, step_s = job.time_steps(_sample(todo)) if todo else (0.0, {})
+    layers = [
+        _layer_plan(job, layer.name, names, todo=todo, dropped=dropped, step_s=step_s)
+        for layer in space.layers
+        if layer.name in wanted
+    ]
+    return DistillPlan(
+        key=job.key,
+        train=tuple(todo),
+        reused=len(names) - len(todo) - len(dropped),
+        steps=job.recipe.steps,
+        turns=len(groups),
+        weight_bytes=sum(job.weight_bytes(name) for name in todo),
+        seconds=teacher_s * len(groups) * job.recipe.steps + sum(layer.seconds for layer in layers),
+        stopped=len(dropped),
+        layers=tuple(layers),
+    )
 
 
-def _trainable(
-    teacher: Teacher, space: Space, wanted: Mapping[str, Sequence[str]], *, seed: int
-) -> list[Name]:
-    """Return the wanted candidates that have parameters, each once, in the space's order."""
-    for name in wanted:
-        space.get_layer(name)
-    names: list[Name] = []
-    for layer in space.layers:
-        texts = dict.fromkeys(weights_text(operation) for operation in wanted.get(layer.name, ()))
-        for text in texts:
-            if text == TEACHER:
-                continue
-            shapes, own = (layer.input_shape, layer.output_shape), teacher.module.get_submodule(layer.name)
-            module = build_candidate(layer.name, text, shapes, seed=seed, teacher=own)
-            if any(True for _ in module.parameters()):
-                names.append((layer.name, text))
-    return names
+def _sample(names: Sequence[Name]) -> list[Name]:
+    """Return some candidates of every layer, spread over the layer's order, to be timed."""
+    layers = dict.fromkeys(layer for layer, _ in names)
+    each = max(2, TIMED_CANDIDATES // len(layers))
+    chosen: list[Name] = []
+    for layer in layers:
+        own = [name for name in names if name[0] == layer]
+        chosen += own[:: math.ceil(len(own) / each)]
+    return chosen
+
+
+def _layer_plan(
+    job: Job,
+    layer: str,
+    names: Sequence[Name],
+    *,
+    todo: Sequence[Name],
+    dropped: Mapping[Name, DroppedCandidate],
+    step_s: Mapping[Name, float],
+) -> LayerPlan:
+    own = [name for name in todo if name[0] == layer]
+    timed = [seconds for name, seconds in step_s.items() if name[0] == layer]
+    stopped = sum(1 for name in dropped if name[0] == layer)
+    return LayerPlan(
+        name=layer,
+        train=len(own),
+        reused=sum(1 for name in names if name[0] == layer) - len(own) - stopped,
+        stopped=stopped,
+        weight_bytes=sum(job.weight_bytes(name) for name in own),
+        memory_bytes=sum(job.memory_bytes(name) for name in own),
+        seconds=job.recipe.steps * len(own) * sum(timed) / len(timed) if timed else 0.0,
+    )

@@ -18,7 +18,10 @@ from torch import Tensor, nn
 from lanaprof.errors import StoreError
 
 __all__ = [
+    "PRECISIONS",
+    "Ledger",
     "Limits",
+    "Pace",
     "Progress",
     "ProgressCallback",
     "Runtime",
@@ -27,6 +30,9 @@ __all__ = [
     "load_checkpoint",
     "write_whole",
 ]
+
+
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +76,20 @@ ProgressCallback = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """The device computed on; with CUDA and bfloat16 in mixed precision, else in float32."""
+    """The device computed on, and whether in mixed precision with bfloat16."""
 
     device: torch.device
     mixed: bool
 
     @classmethod
-    def here(cls) -> Runtime:
-        """Return the best this machine has."""
+    def here(cls, precision: str = "auto") -> Runtime:
+        """Return the best this machine has, computing in one of PRECISIONS."""
         if torch.cuda.is_available():
-            return cls(torch.device("cuda"), torch.cuda.is_bf16_supported(including_emulation=False))
-        return cls(torch.device("cpu"), False)
+            mixed = precision == "bf16" or (
+                precision == "auto" and torch.cuda.is_bf16_supported(including_emulation=False)
+            )
+            return cls(torch.device("cuda"), mixed)
+        return cls(torch.device("cpu"), precision == "bf16")
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context the forward passes run in."""
@@ -121,6 +130,39 @@ class Pace:
     def seconds_left(self, done: int, total: int) -> float | None:
         """Return the time left when ``done`` of ``total`` units took until now."""
         return (time.monotonic() - self._began_s) * (total - done) / done if done else None
+
+
+class Ledger:
+    """Counts candidate steps over all groups, and tells how far the whole is.
+
+    Args:
+        candidates: in all groups.
+        steps: of each.
+        told: whom to tell; None: nobody.
+    """
+
+    def __init__(self, candidates: int, steps: int, told: ProgressCallback | None) -> None:
+        self._stage = f"distilling {candidates} candidates"
+        self._total = candidates * steps
+        self._told = told
+        self._done = self._worked = 0
+        self._began_s = time.monotonic()
+
+    def spare(self, count: int) -> None:
+        """Count steps that need no work: done by an earlier call, or of candidates given up."""
+        self._done += count
+
+    def work(self, count: int) -> None:
+        """Count steps just done, and tell."""
+        self._done += count
+        self._worked += count
+
+    def tell(self) -> None:
+        """Tell how far it is."""
+        if self._told is not None:
+            left = self._total - self._done
+            left_s = (time.monotonic() - self._began_s) * left / self._worked if self._worked else None
+            self._told(Progress(self._stage, self._done, self._total, left_s))
 
 
 @contextmanager

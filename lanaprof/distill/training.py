@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from lanaprof.distill.runtime import Runtime
 from lanaprof.errors import BadInput
 
-__all__ = ["Curve", "autograd_step", "cosine_rate", "frozen_copy", "loss_curve", "normalised_error"]
+__all__ = [
+    "Curve",
+    "autograd_step",
+    "cosine_rate",
+    "frozen_copy",
+    "loss_curve",
+    "normalised_error",
+    "output_power",
+]
 
 Curve = tuple[tuple[int, float], ...]  # (step, mean loss since the last point)
 
@@ -36,8 +44,18 @@ def frozen_copy(module: nn.Module, runtime: Runtime) -> nn.Module:
     return runtime.place(copy.deepcopy(module)).eval().requires_grad_(False)
 
 
-def normalised_error(output: Tensor, target: Tensor) -> Tensor:
+def output_power(target: Tensor) -> Tensor:
+    """Return the mean square of what a layer gives, never 0: a layer that is always zero must not divide by it."""
+    return target.float().square().mean().clamp_min(1e-12)
+
+
+def normalised_error(output: Tensor, target: Tensor, power: Tensor) -> Tensor:
     """Return the mean squared error over the target's power: 0 is perfect, a constant 0 scores 1.
+
+    Args:
+        output: of the candidate.
+        target: of the teacher's layer, of the same shape.
+        power: ``output_power(target)``, which all candidates of the layer share.
 
     Raises:
         BadInput: the shapes differ.
@@ -47,8 +65,7 @@ def normalised_error(output: Tensor, target: Tensor) -> Tensor:
             f"a candidate gives {tuple(output.shape)} where the teacher gives {tuple(target.shape)}",
             hint="its operation family breaks its promise: leave it out",
         )
-    # the tiniest power keeps a layer that is always zero from dividing by it
-    return nn.functional.mse_loss(output, target) / target.square().mean().clamp_min(1e-12)
+    return nn.functional.mse_loss(output, target) / power
 
 
 def loss_curve(losses: Sequence[float] | NDArray[np.float64], *, points: int = CURVE_POINTS) -> Curve:

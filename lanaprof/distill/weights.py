@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lanaprof.digest import digest
-from lanaprof.distill.runtime import write_whole
+from lanaprof.distill.runtime import PRECISIONS, write_whole
+from lanaprof.distill.stopping import Standing
 from lanaprof.distill.training import Curve
 from lanaprof.errors import BadInput, StoreError
 from lanaprof.ops import build_operation, candidate_seed, parse_operation
@@ -46,6 +47,8 @@ class Recipe:
         learning_rate: of AdamW at its highest; a short warm-up before, a cosine to zero after.
         weight_decay: of AdamW.
         seed: of the initial weights and the order of the samples.
+        precision: ``fp32``, ``bf16`` (mixed: weights and their updates stay in float32), or ``auto``: bf16 on a GPU
+            that has it, else fp32.
     """
 
     steps: int = 200
@@ -53,6 +56,7 @@ class Recipe:
     learning_rate: float = 1e-2
     weight_decay: float = 1e-4
     seed: int = 0
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 2 or not self.learning_rate > 0 or self.weight_decay < 0:
@@ -61,11 +65,18 @@ class Recipe:
                 f"{self.learning_rate} and weight decay {self.weight_decay}",
                 hint="at least 1 step, 2 samples, a learning rate above 0, a weight decay of 0 or more",
             )
+        if self.precision not in PRECISIONS:
+            raise BadInput(
+                f"cannot train in {self.precision!r}", hint=f"choose one of {', '.join(PRECISIONS)}"
+            )
 
     @property
     def digest(self) -> str:
         """The digest of everything above, the optimiser and the version of this code."""
-        return digest({**asdict(self), "optimizer": "adamw", "version": RECIPE_VERSION})
+        described = {**asdict(self), "optimizer": "adamw", "version": RECIPE_VERSION}
+        if self.precision == "auto":
+            del described["precision"]  # so that weights of versions without it are still found
+        return digest(described)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,7 @@ class TrainedCandidate:
         error: mean squared error over the output's power, mean over the last tenth of the steps.
         steps: how many it was trained for.
         curve: (step, mean loss since the last point), up to 24 points; empty in files of older versions.
+        rungs: how it stood where candidates may be given up, by the steps done; empty in files of older versions.
     """
 
     layer: str
@@ -89,6 +101,7 @@ class TrainedCandidate:
     error: float
     steps: int
     curve: Curve = ()
+    rungs: tuple[tuple[int, Standing], ...] = ()
 
 
 def distill_key(teacher_digest: str, data_digest: str, recipe: Recipe) -> str:
@@ -146,6 +159,7 @@ def save_candidate(
     error: float,
     steps: int,
     curve: Curve = (),
+    rungs: tuple[tuple[int, Standing], ...] = (),
 ) -> TrainedCandidate:
     """Write a trained candidate, whole or not at all."""
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
@@ -157,6 +171,7 @@ def save_candidate(
         "error": error,
         "steps": steps,
         "curve": curve,
+        "rungs": [[step, standing.error, standing.standard_error] for step, standing in rungs],
     }
     metadata = {"lanaprof": json.dumps(described, sort_keys=True)}
     write_whole(path, lambda target: save_file(state, target, metadata=metadata))
@@ -235,6 +250,10 @@ def _trained(described: Mapping[str, Any], path: Path) -> TrainedCandidate:
         error=described["error"],
         steps=described["steps"],
         curve=tuple((int(step), float(loss)) for step, loss in described.get("curve", ())),
+        rungs=tuple(
+            (int(step), Standing(float(error), float(noise)))
+            for step, error, noise in described.get("rungs", ())
+        ),
     )
 
 
