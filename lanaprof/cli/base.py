@@ -19,6 +19,8 @@ from lanaprof.errors import BadInput, InfeasibleBudget, LanaprofError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lanaprof.distill import Progress
+
 __all__ = [
     "Meter",
     "Outcome",
@@ -30,6 +32,7 @@ __all__ = [
     "meter",
     "notice",
     "outcome_of",
+    "ray_option",
     "team_option",
 ]
 
@@ -163,6 +166,10 @@ class Meter:
             sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
+    def follow(self, progress: Progress) -> None:
+        """Show how far a job of distilling or scoring is."""
+        self(progress.done, progress.total, progress.seconds_left, progress.stage)
+
     def close(self) -> None:
         """Clear the line."""
         if self._live and self._width:
@@ -205,6 +212,13 @@ def team_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --team."""
     return click.option(
         "--team", metavar="NAME", help="Whose measurements [default: LANAPROF_TEAM, else local]."
+    )(function)
+
+
+def ray_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --ray."""
+    return click.option(
+        "--ray", metavar="ADDRESS", help="Spread over a Ray cluster: HOST:PORT of its head, auto, or local."
     )(function)
 
 

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lanaprof.cli.base import Outcome, command, database_option, meter, notice, team_option
+from lanaprof.cli.base import (
+    Outcome,
+    command,
+    database_option,
+    meter,
+    notice,
+    ray_option,
+    team_option,
+)
+from lanaprof.cli.distillplan import plan_document, plan_line, plan_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +31,21 @@ if TYPE_CHECKING:
 @click.option("--batch-size", default=64, show_default=True, type=click.IntRange(2))
 @click.option("--learning-rate", default=1e-2, show_default=True, type=click.FloatRange(0, min_open=True))
 @click.option("--layers", multiple=True, metavar="NAME", help="Only these layers; repeatable.")
+@click.option(
+    "--stop/--no-stop",
+    default=True,
+    show_default=True,
+    help="Give up candidates that cost no less than clearly better ones of their layer.",
+)
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    help="What is computed in; auto: bf16 on a GPU that has it, else fp32.",
+)
 @click.option("--plan", is_flag=True, help="Say what would be trained and how long it takes.")
+@ray_option
 @database_option
 @team_option
 def distill(database: str | None, team: str | None, **options: Any) -> Outcome:
@@ -40,6 +63,7 @@ def distill(database: str | None, team: str | None, **options: Any) -> Outcome:
         batch_size=options["batch_size"],
         learning_rate=options["learning_rate"],
         seed=project.config.seed,
+        precision=options["precision"],
     )
     asked: dict[str, Any] = {
         "candidates": project.space.candidate_count,
@@ -48,29 +72,27 @@ def distill(database: str | None, team: str | None, **options: Any) -> Outcome:
         "failed": wanted.failed,
         "unmeasured": wanted.unmeasured,
     }
+    if options["plan"] and options["ray"]:
+        raise click.UsageError("--plan estimates the time of this machine alone: leave --ray out")
     if options["plan"]:
-        plan = plan_distilling(project, wanted, recipe)
-        document = {
-            **asked,
-            "train": len(plan.train),
-            "reused": plan.reused,
-            "estimated_seconds": plan.seconds,
-        }
+        plan = plan_distilling(project, wanted, recipe, stop=options["stop"])
+        document = {**asked, **plan_document(plan, wanted)}
 
         def show_plan(console: Console) -> None:
-            from lanaprof.units import format_duration
-
+            console.print(plan_table(plan, wanted))
             console.print(_reasons(wanted))
-            console.print(
-                f"{len(plan.train)} to train, {plan.reused} trained already: about "
-                f"{format_duration(plan.seconds, digits=2)}"
-            )
+            console.print(plan_line(plan, stop=options["stop"] and bool(wanted.costs)))
 
         return Outcome(document, show_plan)
     with meter("distilling") as bar:
-        result = distill_project(
-            project, wanted, recipe, progress=lambda p: bar(p.done, p.total, p.seconds_left, p.stage)
-        )
+        if options["ray"]:
+            from lanaprof.flows.spreading import distill_over, opened_cluster
+
+            with opened_cluster(project, options["ray"], tell=notice) as cluster:
+                result, spread = distill_over(cluster, project, wanted, recipe, progress=bar.follow)
+            asked["cluster"] = spread.summary
+        else:
+            result = distill_project(project, wanted, recipe, stop=options["stop"], progress=bar.follow)
     if result.diverged:
         notice(f"{len(result.diverged)} candidates diverged and have no weights: lower --learning-rate")
     errors = sorted(candidate.error for candidate in result.candidates)
@@ -78,6 +100,8 @@ def distill(database: str | None, team: str | None, **options: Any) -> Outcome:
         **asked,
         "trained": result.trained,
         "reused": result.reused,
+        "stopped": len(result.stopped),
+        "stopped_now": result.stopped_now,
         "diverged": [list(name) for name in result.diverged],
         "median_error": errors[len(errors) // 2] if errors else None,
         "seconds": round(result.seconds, 3),
@@ -89,6 +113,7 @@ def distill(database: str | None, team: str | None, **options: Any) -> Outcome:
         console.print(_reasons(wanted))
         console.print(
             f"{result.trained} trained, {result.reused} trained before, in {format_duration(result.seconds, digits=3)}"
+            + (f"; {len(result.stopped)} given up early" if result.stopped else "")
             + (f"; median error {errors[len(errors) // 2]:.3f} of the output's power" if errors else "")
         )
 

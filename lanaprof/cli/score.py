@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lanaprof.cli.base import Outcome, command, database_option, meter, notice, team_option
+from lanaprof.cli.base import Outcome, command, database_option, meter, notice, ray_option, team_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,9 +32,10 @@ _WEAK = 2.0  # a score closer to zero than so many standard errors says little
     help="What a candidate stands in.",
 )
 @click.option("--report", is_flag=True, help="List every candidate.")
+@ray_option
 @database_option
 @team_option
-def score(report: bool, database: str | None, team: str | None, **options: Any) -> Outcome:
+def score(report: bool, ray: str | None, database: str | None, team: str | None, **options: Any) -> Outcome:
     """Score the trained candidates on held-out data, each alone in the teacher's network."""
     from lanaprof.distill import ScoreRecipe
     from lanaprof.flows.project import default_team, load_project
@@ -42,14 +43,19 @@ def score(report: bool, database: str | None, team: str | None, **options: Any) 
     from lanaprof.lut import open_store
 
     project = load_project()
+    recipe, team = ScoreRecipe(**options), default_team(team, project.config)
+    where: dict[str, Any] = {}
     with open_store(project.database(database), create=True) as store, meter("scoring") as bar:
-        result = score_project(
-            project,
-            store,
-            recipe=ScoreRecipe(**options),
-            team=default_team(team, project.config),
-            progress=lambda p: bar(p.done, p.total, p.seconds_left, p.stage),
-        )
+        if ray:
+            from lanaprof.flows.spreading import opened_cluster, score_over
+
+            with opened_cluster(project, ray, tell=notice) as cluster:
+                result, spread = score_over(
+                    cluster, project, store, recipe=recipe, team=team, progress=bar.follow
+                )
+            where["cluster"] = spread.summary
+        else:
+            result = score_project(project, store, recipe=recipe, team=team, progress=bar.follow)
     measured = [s for s in result.scores if s.operation != "teacher"]
     weak = sum(
         1 for s in measured if s.standard_error is not None and abs(s.score) < _WEAK * s.standard_error
@@ -57,6 +63,7 @@ def score(report: bool, database: str | None, team: str | None, **options: Any) 
     if weak > len(measured) / 4:
         notice(f"{weak} of {len(measured)} scores are within {_WEAK:g} standard errors of 0: more --images")
     document = {
+        **where,
         "metric": result.metric,
         "images": measured[0].images if measured else 0,
         "stored": result.stored,
