@@ -4,7 +4,17 @@ Each takes (N, *input_shape) and gives (N, *output_shape). They are made of what
 knows: convolutions, matrix products, norms, activations, means over the pixels, additions.
 """
 
-from lanaprof.ops.blocks.collapsing import RepVGG
+from lanaprof.ops.blocks.attention import GlobalAttention, PoolMixer, WindowAttention
+from lanaprof.ops.blocks.collapsing import CollapsibleLinear, DiverseBranch, MobileOne, RepVGG
+from lanaprof.ops.blocks.dense import Dilated, LowRank, SplitAttention
+from lanaprof.ops.blocks.mobile import (
+    ConvNeXt,
+    EfficientChannelAttention,
+    Ghost,
+    Partial,
+    Shuffle,
+    UniversalInverted,
+)
 from lanaprof.ops.blocks.plain import (
     Basic,
     Bottleneck,
@@ -15,4 +25,28 @@ from lanaprof.ops.blocks.plain import (
     Skip,
 )
 
-__all__ = ["Basic", "Bottleneck", "Conv", "DepthwiseSeparable", "FusedMBConv", "MBConv", "RepVGG", "Skip"]
+__all__ = [
+    "Basic",
+    "Bottleneck",
+    "CollapsibleLinear",
+    "Conv",
+    "ConvNeXt",
+    "DepthwiseSeparable",
+    "Dilated",
+    "DiverseBranch",
+    "EfficientChannelAttention",
+    "FusedMBConv",
+    "Ghost",
+    "GlobalAttention",
+    "LowRank",
+    "MBConv",
+    "MobileOne",
+    "Partial",
+    "PoolMixer",
+    "RepVGG",
+    "Shuffle",
+    "Skip",
+    "SplitAttention",
+    "UniversalInverted",
+    "WindowAttention",
+]

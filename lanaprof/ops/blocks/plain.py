@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from lanaprof.ops.blocks.parts import Residual, SqueezeExcite, conv_norm, strides_between
-from lanaprof.ops.families import round_channels
+from lanaprof.ops.blocks.parts import Residual, SqueezeExcite, conv_norm
+from lanaprof.ops.families.shapes import round_channels, strides_of
 from lanaprof.ops.family import Shape
 
 __all__ = ["Basic", "Bottleneck", "Conv", "DepthwiseSeparable", "FusedMBConv", "MBConv", "Skip"]
@@ -30,7 +30,7 @@ class Conv(Residual):
             input_shape[0],
             output_shape[0],
             kernel=kernel,
-            stride=strides_between(input_shape, output_shape),
+            stride=strides_of(input_shape, output_shape),
             groups=groups,
         )
         super().__init__(body, residual=input_shape == output_shape, out=act)
@@ -40,7 +40,7 @@ class DepthwiseSeparable(Residual):
     """A depthwise convolution that mixes pixels, then a pointwise one that mixes channels."""
 
     def __init__(self, input_shape: Shape, output_shape: Shape, *, kernel: int, act: str, out: str) -> None:
-        channels, stride = input_shape[0], strides_between(input_shape, output_shape)
+        channels, stride = input_shape[0], strides_of(input_shape, output_shape)
         body = nn.Sequential(
             conv_norm(channels, channels, kernel=kernel, stride=stride, groups=channels, act=act),
             conv_norm(channels, output_shape[0], kernel=1),
@@ -63,7 +63,7 @@ class MBConv(Residual):
         out: str,
     ) -> None:
         channels, hidden = input_shape[0], round_channels(input_shape[0] * expand)
-        stride = strides_between(input_shape, output_shape)
+        stride = strides_of(input_shape, output_shape)
         layers: list[nn.Module] = [
             conv_norm(channels, hidden, kernel=1, act=act),
             conv_norm(hidden, hidden, kernel=kernel, stride=stride, groups=hidden, act=act),
@@ -89,7 +89,7 @@ class FusedMBConv(Residual):
         out: str,
     ) -> None:
         channels, hidden = input_shape[0], round_channels(input_shape[0] * expand)
-        stride = strides_between(input_shape, output_shape)
+        stride = strides_of(input_shape, output_shape)
         layers: list[nn.Module] = [conv_norm(channels, hidden, kernel=kernel, stride=stride, act=act)]
         if se:
             layers.append(SqueezeExcite(hidden, round_channels(channels * se)))
@@ -104,7 +104,7 @@ class Basic(Residual):
         self, input_shape: Shape, output_shape: Shape, *, kernel: int, width: float, act: str, out: str
     ) -> None:
         middle = round_channels(output_shape[0] * width)
-        stride = strides_between(input_shape, output_shape)
+        stride = strides_of(input_shape, output_shape)
         body = nn.Sequential(
             conv_norm(input_shape[0], middle, kernel=kernel, stride=stride, act=act),
             conv_norm(middle, output_shape[0], kernel=kernel),
@@ -127,7 +127,7 @@ class Bottleneck(Residual):
         out: str,
     ) -> None:
         middle = round_channels(output_shape[0] * width)
-        stride = strides_between(input_shape, output_shape)
+        stride = strides_of(input_shape, output_shape)
         body = nn.Sequential(
             conv_norm(input_shape[0], middle, kernel=1, act=act),
             conv_norm(middle, middle, kernel=kernel, stride=stride, groups=groups, act=act),
