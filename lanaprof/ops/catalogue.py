@@ -12,6 +12,7 @@ from lanaprof.ops.build import why_not, why_not_from
 from lanaprof.ops.family import Shape, Value, format_value
 from lanaprof.ops.registry import families, get_family
 from lanaprof.ops.spec import SKIP, TEACHER, Operation, make_operation, parse_operation
+from lanaprof.ops.token_pools import token_quick
 
 if TYPE_CHECKING:
     from torch import nn
@@ -149,6 +150,8 @@ def read_operations(path: str | Path) -> tuple[Operation, ...]:
 def _quick(
     input_shape: Shape, output_shape: Shape, teacher_macs: int | None, signed: bool
 ) -> tuple[Operation, ...]:
+    if len(input_shape) == 2:
+        return (make_operation(SKIP), *_quick_tokens(input_shape, output_shape, teacher_macs))
     chosen: tuple[Operation, ...] = ()
     for pool in (_QUICK_POOL, _QUICK_SMALL):
         endings = [_ending(family, parameters, signed) for family, parameters in pool]
@@ -161,6 +164,16 @@ def _quick(
         ]
         chosen += _spread(fitting, input_shape, output_shape, count=_QUICK_COUNT - len(chosen))
     return (make_operation(SKIP), *chosen)
+
+
+def _quick_tokens(input_shape: Shape, output_shape: Shape, teacher_macs: int | None) -> tuple[Operation, ...]:
+    """Return those of some ten that cost less than the teacher: both are made of the same products."""
+    offered = (make_operation(*choice) for choice in token_quick(input_shape, output_shape))
+    return tuple(
+        operation
+        for operation in offered
+        if not teacher_macs or _macs(operation, input_shape, output_shape) < teacher_macs
+    )
 
 
 def _is_cheap(

@@ -9,6 +9,7 @@ from importlib import metadata
 from lanaprof.errors import BadInput, UnknownOperation
 from lanaprof.ops.families import BUILTIN_FAMILIES
 from lanaprof.ops.family import Family
+from lanaprof.ops.token_families import TOKEN_FAMILIES
 
 __all__ = ["ENTRY_POINT_GROUP", "families", "get_family", "register_family"]
 
@@ -48,7 +49,7 @@ class _Register:
                 self.broken.append(f"{entry_point.value}: {type(error).__name__}: {error}")
 
 
-_REGISTER = _Register(BUILTIN_FAMILIES)
+_REGISTER = _Register((*BUILTIN_FAMILIES, *TOKEN_FAMILIES))
 
 
 def register_family(family: Family) -> None:

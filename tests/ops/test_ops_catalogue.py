@@ -63,11 +63,17 @@ def test_quick_ends_as_the_teacher_does() -> None:
     assert {"ds", "basic(width=0.5,out=none)", "conv(act=none)"} <= set(texts(MBCONV))
 
 
-def test_quick_gives_tokens_only_what_fits() -> None:
-    """A transformer's layer has no convolutions."""
-    found = operations_for("quick", (16, 64), (16, 64))
+def test_quick_gives_token_layers_a_dozen_cheaper_ones() -> None:
+    """A transformer's half gets teacher, skip and about ten operations on tokens, none as dear as itself."""
+    shape, macs = (197, 192), 8 * 192 * 192 * 197
+    found = operations_for("quick", shape, shape, teacher_macs=macs)
 
-    assert [operation.text for operation in found] == ["teacher", "skip"]
+    assert [operation.text for operation in found[:2]] == ["teacher", "skip"]
+    assert 11 <= len(found) <= 14
+    for operation in found[2:]:
+        count = get_family(operation.family).macs
+        assert count is not None
+        assert count(shape, shape, dict(operation.parameters)) < macs
 
 
 def test_a_file_names_one_operation_a_line(tmp_path: Path) -> None:
