@@ -319,12 +319,13 @@ class _Scoring:
             if not self._in_teacher:
                 with torch.no_grad():
                     outputs = self._teacher(x)
-            base = self._judge(outputs, outputs, y)
+            teachers = self._judge(outputs, outputs, y)
+            bases: dict[str, Tensor] = {}  # of the layers whose own is judged, too
             values = _each(workers, partial(self._quality, outputs=outputs, labels=y), standings)
             for one, value in zip(standings, values, strict=True):
-                if one.operation == TEACHER:
-                    base = value  # of the candidates that follow, up to the next layer's
-                one.tally.add(value - base, len(x))
+                if one.operation == TEACHER:  # stands before the layer's candidates
+                    bases[one.layer] = value
+                one.tally.add(value - bases.get(one.layer, teachers), len(x))
                 meter.add(len(x))
 
     def _run(self, one: _Standing, *, learning: bool) -> Any:

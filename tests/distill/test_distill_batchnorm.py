@@ -208,6 +208,19 @@ def test_scores_do_not_depend_on_what_else_is_scored(
     assert score_candidates(teacher, space, modules, noise, recipe=recipe) == together
 
 
+def test_a_layer_without_batch_norm_behind_it_is_judged_for_itself(
+    teacher: Teacher, space: Space, modules: dict[tuple[str, str], nn.Module], noise: DataSource
+) -> None:
+    """The last layer's candidates are compared with its own teacher's layer, not with that of a layer before."""
+    set_submodule(teacher.module, "norm", nn.Identity())
+    recipe = ScoreRecipe(images=64)
+    together = score_candidates(teacher, space, modules, noise, recipe=recipe)
+
+    alone = score_candidates(teacher, space, modules, noise, recipe=recipe, layers=["blocks.2"])
+
+    assert alone == tuple(score for score in together if score.layer == "blocks.2")
+
+
 def test_reestimating_leaves_no_trace(
     teacher: Teacher, space: Space, modules: dict[tuple[str, str], nn.Module], noise: DataSource
 ) -> None:
