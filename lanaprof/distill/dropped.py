@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lanaprof.distill.parts import part_file
+from lanaprof.distill.stopping import SpaceCosts, is_no_dearer
 
-__all__ = ["DroppedCandidate", "DroppedFile", "find_dropped"]
+__all__ = ["DroppedCandidate", "DroppedFile", "find_dropped", "still_dropped"]
 
 _FORMAT = "lanaprof-dropped/1"
 _STEM, _SUFFIX = "dropped", ".json"
@@ -49,6 +50,11 @@ def find_dropped(folder: Path, key: str) -> dict[tuple[str, str], DroppedCandida
     for path in sorted((folder / key).glob(f"{_STEM}*{_SUFFIX}")):
         found |= _read(path)
     return found
+
+
+def still_dropped(dropped: DroppedCandidate, costs: SpaceCosts) -> bool:
+    """Return whether a candidate that was given up is still no cheaper than its rival: costs are measured anew."""
+    return is_no_dearer(costs.get(dropped.layer, {}), dropped.rival, dropped.operation)
 
 
 class DroppedFile:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lanaprof.distill.dropped import DroppedCandidate, find_dropped
+from lanaprof.distill.dropped import DroppedCandidate, find_dropped, still_dropped
 from lanaprof.distill.job import Job, Name
 from lanaprof.distill.parts import check_part, hold_part
 from lanaprof.distill.runtime import Ledger, Limits, ProgressCallback, keep_random_state
-from lanaprof.distill.stopping import SpaceCosts, is_no_dearer
+from lanaprof.distill.stopping import SpaceCosts
 from lanaprof.distill.weights import Recipe, TrainedCandidate, find_trained
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lanaprof.space import Space
     from lanaprof.teachers import Teacher
 
-__all__ = ["DistillPlan", "DistillResult", "LayerPlan", "distill", "plan", "still_dropped"]
+__all__ = ["DistillPlan", "DistillResult", "LayerPlan", "distill", "plan"]
 
 TIMED_CANDIDATES = 24  # of a plan, at least two of each layer: enough for a mean
 
@@ -187,11 +187,6 @@ def _dropped(
         for name in names
         if name in dropped and name not in trained and still_dropped(dropped[name], costs)
     }
-
-
-def still_dropped(dropped: DroppedCandidate, costs: SpaceCosts) -> bool:
-    """Return whether a candidate that was given up is still no cheaper than its rival: costs are measured anew."""
-    return is_no_dearer(costs.get(dropped.layer, {}), dropped.rival, dropped.operation)
 
 
 def _left(job: Job, names: Sequence[Name], folder: Path, costs: SpaceCosts | None) -> list[Name]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lanaprof.distill.stopping import SpaceCosts
 from lanaprof.errors import BadProject, UserError
 from lanaprof.flows.predicting import Predictor, open_predictor
 from lanaprof.flows.project import Project, write_json
 from lanaprof.flows.selecting import SIZE_COSTS
+from lanaprof.flows.shrinking import space_costs
 from lanaprof.lut import Store
 from lanaprof.ops import SKIP, TEACHER, get_family, parse_operation
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from lanaprof.teachers import Teacher
 
 __all__ = [
+    "LayerVerdicts",
     "Wanted",
     "distill_project",
     "find_trained_candidates",
@@ -43,6 +47,17 @@ _DISTILL_FILE = "distill.json"
 
 
 @dataclass(frozen=True, slots=True)
+class LayerVerdicts:
+    """How many candidates of a layer are worth training, and why the others are not; as in Wanted."""
+
+    layer: str
+    candidates: int
+    hopeless: int
+    failed: int
+    unmeasured: int
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """Which candidates are worth training.
 
@@ -51,12 +66,17 @@ class Wanted:
         hopeless: how many cannot be chosen: on no device cheaper than the teacher's layer, beyond the interval.
         failed: how many have no latency on any device because they failed.
         unmeasured: how many nobody measured; they are trained, to be on the safe side.
+        layers: the same counts by layer; ``candidates`` are all but ``teacher`` and ``skip``.
+        costs: layer → operation → (low, high) of each cost: what tells while training which ones cannot be chosen
+            either. Empty without measurements.
     """
 
     candidates: Mapping[str, tuple[str, ...]]
     hopeless: int
     failed: int
     unmeasured: int
+    layers: tuple[LayerVerdicts, ...] = ()
+    costs: SpaceCosts = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -116,26 +136,33 @@ def wanted_candidates(
         project.space.get_layer(name)
     tables = list(predictors)
     chosen: dict[str, tuple[str, ...]] = {}
-    hopeless = failed = unmeasured = 0
+    layers = []
     for layer in project.space.layers:
         if only and layer.name not in only:
             continue
-        kept = []
-        for operation in layer.candidates:
-            if operation in (TEACHER, SKIP):
-                continue
-            verdicts = [_verdict(predictor, layer.name, operation) for predictor in tables]
-            if "cheaper" in verdicts:
-                kept.append(operation)
-            elif not verdicts or "unmeasured" in verdicts:
-                kept.append(operation)
-                unmeasured += 1
-            elif "dearer" in verdicts:
-                hopeless += 1
-            else:
-                failed += 1
-        chosen[layer.name] = tuple(kept)
-    return Wanted(chosen, hopeless, failed, unmeasured)
+        trainable = [operation for operation in layer.candidates if operation not in (TEACHER, SKIP)]
+        verdicts = {operation: _verdict_of_all(tables, layer.name, operation) for operation in trainable}
+        counts = Counter(verdicts.values())
+        chosen[layer.name] = tuple(one for one in trainable if verdicts[one] in ("cheaper", "unmeasured"))
+        layers.append(
+            LayerVerdicts(
+                layer.name, len(trainable), counts["dearer"], counts["failed"], counts["unmeasured"]
+            )
+        )
+    return Wanted(
+        chosen,
+        hopeless=sum(layer.hopeless for layer in layers),
+        failed=sum(layer.failed for layer in layers),
+        unmeasured=sum(layer.unmeasured for layer in layers),
+        layers=tuple(layers),
+        costs=space_costs(project, tables),
+    )
+
+
+def _verdict_of_all(predictors: Sequence[Predictor], layer: str, operation: str) -> str:
+    """Return what the devices say together: cheaper on one, unmeasured on one, dearer on one, else failed."""
+    verdicts = {_verdict(predictor, layer, operation) for predictor in predictors} or {"unmeasured"}
+    return next(verdict for verdict in ("cheaper", "unmeasured", "dearer", "failed") if verdict in verdicts)
 
 
 def _verdict(predictor: Predictor, layer: str, operation: str) -> str:
@@ -155,8 +182,8 @@ def _verdict(predictor: Predictor, layer: str, operation: str) -> str:
     return "cheaper" if any(cost(small) < cost(large) for cost in costs) else "dearer"
 
 
-def plan_distilling(project: Project, wanted: Wanted, recipe: Recipe) -> DistillPlan:
-    """Return what distilling would train and how long it takes."""
+def plan_distilling(project: Project, wanted: Wanted, recipe: Recipe, *, stop: bool = True) -> DistillPlan:
+    """Return what distilling would train and how long it takes; ``stop`` as in ``distill_project``."""
     from lanaprof.distill import plan
 
     return plan(
@@ -166,13 +193,26 @@ def plan_distilling(project: Project, wanted: Wanted, recipe: Recipe) -> Distill
         wanted=wanted.candidates,
         recipe=recipe,
         folder=project.state / "weights",
+        costs=wanted.costs if stop and wanted.costs else None,
     )
 
 
 def distill_project(
-    project: Project, wanted: Wanted, recipe: Recipe, *, progress: Callable[[Progress], None]
+    project: Project,
+    wanted: Wanted,
+    recipe: Recipe,
+    *,
+    stop: bool = True,
+    progress: Callable[[Progress], None],
 ) -> DistillResult:
     """Train the wanted candidates; what is trained already is reused.
+
+    Args:
+        project: whose candidates.
+        wanted: which of them.
+        recipe: how.
+        stop: give up those that cost no less than clearly better ones of their layer.
+        progress: called after every step.
 
     Raises:
         BadProject: no data, or a teacher with random weights, from which nothing can be learnt.
@@ -187,6 +227,7 @@ def distill_project(
         wanted=wanted.candidates,
         recipe=recipe,
         folder=project.state / "weights",
+        costs=wanted.costs if stop and wanted.costs else None,
         progress=progress,
     )
     remember_distilled(project, result.key, data.digest, recipe)

@@ -22,6 +22,7 @@ from lanaprof.flows.learning import wanted_candidates
 from lanaprof.flows.operators import find_operators
 from lanaprof.flows.predicting import Predictor, open_predictor, table_digest
 from lanaprof.flows.project import Project
+from lanaprof.flows.shrinking import dropped_candidates
 from lanaprof.lut import Score, Selection, Store, open_store
 from lanaprof.lut.engine import locate
 from lanaprof.profiler.environment import local_environment
@@ -277,10 +278,13 @@ def _distill_step(
         if _trainable(predictors, layer, operation)
     }
     there = names & set(trained)
+    stopped = (names & set(dropped_candidates(project, wanted.costs))) - there
     detail = f"{len(there)} of {len(names)} candidates trained"
+    if stopped:
+        detail += f"; {len(stopped)} given up early"
     if wanted.hopeless:
         detail += f"; {wanted.hopeless} others are nowhere cheaper than the teacher's layer"
-    left = len(names) - len(there)
+    left = len(names) - len(there) - len(stopped)
     if not left:
         return replace(step, done=True, detail=detail, command=None)
     return replace(step, detail=detail, seconds=training_seconds(project, trained, left))
