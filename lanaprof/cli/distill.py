@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lanaprof.cli.base import Outcome, command, database_option, meter, notice, team_option
+from lanaprof.cli.base import (
+    Outcome,
+    command,
+    database_option,
+    meter,
+    notice,
+    ray_option,
+    team_option,
+)
 from lanaprof.cli.distillplan import plan_document, plan_line, plan_table
 
 if TYPE_CHECKING:
@@ -37,6 +45,7 @@ if TYPE_CHECKING:
     help="What is computed in; auto: bf16 on a GPU that has it, else fp32.",
 )
 @click.option("--plan", is_flag=True, help="Say what would be trained and how long it takes.")
+@ray_option
 @database_option
 @team_option
 def distill(database: str | None, team: str | None, **options: Any) -> Outcome:
@@ -63,6 +72,8 @@ def distill(database: str | None, team: str | None, **options: Any) -> Outcome:
         "failed": wanted.failed,
         "unmeasured": wanted.unmeasured,
     }
+    if options["plan"] and options["ray"]:
+        raise click.UsageError("--plan estimates the time of this machine alone: leave --ray out")
     if options["plan"]:
         plan = plan_distilling(project, wanted, recipe, stop=options["stop"])
         document = {**asked, **plan_document(plan, wanted)}
@@ -74,13 +85,14 @@ def distill(database: str | None, team: str | None, **options: Any) -> Outcome:
 
         return Outcome(document, show_plan)
     with meter("distilling") as bar:
-        result = distill_project(
-            project,
-            wanted,
-            recipe,
-            stop=options["stop"],
-            progress=lambda p: bar(p.done, p.total, p.seconds_left, p.stage),
-        )
+        if options["ray"]:
+            from lanaprof.flows.spreading import distill_over, opened_cluster
+
+            with opened_cluster(project, options["ray"], tell=notice) as cluster:
+                result, spread = distill_over(cluster, project, wanted, recipe, progress=bar.follow)
+            asked["cluster"] = spread.summary
+        else:
+            result = distill_project(project, wanted, recipe, stop=options["stop"], progress=bar.follow)
     if result.diverged:
         notice(f"{len(result.diverged)} candidates diverged and have no weights: lower --learning-rate")
     errors = sorted(candidate.error for candidate in result.candidates)
