@@ -89,7 +89,9 @@ def distill(database: str | None, team: str | None, **options: Any) -> Outcome:
             from lanaprof.flows.spreading import distill_over, opened_cluster
 
             with opened_cluster(project, options["ray"], tell=notice) as cluster:
-                result, spread = distill_over(cluster, project, wanted, recipe, progress=bar.follow)
+                result, spread = distill_over(
+                    cluster, project, wanted, recipe, stop=options["stop"], progress=bar.follow
+                )
             asked["cluster"] = spread.summary
         else:
             result = distill_project(project, wanted, recipe, stop=options["stop"], progress=bar.follow)
