@@ -17,7 +17,7 @@ from lanaprof.space import Layer, Space
 from lanaprof.teachers import Teacher, set_submodule, state_digest
 
 CHANNELS, SIZE, BATCH = 8, 16, 128
-LAYERS = ("blocks.0", "blocks.1", "blocks.2")
+LAYERS = ("blocks.0", "blocks.1", "blocks.2", "last")
 
 
 def _block() -> nn.Sequential:
@@ -25,21 +25,22 @@ def _block() -> nn.Sequential:
 
 
 class NormNet(nn.Module):
-    """Batch norms before, inside, between and behind three layers."""
+    """Batch norms before, inside, between and behind layers; none behind the last."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, CHANNELS, 3, 1, 1), nn.BatchNorm2d(CHANNELS))
-        self.blocks = nn.ModuleList(_block() for _ in LAYERS)
+        self.blocks = nn.ModuleList(_block() for _ in range(3))
         self.between = nn.BatchNorm2d(CHANNELS)
         self.norm = nn.BatchNorm1d(CHANNELS)
+        self.last = nn.Sequential(nn.Linear(CHANNELS, CHANNELS), nn.BatchNorm1d(CHANNELS))
         self.head = nn.Linear(CHANNELS, 5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, 5) logits."""
         x = self.blocks[0](self.stem(x))
         x = self.blocks[2](self.between(self.blocks[1](x)))
-        logits: Tensor = self.head(self.norm(x.mean((2, 3))))
+        logits: Tensor = self.head(self.last(self.norm(x.mean((2, 3)))))
         return logits
 
 
@@ -65,9 +66,11 @@ def teacher() -> Teacher:
 
 @pytest.fixture
 def space() -> Space:
-    shape = (CHANNELS, SIZE, SIZE)
-    layers = tuple(Layer(name, shape, shape, 1, "structure", ("teacher", "skip", "conv")) for name in LAYERS)
-    return Space("norms:make", (3, SIZE, SIZE), layers)
+    layers = []
+    for name in LAYERS:
+        shape = (CHANNELS,) if name == "last" else (CHANNELS, SIZE, SIZE)
+        layers.append(Layer(name, shape, shape, 1, "structure", ("teacher", "skip", "conv")))
+    return Space("norms:make", (3, SIZE, SIZE), tuple(layers))
 
 
 @pytest.fixture
@@ -76,7 +79,8 @@ def modules() -> dict[tuple[str, str], nn.Module]:
     torch.manual_seed(1)
     found: dict[tuple[str, str], nn.Module] = {}
     for name in LAYERS:
-        module = nn.Sequential(*_block(), nn.Conv2d(CHANNELS, CHANNELS, 1))
+        last = nn.Sequential(nn.Linear(CHANNELS, CHANNELS), nn.BatchNorm1d(CHANNELS))
+        module = last if name == "last" else nn.Sequential(*_block(), nn.Conv2d(CHANNELS, CHANNELS, 1))
         for norm in find_batch_norms(module).values():
             assert norm.running_mean is not None
             norm.running_mean.add_(0.3)
@@ -136,6 +140,7 @@ def test_scores_equal_naive_reestimation(
         "blocks.0": ("stem", "blocks.0"),
         "blocks.1": ("stem", "blocks.0", "blocks.1"),
         "blocks.2": ("stem", "blocks", "between"),
+        "last": ("stem", "blocks", "between", "norm", "last"),
     }
     x = _heldout(noise)
     for layer, kept in before.items():
