@@ -8,6 +8,7 @@ from lanaprof.ops.families.dense import DENSE_FAMILIES
 from lanaprof.ops.families.mobile import MOBILE_FAMILIES
 from lanaprof.ops.families.plain import PLAIN_FAMILIES
 from lanaprof.ops.families.shapes import find_strides, round_channels
+from lanaprof.ops.families.slim import SLIM_FAMILIES
 from lanaprof.ops.family import Family
 
 __all__ = ["BUILTIN_FAMILIES", "find_strides", "round_channels"]
@@ -18,4 +19,5 @@ BUILTIN_FAMILIES: tuple[Family, ...] = (
     *DENSE_FAMILIES,
     *MOBILE_FAMILIES,
     *ATTENTION_FAMILIES,
+    *SLIM_FAMILIES,
 )
