@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from lanaprof.distill.data import DataSource
     from lanaprof.distill.dropped import DroppedCandidate, find_dropped
     from lanaprof.distill.evaluation import Evaluation, evaluate
-    from lanaprof.distill.finetuning import FinetuneRecipe, FinetuneResult, finetune
+    from lanaprof.distill.finetuning import finetune
     from lanaprof.distill.pretrain import DistillPlan, DistillResult, distill, plan
     from lanaprof.distill.runtime import Limits, Progress
     from lanaprof.distill.score import CandidateScore, ScoreRecipe, score_candidates
     from lanaprof.distill.specs import DATA_SPECS, load_data
+    from lanaprof.distill.tuning import FinetuneRecipe, FinetuneResult
     from lanaprof.distill.weights import (
         Recipe,
         TrainedCandidate,
@@ -35,8 +36,8 @@ _HOME = {
     "DistillResult": "pretrain",
     "DroppedCandidate": "dropped",
     "Evaluation": "evaluation",
-    "FinetuneRecipe": "finetuning",
-    "FinetuneResult": "finetuning",
+    "FinetuneRecipe": "tuning",
+    "FinetuneResult": "tuning",
     "Limits": "runtime",
     "Progress": "runtime",
     "Recipe": "weights",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,13 +35,20 @@ class Evaluation:
     kl: float | None
 
 
-def evaluate(module: nn.Module, batches: Iterable[Batch], *, teacher: nn.Module | None = None) -> Evaluation:
+def evaluate(
+    module: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    teacher: nn.Module | None = None,
+    teacher_logits: Callable[[int, Tensor], Tensor] | None = None,
+) -> Evaluation:
     """Return how good a classifier is; both networks run in eval mode and keep the mode they had.
 
     Args:
         module: gives logits (batch, classes) or (batch, classes, ...).
         batches: pairs of x and labels or None, such as ``DataSource.iter_split("test")``.
         teacher: to compare with.
+        teacher_logits: instead of the teacher, gives its logits on batch number n, which it gets.
 
     Raises:
         BadInput: there are no batches.
@@ -49,6 +56,7 @@ def evaluate(module: nn.Module, batches: Iterable[Batch], *, teacher: nn.Module 
     """
     sums = {"accuracy": 0.0, "loss": 0.0, "agreement": 0.0, "kl": 0.0}
     images, labelled = 0, True
+    compared = teacher is not None or teacher_logits is not None
     runtime = Runtime.here()
     device = next((parameter.device for parameter in module.parameters()), runtime.device)
     modes = [(part, part.training) for network in (module, teacher) if network for part in network.modules()]
@@ -57,12 +65,14 @@ def evaluate(module: nn.Module, batches: Iterable[Batch], *, teacher: nn.Module 
         if teacher is not None:
             teacher.eval()
         with torch.no_grad():
-            for x, y in batches:
+            for number, (x, y) in enumerate(batches):
                 x_here = x.to(device)
                 logits = class_logits(module(x_here))
                 images += len(x)
-                if teacher is not None:
-                    wanted = class_logits(teacher(x_here))
+                if compared:
+                    wanted = (
+                        teacher_logits(number, x_here) if teacher_logits else class_logits(teacher(x_here))
+                    )
                     sums["kl"] += kl_per_image(wanted, logits).sum().item()
                     sums["agreement"] += agreement_per_image(wanted, logits).sum().item()
                 labelled = labelled and y is not None
@@ -78,32 +88,32 @@ def evaluate(module: nn.Module, batches: Iterable[Batch], *, teacher: nn.Module 
     known = {
         "accuracy": labelled,
         "loss": labelled,
-        "agreement": teacher is not None,
-        "kl": teacher is not None,
+        "agreement": compared,
+        "kl": compared,
     }
     values = {name: total / images if known[name] else None for name, total in sums.items()}
     return Evaluation(images=images, **values)
 
 
-def kl_on(module: nn.Module, teacher: nn.Module, batches: Iterable[Batch]) -> list[float]:
-    """Return KL(teacher ‖ network) in nats of every image; both networks run in eval mode and keep their modes.
+def kl_on(
+    module: nn.Module, batches: Iterable[Batch], teacher_logits: Callable[[int, Tensor], Tensor]
+) -> list[float]:
+    """Return KL(teacher ‖ network) in nats of every image.
+
+    Args:
+        module: in eval mode, where the batches lie.
+        batches: pairs of which the first is x.
+        teacher_logits: gives the teacher's on batch number n, which it gets.
 
     Raises:
         BadInput: there are no batches.
-        UserError: a network gives no logits.
+        UserError: the network gives no logits.
     """
     found: list[float] = []
-    modes = [(part, part.training) for network in (module, teacher) for part in network.modules()]
-    try:
-        module.eval()
-        teacher.eval()
-        with torch.no_grad():
-            for x, _ in batches:
-                divergence = kl_per_image(class_logits(teacher(x)), class_logits(module(x)))
-                found += divergence.double().tolist()
-    finally:
-        for part, training in modes:
-            part.training = training
+    with torch.no_grad():
+        for number, (x, _) in enumerate(batches):
+            divergence = kl_per_image(teacher_logits(number, x), class_logits(module(x)))
+            found += divergence.double().tolist()
     if not found:
         raise BadInput("there is nothing to evaluate on: no batches", hint="give at least one sample")
     return found

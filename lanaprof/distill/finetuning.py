@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from lanaprof.digest import digest
+from lanaprof.distill.augmenting import augment
+from lanaprof.distill.averaging import average_decay, move_average
 from lanaprof.distill.batchnorm import reestimate_batch_norm
 from lanaprof.distill.evaluation import Evaluation, class_logits, evaluate
+from lanaprof.distill.remembering import TeacherOutputs
 from lanaprof.distill.runtime import (
     Limits,
     Pace,
@@ -27,104 +30,19 @@ from lanaprof.distill.runtime import (
     load_checkpoint,
     write_whole,
 )
-from lanaprof.distill.training import autograd_step, cosine_rate, frozen_copy
-from lanaprof.errors import BadInput
+from lanaprof.distill.training import autograd_step, cosine_rate
+from lanaprof.distill.tuning import FinetuneRecipe, FinetuneResult, Point
 from lanaprof.teachers import Teacher, state_digest
 
 if TYPE_CHECKING:
     from lanaprof.distill.data import DataSource
 
-__all__ = ["FinetuneRecipe", "FinetuneResult", "Point", "augment", "finetune"]
+__all__ = ["distillation_loss", "finetune"]
 
-FINETUNE_VERSION = 1  # raise it when the same recipe gives other weights
+FINETUNE_VERSION = 2  # raise it when the same recipe gives other weights
 BATCH_NORM_BATCHES = 12
 GRADIENT_NORM = 5.0  # clipped above: the first steps after assembly are rough
-SHIFT_SHARE = 1 / 14  # of the image's side, to all sides: 2 pixels of 28
-_FORMAT = "lanaprof-finetuning/1"
-
-
-@dataclass(frozen=True, slots=True)
-class FinetuneRecipe:
-    """How a student is fine-tuned.
-
-    Attributes:
-        epochs: passes over the training data; parts of one are fine. ``steps`` wins when given.
-        steps: batches, or None.
-        batch_size: samples in a batch, at least 2.
-        learning_rate: of AdamW at its highest; warm-up, then a cosine to zero.
-        weight_decay: of AdamW.
-        temperature: both networks' logits are divided by it; the divergence is multiplied by its square.
-        alpha: the share of the cross entropy to the labels in the loss, where there are labels.
-        evaluations: how often the held-out data is looked at; the best moment is kept.
-        heldout_images: at most so many of them.
-        augment: flip and shift images.
-        seed: of order and augmentation.
-    """
-
-    epochs: float = 2.0
-    steps: int | None = None
-    batch_size: int = 128
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-4
-    temperature: float = 2.0
-    alpha: float = 0.1
-    evaluations: int = 4
-    heldout_images: int = 2048
-    augment: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        steps_fine = self.steps is None or self.steps >= 1
-        if not (self.epochs > 0 and steps_fine and self.batch_size >= 2 and self.learning_rate > 0):
-            raise BadInput(
-                f"cannot fine-tune for {self.epochs} epochs or {self.steps} steps of {self.batch_size} samples "
-                f"at learning rate {self.learning_rate}",
-                hint="more than 0 epochs, at least 1 step and 2 samples, a learning rate above 0",
-            )
-        if not (self.temperature > 0 and 0 <= self.alpha <= 1 and self.evaluations >= 1):
-            raise BadInput(
-                f"temperature {self.temperature}, alpha {self.alpha}, evaluations {self.evaluations} "
-                "make no loss",
-                hint="a temperature above 0, alpha between 0 and 1, at least 1 evaluation",
-            )
-
-    def step_count(self, train_count: int) -> int:
-        """Return how many batches this means for so many training samples."""
-        if self.steps is not None:
-            return self.steps
-        return max(1, round(self.epochs * train_count / self.batch_size))
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """The student at one moment: after ``step`` batches, on held-out data."""
-
-    step: int
-    train_loss: float | None
-    heldout: Evaluation
-
-
-@dataclass(frozen=True, slots=True)
-class FinetuneResult:
-    """What became of the student.
-
-    Attributes:
-        before: on held-out data, as it came.
-        reestimated: after batch norm was re-estimated, before the first step.
-        best: at the best moment, whose weights the student now has.
-        history: every look at the held-out data, in order, ``reestimated`` first.
-        steps: batches trained.
-        weights_digest: of the student's final weights.
-        reused: the result was there already; nothing was trained.
-    """
-
-    before: Evaluation
-    reestimated: Evaluation
-    best: Evaluation
-    history: tuple[Point, ...]
-    steps: int
-    weights_digest: str
-    reused: bool
+_FORMAT = "lanaprof-finetuning/2"
 
 
 def finetune(
@@ -136,12 +54,15 @@ def finetune(
     folder: Path | None = None,
     limits: Limits | None = None,
     progress: ProgressCallback | None = None,
+    outputs: TeacherOutputs | None = None,
 ) -> FinetuneResult:
     """Fine-tune a student in place to give the teacher's outputs, and leave its best weights in it.
 
     Batch norm is re-estimated first. Loss: (1 − alpha) · T² · KL(teacher ‖ student) at temperature T (Hinton
-    et al., arXiv 1503.02531) + alpha · cross entropy to the labels, without labels the first alone. The best
-    moment is the one of least such loss (T = 1) on held-out data; the ``test`` split is never touched.
+    et al., arXiv 1503.02531) + alpha · cross entropy to the labels, without labels the first alone. What is
+    judged and kept is an exponential moving average of the weights (``recipe.ema``; Tarvainen and Valpola,
+    arXiv 1703.01780), its batch norm re-estimated. The best moment is the one of least such loss (T = 1) on
+    held-out data; the ``test`` split is never touched.
 
     Resumable like ``distill``: the same student, teacher, data and recipe go on from the last checkpoint and
     end with the same weights; a finished run is loaded instead of trained again.
@@ -154,34 +75,15 @@ def finetune(
         folder: for checkpoints and the result; None keeps nothing.
         limits: how often to save.
         progress: called after every step.
+        outputs: of the same teacher, shared by several students of one recipe: remembers what all of them need.
 
     Raises:
         UserError: student or teacher give no logits.
         StoreError: the folder cannot be written.
     """
     with keep_random_state():
-        return _Run(student, teacher, data, recipe or FinetuneRecipe(), folder, limits or Limits()).run(
-            progress
-        )
-
-
-def augment(x: Tensor, *, seed: int, step: int) -> Tensor:
-    """Return images (batch, channels, height, width), half of them flipped, each shifted a little.
-
-    What happens depends on the seed and the step alone. Shifted-in borders repeat the edge.
-    """
-    generator = torch.Generator().manual_seed(int(digest([seed, step])[:15], 16))
-    count, _, height, width = x.shape
-    flip = (torch.rand(count, generator=generator) < 0.5).to(x.device)
-    flipped = torch.where(flip[:, None, None, None], x.flip(3), x)
-    most = max(1, round(min(height, width) * SHIFT_SHARE))
-    down, right = (
-        torch.randint(-most, most + 1, (count, 1), generator=generator).to(x.device) for _ in range(2)
-    )
-    rows = (torch.arange(height, device=x.device) + down).clamp(0, height - 1)
-    columns = (torch.arange(width, device=x.device) + right).clamp(0, width - 1)
-    taken = flipped.gather(2, rows[:, None, :, None].expand_as(x))
-    return taken.gather(3, columns[:, None, None, :].expand_as(x))
+        run = _Run(student, teacher, data, recipe or FinetuneRecipe(), folder, limits or Limits(), outputs)
+        return run.run(progress)
 
 
 class _Run:
@@ -195,8 +97,9 @@ class _Run:
         recipe: FinetuneRecipe,
         folder: Path | None,
         limits: Limits,
+        outputs: TeacherOutputs | None,
     ) -> None:
-        self._runtime = Runtime.here()
+        self._runtime = Runtime.here(recipe.precision)
         self._student = student
         self._recipe = recipe
         self._data = data
@@ -212,9 +115,14 @@ class _Run:
                 "version": FINETUNE_VERSION,
             }
             self._checkpoint = folder / f"{digest(parts)}.pt"
-        self._teacher = frozen_copy(teacher.module, self._runtime)
+        self._shared = outputs is not None
+        self._outputs = outputs or TeacherOutputs(teacher.module, self._runtime)
+        self._batches_name = digest(
+            [data.digest, recipe.batch_size, recipe.seed, recipe.augment, recipe.precision]
+        )
         self._home = next((part.device for part in student.parameters()), torch.device("cpu"))
         self._runtime.place(student)
+        self._average = copy.deepcopy(student).eval().requires_grad_(False)
         self._backward_copies = _overwrites_what_gradients_need(student, data, self._runtime)
         self._optimizer = torch.optim.AdamW(
             [parameter for parameter in student.parameters() if parameter.requires_grad],
@@ -234,10 +142,8 @@ class _Run:
         """Start or resume, train to the end, give the student its best weights."""
         reused = self._restore() and self._step == self._steps
         if self._before is None:
-            self._before = self._look()
-            batches = self._data.batches("train", self._recipe.batch_size, seed=self._recipe.seed)
-            reestimate_batch_norm(self._student, (x for x, _ in batches), count=BATCH_NORM_BATCHES)
-            batches.close()
+            self._before = self._look(self._student)
+            self._reestimate(self._student)
             self._note(None)
         if not reused:
             self._train(progress)
@@ -268,6 +174,8 @@ class _Run:
         while self._step < self._steps:
             x, y = next(batches)
             self._learn(x, y)
+            if recipe.ema:
+                move_average(self._average, self._student, average_decay(self._step, self._steps))
             self._step += 1
             if self._step in looks or self._step == self._steps:
                 self._note((self._loss_sum / self._losses).item())
@@ -289,8 +197,8 @@ class _Run:
         torch.manual_seed(int(digest([recipe.seed, self._step, "dropout"])[:15], 16))
         with ExitStack() as contexts:
             contexts.enter_context(self._runtime.autocast())
-            with torch.no_grad():
-                wanted = class_logits(self._teacher(x))
+            key = (self._batches_name, self._step) if self._shared else None
+            wanted = self._outputs.logits(x, key)
             if self._backward_copies:
                 contexts.enter_context(allow_mutation_on_saved_tensors())
             self._step_from(class_logits(self._student(x)), wanted, y_read)
@@ -307,19 +215,31 @@ class _Run:
         self._loss_sum = self._loss_sum + loss.detach()
         self._losses += 1
 
-    def _look(self) -> Evaluation:
+    def _reestimate(self, network: nn.Module) -> None:
+        batches = self._data.batches("train", self._recipe.batch_size, seed=self._recipe.seed)
+        reestimate_batch_norm(network, (self._runtime.send(x) for x, _ in batches), count=BATCH_NORM_BATCHES)
+        batches.close()
+
+    def _look(self, network: nn.Module) -> Evaluation:
         batches = self._data.iter_heldout(self._recipe.batch_size, self._recipe.heldout_images)
-        return evaluate(
-            self._student, ((self._runtime.send(x), y) for x, y in batches), teacher=self._teacher
-        )
+
+        def wanted(number: int, x: Tensor) -> Tensor:
+            return self._outputs.logits(x, (self._batches_name, "heldout", number))
+
+        return evaluate(network, ((self._runtime.send(x), y) for x, y in batches), teacher_logits=wanted)
 
     def _note(self, train_loss: float | None) -> None:
-        heldout = self._look()
+        """Judge the weights as they would be kept: averaged, batch norm's statistics their own."""
+        if not (self._recipe.ema and self._step):
+            move_average(self._average, self._student, 0.0)
+        if self._step:
+            self._reestimate(self._average)
+        heldout = self._look(self._average)
         self._history.append(Point(self._step, train_loss, heldout))
         loss = self._heldout_loss(heldout)
         if not self._best or loss < self._best_loss:
             self._best_loss = loss
-            state = self._student.state_dict()
+            state = self._average.state_dict()
             self._best = {name: value.detach().cpu().clone() for name, value in state.items()}
 
     def _heldout_loss(self, heldout: Evaluation) -> float:
@@ -337,6 +257,7 @@ class _Run:
             "format": _FORMAT,
             "step": self._step,
             "student": self._student.state_dict(),
+            "average": self._average.state_dict() if self._step < self._steps else None,
             "optimizer": self._optimizer.state_dict() if self._step < self._steps else None,
             "best": self._best,
             "best_loss": self._best_loss,
@@ -354,6 +275,7 @@ class _Run:
         self._student.load_state_dict(found["student"])
         if found["optimizer"] is not None:
             self._optimizer.load_state_dict(found["optimizer"])
+            self._average.load_state_dict(found["average"])
         self._step = found["step"]
         self._best, self._best_loss = found["best"], found["best_loss"]
         self._before = Evaluation(**found["before"])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lanaprof.distill import DataSource, FinetuneRecipe, TrainedCandidate
+    from lanaprof.distill.remembering import TeacherOutputs
     from lanaprof.teachers import Teacher
 
 __all__ = ["ProjectJudge", "open_judge"]
@@ -70,11 +71,11 @@ class ProjectJudge:
         return self.project.load_teacher()
 
     @cached_property
-    def _frozen_teacher(self) -> nn.Module:
+    def _outputs(self) -> TeacherOutputs:
+        from lanaprof.distill.remembering import TeacherOutputs
         from lanaprof.distill.runtime import Runtime
-        from lanaprof.distill.training import frozen_copy
 
-        return frozen_copy(self._teacher.module, Runtime.here())
+        return TeacherOutputs(self._teacher.module, Runtime.here())
 
     @cached_property
     def _trained(self) -> dict[tuple[str, str], TrainedCandidate]:
@@ -103,6 +104,7 @@ class ProjectJudge:
             recipe=self.recipe,
             folder=folder,
             progress=lambda p: advance(p.done / p.total),
+            outputs=self._outputs,
         )
         quality = self._quality(student)
         shutil.rmtree(folder, ignore_errors=True)  # checkpoints of a network that is not kept
@@ -124,7 +126,8 @@ class ProjectJudge:
         runtime = Runtime.here()
         batches = self.data.iter_heldout(self.recipe.batch_size, self.recipe.heldout_images)
         sent = ((runtime.send(x), y) for x, y in batches)
-        return Quality(tuple(kl_on(runtime.place(student), self._frozen_teacher, sent)))
+        student = runtime.place(student).eval()
+        return Quality(tuple(kl_on(student, sent, lambda n, x: self._outputs.logits(x, ("judged", n)))))
 
     def _kept(
         self, stage: str, choices: Choices, how: dict[str, Any], judge: Callable[[str], Quality]

@@ -23,7 +23,8 @@ from lanaprof.distill import (
     load_data,
     reestimate_batch_norm,
 )
-from lanaprof.distill.finetuning import augment, distillation_loss
+from lanaprof.distill.augmenting import augment
+from lanaprof.distill.finetuning import distillation_loss
 from lanaprof.distill.training import cosine_rate
 from lanaprof.errors import BadInput, UserError
 from lanaprof.space import Space
