@@ -175,11 +175,12 @@ class Referee:
         self, layer: str, step: int, standings: Mapping[str, Standing], judged: set[str]
     ) -> list[Verdict]:
         costs = {text: _variants(self._costs.get(layer, {}), text) for text in standings}
-        texts = sorted((text for text in standings if costs[text]), key=lambda text: standings[text].error)
+        known = (text for text in standings if costs[text] and math.isfinite(standings[text].error))
+        texts = sorted(known, key=lambda text: standings[text].error)
         error = np.array([standings[text].error for text in texts])
         noise = np.array([standings[text].standard_error for text in texts])
         lead = self.rungs[step]
-        # [rival, candidate]; comparing with NaN gives False: what diverged beats nobody
+        # [rival, candidate]
         ahead = error[None, :] > lead * error[:, None]
         ahead &= error[None, :] - error[:, None] > NOISE_ERRORS * np.hypot(noise[None, :], noise[:, None])
         verdicts = []

@@ -1,6 +1,6 @@
 """Distils or fine-tunes the tiny teacher and kills itself with SIGKILL after some steps.
 
-python killed_worker.py distill|finetune FOLDER STEPS_UNTIL_DEATH [PART]
+python killed_worker.py distill|stop|finetune FOLDER STEPS_UNTIL_DEATH [PART]
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ from lanaprof.distill import FinetuneRecipe, Limits, Progress, Recipe, distill, 
 from lanaprof.teachers import assemble
 
 RECIPE = Recipe(steps=30, batch_size=8)
+LONG_RECIPE = Recipe(steps=24, batch_size=8)
+COSTS = {  # one candidate is dear: it will be given up
+    "body.first": {"skip": ((0.0, 0.0),), "conv": ((1.0, 1.0),), "ds": ((0.5, 0.5),)},
+    "body.third": {"teacher": ((1.0, 1.0),), "conv(kernel=1)": ((2.0, 2.0),)},
+}
 FINETUNE_RECIPE = FinetuneRecipe(steps=24, batch_size=8, heldout_images=32)
 WANTED = {"body.first": ("conv", "ds"), "body.third": ("conv(kernel=1)",)}
 CHOICES = (("body.first", "conv"), ("body.third", "ds"))
@@ -40,15 +45,16 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     limits = Limits(checkpoint_s=0.0)
-    if what == "distill":
+    if what in ("distill", "stop"):
         distill(
             teacher,
             space,
             data,
             wanted=WANTED,
-            recipe=RECIPE,
+            recipe=LONG_RECIPE if what == "stop" else RECIPE,
             folder=folder,
             limits=limits,
+            costs=COSTS if what == "stop" else None,
             part=(sys.argv[4:] or [""])[0],
             progress=watch,
         )
