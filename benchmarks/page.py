@@ -16,6 +16,7 @@ from harness import HERE, RESULTS, ended, read_runs
 from sections import Section
 from sections_campaigns import proving, repeatability, solver, throughput
 from sections_networks import accuracy, rivals
+from sections_students import students
 
 ROOT = HERE.parent
 PAGE = "docs/benchmarks.md"
@@ -50,6 +51,7 @@ def _sections(runs: Sequence[Run]) -> list[Section]:
     by_space = newest(counted, lambda run: (run["part"], run["options"]["threads"]))
     with_rivals = [run for run in counted if "rivals" in run["result"]]
     return [
+        students(newest(of("lana"), lambda run: run["part"])),
         accuracy(by_space, noisy=len(judged) - len(counted)),
         rivals(newest(with_rivals, lambda run: (run["part"], run["options"]["threads"]))),
         repeatability(
