@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--data", default="", metavar="SPEC", help="imagefolder:PATH, fashion-mnist, pkg.module:function, …"
 )
-@click.option("--ops", default="quick", metavar="quick|FILE", help="The candidate operations.")
+@click.option("--ops", default="quick", metavar="quick|lana|FILE|pkg.module:function", help="The candidates.")
 @click.option(
     "--device", "devices", multiple=True, metavar="DEVICE", help="Devices to fit; the first is the default."
 )

@@ -28,7 +28,7 @@ class ProjectConfig:
         weights: file or ``pretrained``; empty for seeded random weights.
         input: shape of one sample as ``3x224x224``; empty for the teacher's own.
         layers: globs over submodules; empty finds them.
-        ops: ``quick``, ``lana`` or a file of operations.
+        ops: ``quick``, ``lana``, a file of operations or ``pkg.module:function``.
         data: data spec; empty until distilling needs one.
         devices: device texts, the first is the default.
         database: path or URL; empty for lanaprof.db in the project's folder.

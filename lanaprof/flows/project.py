@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lanaprof.config import Device, ProjectConfig, known_devices, parse_device, read_config
 from lanaprof.errors import BadProject, UnknownDevice
+from lanaprof.ops import load_own_operations, names_function
 from lanaprof.space import Space, load_space
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def load_project(folder: Path | None = None) -> Project:
     """
     folder = (folder or Path.cwd()).absolute()
     config = read_config(folder)
+    if names_function(config.ops):
+        load_own_operations(config.ops, search_path=folder)  # the families that the space's texts name
     space = load_space(folder / _SPACE_FILE)
     path = folder / STATE_FOLDER / _TEACHER_FILE
     try:

@@ -10,6 +10,7 @@ from lanaprof.config import PROJECT_FILE, ProjectConfig, known_devices, parse_de
 from lanaprof.errors import BadInput, BadProject
 from lanaprof.flows.project import _SPACE_FILE, _TEACHER_FILE, STATE_FOLDER, Project, write_json
 from lanaprof.flows.selecting import SIZE_COSTS
+from lanaprof.ops import names_function
 from lanaprof.space import save_space
 
 __all__ = ["init_project"]
@@ -76,11 +77,11 @@ def init_project(folder: Path, config: ProjectConfig, *, force: bool = False) ->
             search_path=folder,
         )
     ops = config.ops
-    if ops not in ("quick", "lana"):
+    if ops not in ("quick", "lana") and not names_function(ops):
         path = Path(ops).absolute()
         config = replace(config, ops=os.path.relpath(path, folder))
         ops = str(path)
-    space = make_space(teacher, find_layers(teacher, config.layers or None), ops)
+    space = make_space(teacher, find_layers(teacher, config.layers or None), ops, search_path=folder)
     space = replace(space, teacher=config.teacher)
     facts = {
         "weights": teacher.weights,

@@ -16,6 +16,8 @@ from lanaprof.ops.build import (
 from lanaprof.ops.catalogue import operations_for, operations_markdown, read_operations
 from lanaprof.ops.families import find_strides, round_channels
 from lanaprof.ops.family import ACTIVATIONS, Family, Parameter, Shape, Value
+from lanaprof.ops.lana import lana_operations
+from lanaprof.ops.own import load_own_operations, names_function
 from lanaprof.ops.registry import ENTRY_POINT_GROUP, families, get_family, register_family
 from lanaprof.ops.spec import PRECISIONS, SKIP, TEACHER, Operation, make_operation, parse_operation
 
@@ -37,8 +39,11 @@ __all__ = [
     "find_strides",
     "fuse",
     "get_family",
+    "lana_operations",
+    "load_own_operations",
     "make_operation",
     "match_output",
+    "names_function",
     "operations_for",
     "operations_markdown",
     "parse_operation",

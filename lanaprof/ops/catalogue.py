@@ -7,9 +7,11 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lanaprof.errors import BadInput, UnknownOperation, UserError
+from lanaprof.errors import BadInput, UnknownOperation
 from lanaprof.ops.build import why_not, why_not_from
 from lanaprof.ops.family import Shape, Value, format_value
+from lanaprof.ops.lana import lana_operations
+from lanaprof.ops.own import load_own_operations, names_function
 from lanaprof.ops.registry import families, get_family
 from lanaprof.ops.spec import SKIP, TEACHER, Operation, make_operation, parse_operation
 from lanaprof.ops.token_pools import token_quick
@@ -70,12 +72,14 @@ def operations_for(
     teacher_macs: int | None = None,
     signed: bool = True,
     teacher: nn.Module | None = None,
+    search_path: str | Path | None = None,
 ) -> tuple[Operation, ...]:
     """Return a layer's candidates: ``teacher`` first, then ``skip`` where it fits, then the rest.
 
     Args:
-        ops: ``"quick"`` for about twelve that span a tenth of the teacher's arithmetic to all of it, or the
-            path of a file with one operation a line.
+        ops: ``"quick"`` for about twelve that span a tenth of the teacher's arithmetic to all of it,
+            ``"lana"`` for some two hundred, ``"package.module:function"`` for the user's own, or the path of
+            a file with one operation a line.
         input_shape: of one sample, (C, H, W) or (T, D).
         output_shape: of one sample.
         teacher_macs: multiply-accumulates of the teacher's layer for one sample; quick leaves out what cannot
@@ -83,16 +87,22 @@ def operations_for(
         signed: the teacher's output has negative values; else quick ends its operations with a ReLU.
         teacher: the teacher's layer. Operations that are made from it are left out where this cannot be done,
             and all of them where it is not given.
+        search_path: the project's folder, where the user's own module lies.
 
     Raises:
-        UnknownOperation: a line of the file is no operation.
-        BadInput: the file cannot be read, or the catalogue does not exist.
+        UnknownOperation: a line of the file, or a text of the user's function, is no operation.
+        BadInput: the file cannot be read, the function fails, or the catalogue does not exist.
     """
+    shapes = (tuple(input_shape), tuple(output_shape))
     if isinstance(ops, str) and ops == "quick":
-        chosen = _quick(tuple(input_shape), tuple(output_shape), teacher_macs, signed)
+        chosen = _quick(*shapes, teacher_macs, signed)
+    elif isinstance(ops, str) and ops == "lana":
+        found = lana_operations(*shapes, teacher_macs=teacher_macs, signed=signed, teacher=teacher)
+        return (make_operation(TEACHER), *found)
+    elif isinstance(ops, str) and names_function(ops):
+        chosen = tuple(load_own_operations(ops, search_path=search_path)(*shapes))
     else:
         chosen = read_operations(ops)
-    shapes = (tuple(input_shape), tuple(output_shape))
     fitting = [operation for operation in chosen if _fits(operation, *shapes, teacher)]
     kept = make_operation(TEACHER)
     return (kept, *(operation for operation in dict.fromkeys(fitting) if operation != kept))
@@ -113,17 +123,12 @@ def read_operations(path: str | Path) -> tuple[Operation, ...]:
         UnknownOperation: a line is no operation; the message names file and line.
         BadInput: there is no such file or catalogue, or the file is no text or empty.
     """
-    if str(path) == "lana":
-        raise UserError(
-            "the catalogue 'lana' (197 operations per layer) is not there yet",
-            hint="use --ops quick, or --ops FILE with one operation a line",
-        )
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             f"there is no catalogue {str(path)!r}, and it cannot be read as a file: {error}",
-            hint="use --ops quick, or --ops FILE with one operation a line",
+            hint="use --ops quick, --ops lana, --ops package.module:function, or --ops FILE with one operation a line",
         ) from error
     operations: list[Operation] = []
     for number, line in enumerate(lines, start=1):

@@ -11,7 +11,7 @@ from lanaprof.ops.families import BUILTIN_FAMILIES
 from lanaprof.ops.family import Family
 from lanaprof.ops.token_families import TOKEN_FAMILIES
 
-__all__ = ["ENTRY_POINT_GROUP", "families", "get_family", "register_family"]
+__all__ = ["ENTRY_POINT_GROUP", "families", "get_family", "register_family", "register_own"]
 
 ENTRY_POINT_GROUP = "lanaprof.operations"
 
@@ -21,6 +21,7 @@ class _Register:
 
     def __init__(self, builtin: Iterable[Family]) -> None:
         self.families: dict[str, Family] = {}
+        self.own: set[str] = set()
         self.broken: list[str] = []
         self.complete = False
         for family in builtin:
@@ -33,6 +34,15 @@ class _Register:
                 hint="register yours under another name",
             )
         self.families[family.name] = family
+
+    def add_own(self, family: Family) -> None:
+        known = self.families.get(family.name)
+        if known is family:
+            return
+        if family.name in self.own:
+            del self.families[family.name]  # another project's, or the same after a change
+        self.add(family)
+        self.own.add(family.name)
 
     def load_entry_points(self) -> None:
         if self.complete:
@@ -59,6 +69,16 @@ def register_family(family: Family) -> None:
         BadInput: a family of this name exists.
     """
     _REGISTER.add(family)
+
+
+def register_own(family: Family) -> None:
+    """Add a family of the user's own module; one of the same name from such a module is replaced.
+
+    Raises:
+        BadInput: a family of this name comes with lanaprof or with a package.
+    """
+    _REGISTER.load_entry_points()
+    _REGISTER.add_own(family)
 
 
 def families() -> tuple[Family, ...]:

@@ -22,13 +22,20 @@ MARKER_DOMAIN = "lanaprof"
 MARKER_TYPE = "Layer"
 
 
-def make_space(teacher: Teacher, found: Iterable[FoundLayer], ops: str | Path = "quick") -> Space:
+def make_space(
+    teacher: Teacher,
+    found: Iterable[FoundLayer],
+    ops: str | Path = "quick",
+    *,
+    search_path: str | Path | None = None,
+) -> Space:
     """Return the space of a teacher's layers with the candidates of a catalogue.
 
     Args:
         teacher: whose layers they are.
         found: the layers, in the order in which the teacher runs them.
-        ops: ``"quick"``, or a file with one operation a line.
+        ops: ``"quick"``, ``"lana"``, ``"package.module:function"``, or a file with one operation a line.
+        search_path: the project's folder, where the user's own module lies.
 
     Raises:
         UnknownOperation, BadInput: the catalogue does not exist or cannot be read.
@@ -49,6 +56,7 @@ def make_space(teacher: Teacher, found: Iterable[FoundLayer], ops: str | Path = 
                     teacher_macs=layer.macs,
                     signed=layer.signed,
                     teacher=teacher.module.get_submodule(layer.name),
+                    search_path=search_path,
                 )
             ),
         )
