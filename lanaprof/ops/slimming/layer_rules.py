@@ -14,8 +14,9 @@ from lanaprof.ops.slimming.tracking import Tracker, Use
 
 __all__ = ["LAYER_RULES"]
 
-_WHOLE_GROUPS = 16  # from so many groups on whole groups are dropped; of fewer, as many channels of each
-_NARROW_GROUP = 8  # channels; narrower groups are dropped whole, too: what is left of one would be waste
+_WHOLE_GROUPS = 16  # of so many groups whole ones are dropped; of fewer, as many channels of each …
+_NARROW_GROUP = 8  # … but where they have no more channels than this: what is left of one would be waste
+_FEW_GROUPS = 2  # these stay, however narrow: they are branches, as in split attention
 
 
 def convolution(tracker: Tracker, call: Call) -> bool:
@@ -45,7 +46,8 @@ def _grouped(tracker: Tracker, taken: Ids | None, made: Ids, inner: Ids | None, 
     if taken is None and per_group == 1:
         tracker.classes.fix(made)  # depthwise on what stays as it is
         return None
-    if taken is not None and (groups >= _WHOLE_GROUPS or per_group <= _NARROW_GROUP):
+    narrow = per_group == 1 or (per_group <= _NARROW_GROUP and groups > _FEW_GROUPS)
+    if taken is not None and (groups >= _WHOLE_GROUPS or narrow):
         of_input = taken.reshape(groups, per_group)
         tracker.classes.unite_rows(np.concatenate([of_input, by_group], axis=1).T)
         if inner is not None:

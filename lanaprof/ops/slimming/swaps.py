@@ -33,7 +33,9 @@ def replace_parts(module: nn.Module, names: Iterable[str], make: Callable[[], nn
 def find_gates(module: nn.Module) -> tuple[str, ...]:
     """Return the names of the block's squeeze-and-excitation modules and their like."""
     return tuple(
-        name for name, child in module.named_modules() if name and _GATES.fullmatch(type(child).__name__)
+        name
+        for name, child in module.named_modules()
+        if name and any(_GATES.fullmatch(kind.__name__) for kind in type(child).__mro__)
     )
 
 
