@@ -28,9 +28,10 @@ from lanaprof.teachers import (
 def timm_vit(**options: Any) -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
-    return VisionTransformer(
+    network: nn.Module = VisionTransformer(
         img_size=16, patch_size=4, embed_dim=32, depth=2, num_heads=2, num_classes=5, **options
     )
+    return network
 
 
 def torchvision_vit() -> nn.Module:

@@ -164,7 +164,8 @@ class _ReducedAttention(nn.Module):
             for part in self.kv(fewer).split(self.heads * self.dim, -1)
         )
         seen = (q @ k.transpose(-2, -1)).softmax(-1) @ v
-        return seen.transpose(1, 2).reshape(-1, self.tokens, self.heads * self.dim)
+        result: Tensor = seen.transpose(1, 2).reshape(-1, self.tokens, self.heads * self.dim)
+        return result
 
 
 class TokenReducedAttention(TokenResidual):

@@ -151,7 +151,8 @@ class AttentionBody(nn.Module):
         v = v.reshape(-1, self.tokens, self.kv, self.dim).transpose(1, 2)
         seen = (q @ k).softmax(-1) @ v
         seen = seen.reshape(-1, self.kv, shared, self.tokens, self.dim).permute(0, 3, 1, 2, 4)
-        return seen.reshape(-1, self.tokens, self.heads * self.dim)
+        result: Tensor = seen.reshape(-1, self.tokens, self.heads * self.dim)
+        return result
 
 
 class TokenAttention(TokenResidual):
@@ -179,7 +180,8 @@ class _LinearAttention(nn.Module):
             for part in self.qkv(x).split(self.heads * self.dim, -1)
         )
         seen = q.softmax(-1) @ (k.softmax(-2).transpose(-2, -1) @ v)
-        return seen.transpose(1, 2).reshape(-1, self.tokens, self.heads * self.dim)
+        result: Tensor = seen.transpose(1, 2).reshape(-1, self.tokens, self.heads * self.dim)
+        return result
 
 
 class TokenLinearAttention(TokenResidual):
@@ -201,7 +203,7 @@ class _External(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, T, size), over the tokens and then over the learnt ones of sum 1."""
-        likeness = self.keys(x).softmax(1)
+        likeness: Tensor = self.keys(x).softmax(1)
         return likeness / (likeness.sum(-1, keepdim=True) + 1e-9)
 
 
