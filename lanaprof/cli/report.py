@@ -23,10 +23,30 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="The page to write.",
 )
+@click.option(
+    "--baselines",
+    metavar="FILE.json",
+    type=click.Path(path_type=Path),
+    help="Networks from elsewhere to compare with: a list of {name, latency_s, quality, metric, standard_error}. "
+    "[default: .lanaprof/baselines.json, where it is there]",
+)
+@click.option(
+    "--csv",
+    metavar="FILE.csv",
+    type=click.Path(path_type=Path),
+    help="Write all candidates with their latencies, scores and errors as a table, too.",
+)
 @device_option
 @database_option
 @team_option
-def report(out: Path, device: str | None, database: str | None, team: str | None) -> Outcome:
+def report(
+    out: Path,
+    baselines: Path | None,
+    csv: Path | None,
+    device: str | None,
+    database: str | None,
+    team: str | None,
+) -> Outcome:
     """Write one self-contained HTML page on where the project stands."""
     from lanaprof.flows.project import default_team, load_project
     from lanaprof.flows.reporting import write_report
@@ -34,9 +54,18 @@ def report(out: Path, device: str | None, database: str | None, team: str | None
 
     project = load_project()
     with open_if_there(project, database) or nullcontext() as store:
-        written = write_report(project, store, out, team=default_team(team, project.config), device=device)
+        written = write_report(
+            project,
+            store,
+            out,
+            team=default_team(team, project.config),
+            device=device,
+            baselines=baselines,
+            csv=csv,
+        )
     document = {
         "out": str(out),
+        "csv": str(csv) if csv is not None else None,
         "sections": list(written.sections),
         "missing": [{"section": name, "command": filled_by} for name, filled_by in written.missing],
     }

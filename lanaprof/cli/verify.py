@@ -39,6 +39,7 @@ def verify(device: str | None, database: str | None, team: str | None, **options
     """Build and time whole networks; predicted against measured."""
     from lanaprof.flows.networks import verify as run
     from lanaprof.flows.predicting import open_predictor
+    from lanaprof.flows.verified import note_verified
     from lanaprof.space import Architecture, load_architecture, random_architecture
 
     loaded = [load_architecture(path) for path in options["files"]]
@@ -62,6 +63,7 @@ def verify(device: str | None, database: str | None, team: str | None, **options
             selection = bench.store.find_selection(options["selection"] or "latest")
             chosen.append(Architecture("", selection.choices).complete(project.space))
         report = run(project, bench, chosen, level=options["level"], exporting=exporting)
+        note_verified(project, bench.device, bench.environment.id, report)
         names = [layer.name for layer in project.space.layers]
     if report.too_noisy:
         notice(

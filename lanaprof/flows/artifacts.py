@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from lanaprof.flows.project import Project
 from lanaprof.flows.students import read_exports, student_path
@@ -15,9 +16,12 @@ from lanaprof.ops import parse_operation
 from lanaprof.space import Architecture
 
 __all__ = [
+    "Curve",
     "Trained",
+    "curve_from",
     "exported_files",
     "read_evaluations",
+    "read_history",
     "student_file",
     "trained_candidates",
     "training_seconds",
@@ -25,13 +29,28 @@ __all__ = [
 ]
 
 
+Curve = tuple[tuple[int, float], ...]  # (step, mean error since the last point)
+
+_LONGEST_HEADER = 100_000_000  # bytes; as the format's own reader has it
+
+
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """One trained candidate, as its file says: the digest of its weights and its last training error."""
+    """One trained candidate, as its file says.
+
+    Attributes:
+        digest: of its weights.
+        error: mean squared error over the output's power at the end of its training.
+        written_s: when, in seconds since 1970.
+        steps: how many it was trained for.
+        curve: (step, mean error since the last point); empty in files of older versions.
+    """
 
     digest: str
     error: float
     written_s: float
+    steps: int = 0
+    curve: Curve = ()
 
 
 def trained_candidates(project: Project) -> dict[tuple[str, str], Trained]:
@@ -55,16 +74,35 @@ def _begun_candidates(project: Project) -> dict[tuple[str, str], Trained]:
 
 
 def _trained_in(folder: Path) -> Iterator[tuple[tuple[str, str], Trained]]:
-    from safetensors import SafetensorError, safe_open
-
     for path in sorted(folder.glob("*/*.safetensors")):
         try:
-            with safe_open(path, framework="numpy") as file:
-                described = json.loads((file.metadata() or {})["lanaprof"])
-            entry = Trained(described["digest"], float(described["error"]), path.stat().st_mtime)
+            described = json.loads(_metadata(path)["lanaprof"])
+            entry = Trained(
+                described["digest"],
+                float(described["error"]),
+                path.stat().st_mtime,
+                int(described.get("steps", 0)),
+                curve_from(described.get("curve", ())),
+            )
             yield (described["layer"], described["operation"]), entry
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """Return the texts in the header of a safetensors file: its length in 8 bytes, then JSON."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _LONGEST_HEADER:
+            raise ValueError(f"{path} has no header of safetensors")
+        header = json.loads(file.read(length))
+    found: dict[str, str] = header["__metadata__"]
+    return found
+
+
+def curve_from(value: Any) -> Curve:
+    """Return a curve from its JSON, a list of [step, error]."""
+    return tuple((int(step), float(error)) for step, error in value)
 
 
 def without_precision(operation: str) -> str:
@@ -83,6 +121,18 @@ def training_seconds(project: Project, trained: Mapping[tuple[str, str], Trained
 
 def read_evaluations(project: Project, selection: Selection) -> dict[str, dict[str, float | None]]:
     """Return the fine-tuning's evaluations by stage (assembled, reestimated, finetuned); empty when there are none."""
+    return {
+        name: stage for name, stage in _read_tuning(project, selection).items() if isinstance(stage, dict)
+    }
+
+
+def read_history(project: Project, selection: Selection) -> tuple[dict[str, float | None], ...]:
+    """Return the fine-tuning's looks at held-out data: ``step``, ``train_loss`` and what an evaluation holds."""
+    found = _read_tuning(project, selection).get("history")
+    return tuple(point for point in found if isinstance(point, dict)) if isinstance(found, list) else ()
+
+
+def _read_tuning(project: Project, selection: Selection) -> dict[str, Any]:
     try:
         found = json.loads(student_file(project, selection).with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -11,6 +11,8 @@ from lanaprof.units import format_duration
 
 __all__ = ["Mark", "described", "legend", "marked", "teacher_line"]
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
 # kind → form, colour, what the legend calls it: told apart without colours, too
 _KINDS = {
     "teacher": ("triangle", "ink", "teacher"),
@@ -46,27 +48,43 @@ class Mark:
 
 
 def marked(marks: Sequence[Mark], frame: Frame) -> list[Shape]:
-    """Return the marks; a label that would cover another one is left to the tooltip."""
+    """Return the marks; a label that finds no free place beside its mark is left to the tooltip."""
     found: list[Shape] = []
-    taken: list[tuple[float, float, float]] = []  # left, right, baseline
+    places = [frame.at(mark.latency_s, mark.score) for mark in marks]
+    taken: list[Box] = []  # by labels
     for mark in marks:
         form, colour, _ = _KINDS[mark.kind]
         x, y = frame.at(mark.latency_s, mark.score)
         found += _spans(mark, frame, colour)
         title = mark.title or mark.label
         found.append(marker(form, (x, y), 6, colour=colour, title=title, hollow=not mark.measured))
-        width = text_width(mark.label, SMALL)
-        left = x - width - 11 if x + 11 + width > frame.right else x + 11
-        base = min(y + 16, frame.bottom - 6)
-        covers = any(
-            left < end and begin < left + width and abs(base - other) < SMALL + 3
-            for begin, end, other in taken
-        )
-        if covers:
+        box = _free_place(mark.label, (x, y), frame, [*taken, *(_around(at) for at in places)])
+        if box is None:
             continue
-        taken.append((left, left + width, base))
+        taken.append(box)
+        left, _, _, base = box
         found.append(Text(at=(left, base), text=mark.label, colour=colour, size=SMALL, bold=True))
     return found
+
+
+def _around(at: tuple[float, float]) -> Box:
+    return at[0] - 6, at[1] - 6, at[0] + 6, at[1] + 6
+
+
+def _free_place(label: str, at: tuple[float, float], frame: Frame, taken: Sequence[Box]) -> Box | None:
+    """Return the label's box below or above its mark, right of it or left, that covers nothing; None without any."""
+    width = text_width(label, SMALL)
+    for base in (at[1] + 16, at[1] - 7):
+        for left in (at[0] + 11, at[0] - width - 11):
+            box = left, base - SMALL, left + width, base
+            inside = left >= frame.left and box[2] <= frame.right and base <= frame.bottom - 4
+            covers = any(
+                box[0] < other[2] and other[0] < box[2] and box[1] < other[3] + 2 and other[1] < box[3] + 2
+                for other in taken
+            )
+            if label and inside and not covers:
+                return box
+    return None
 
 
 def _spans(mark: Mark, frame: Frame, colour: str) -> list[Shape]:

@@ -1,14 +1,19 @@
-"""The pieces of a self-contained HTML page: sections, tables, facts, and its one style sheet."""
+"""The pieces of a self-contained HTML page: sections, tables, facts, its style sheet and its one script.
+
+The script makes tables sortable; without it the page says the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from lanaprof.flows.drawing import CSS
 
-__all__ = ["Section", "facts", "figure", "hint", "page", "table", "tiles"]
+__all__ = ["Cell", "Section", "details", "facts", "figure", "grid", "hint", "page", "table", "tiles"]
+
+Cell = str | tuple[str, float | None]  # a text, or a text with the number it is sorted by
 
 _STYLE = (
     CSS
@@ -33,6 +38,7 @@ a:hover{text-decoration:underline}
 table{border-collapse:collapse;width:100%;font-size:.9rem}
 th,td{text-align:left;padding:.36rem .9rem .36rem 0;border-bottom:1px solid var(--grid);vertical-align:top}
 th{font-weight:500;color:var(--muted);white-space:nowrap}
+td{overflow-wrap:anywhere;min-width:5.5rem}td.n{min-width:0}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 td:last-child,th:last-child{padding-right:0}
 dl{display:grid;grid-template-columns:minmax(9rem,max-content) 1fr;gap:.25rem 1.5rem;margin:.5rem 0;font-size:.93rem}
@@ -45,11 +51,49 @@ pre{background:color-mix(in srgb,var(--grid) 45%,transparent);padding:.8rem 1rem
 .good{color:var(--good)}.bad{color:var(--bad)}.muted{color:var(--muted)}
 details{margin-top:.75rem}summary{cursor:pointer;color:var(--accent);font-size:.9rem}
 figure{margin:.75rem 0;overflow-x:auto}figure svg.chart{min-width:580px}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(260px,1fr));gap:1rem 1.5rem;margin:1rem 0}
+.grid>div{min-width:0}.grid figure svg.chart{min-width:0}
+h3{font-size:.95rem;margin:1.25rem 0 .25rem;overflow-wrap:anywhere}.grid h3{margin:0}
+th button{all:unset;cursor:pointer;color:inherit}
+th button:hover{text-decoration:underline}
+th button:focus-visible,summary:focus-visible,a:focus-visible,.scroll:focus-visible{outline:2px solid var(--accent)}
+th[aria-sort=ascending] button::after{content:" ▲"}th[aria-sort=descending] button::after{content:" ▼"}
+.skip{position:absolute;left:-999px}.skip:focus{left:1rem;top:.5rem}
+tr.own td{font-weight:600}
 figcaption{color:var(--muted);font-size:.87rem;margin-top:.35rem}
 footer{margin-top:3rem;color:var(--muted);font-size:.85rem}
 @media print{main{max-width:none;padding:0}nav{display:none}h2{break-after:avoid}figure{break-inside:avoid}}
 """
 )
+
+
+# Sorts by data-v where a cell has one, else by its text; what has no number stays last.
+_SCRIPT = """
+for (const table of document.querySelectorAll("table.sortable")) {
+  const body = table.tBodies[0];
+  [...table.tHead.rows[0].cells].forEach((head, index) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const key = (row) => row.cells[index].dataset.v ?? row.cells[index].textContent;
+      const numbers = head.className === "n";
+      const compare = (a, b) => {
+        const x = key(a), y = key(b);
+        if (!numbers) return (down ? -1 : 1) * x.localeCompare(y);
+        const p = parseFloat(x), q = parseFloat(y);
+        if (isNaN(p) || isNaN(q)) return isNaN(p) - isNaN(q);
+        return (down ? -1 : 1) * (p - q);
+      };
+      body.append(...[...body.rows].sort(compare));
+    });
+  });
+}
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +116,8 @@ class Section:
 def page(title: str, *, lead: Sequence[str], top: str, sections: Sequence[Section], foot: str) -> str:
     """Return the page's HTML; it refers to nothing outside itself.
 
+    Sections without a body stand together at the end, each with the command that fills it.
+
     Args:
         title: heading and window title, plain text.
         lead: lines under the heading, plain text.
@@ -79,18 +125,31 @@ def page(title: str, *, lead: Sequence[str], top: str, sections: Sequence[Sectio
         sections: in order.
         foot: a last line, plain text.
     """
-    links = "".join(f'<a href="#{s.name}">{escape(s.title)}</a>' for s in sections)
+    filled = [section for section in sections if section.body]
+    empty = [section for section in sections if not section.body]
+    links = [(section.name, section.title) for section in filled]
     bodies = "".join(
-        f'<section id="{s.name}"><h2>{escape(s.title)}</h2>{s.body or hint(s.missing)}</section>'
-        for s in sections
+        f'<section id="{s.name}" aria-labelledby="{s.name}-title"><h2 id="{s.name}-title">{escape(s.title)}</h2>'
+        f"{s.body}</section>"
+        for s in filled
     )
+    if empty:
+        links.append(("missing", "Still to come"))
+        hints = "".join(f"<h3>{escape(s.title)}</h3>{hint(s.missing)}" for s in empty)
+        bodies += (
+            '<section id="missing" aria-labelledby="missing-title"><h2 id="missing-title">Still to come</h2>'
+            f"{hints}</section>"
+        )
+    navigation = "".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links)
     lines = "".join(f"<p>{escape(line)}</p>" for line in lead)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>"
-        f"<header><h1>{escape(title)}</h1>{lines}<nav>{links}</nav></header>"
-        f"{top}{bodies}<footer>{escape(foot)}</footer></main></body></html>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
+        '<a class="skip" href="#content">To the content</a>'
+        f'<main><header><h1>{escape(title)}</h1>{lines}<nav aria-label="Parts of this page">{navigation}</nav>'
+        f'</header><div id="content">{top}{bodies}</div><footer>{escape(foot)}</footer></main>'
+        f"<script>{_SCRIPT}</script></body></html>\n"
     )
 
 
@@ -99,30 +158,50 @@ def hint(command: str) -> str:
     return f'<p class="todo">Nothing here yet. This part is filled by <code>{escape(command)}</code></p>'
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, marked: bool = False) -> str:
-    """Return a table of plain texts.
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Cell]],
+    *,
+    label: str,
+    marked: bool = False,
+    sortable: bool = False,
+    own: Collection[int] = (),
+) -> str:
+    """Return a table of plain texts in a box that scrolls sideways where the screen is narrow.
 
     Args:
         columns: a name that starts with ``#`` is a column of numbers.
-        rows: one text per column.
+        rows: one cell per column.
+        label: what the table holds, for screen readers.
         marked: the texts ``verified``, ``over_budget`` and ``stale`` are coloured.
+        sortable: whether the page's script lets readers sort it.
+        own: numbers of the rows that stand out.
     """
     classes = [' class="n"' if name.startswith("#") else "" for name in columns]
     head = "".join(
-        f"<th{c}>{escape(name.removeprefix('#'))}</th>" for name, c in zip(columns, classes, strict=True)
+        f'<th scope="col"{c}>{escape(name.removeprefix("#"))}</th>'
+        for name, c in zip(columns, classes, strict=True)
     )
     body = "".join(
-        "<tr>"
-        + "".join(f"<td{c}>{_cell(text, marked=marked)}</td>" for text, c in zip(row, classes, strict=True))
+        ('<tr class="own">' if number in own else "<tr>")
+        + "".join(_cell(cell, c, marked=marked) for cell, c in zip(row, classes, strict=True))
         + "</tr>"
-        for row in rows
+        for number, row in enumerate(rows)
     )
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    kind = ' class="sortable"' if sortable else ""
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
+        f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
-def _cell(text: str, *, marked: bool) -> str:
+def _cell(cell: Cell, attributes: str, *, marked: bool) -> str:
+    text, value = (cell, None) if isinstance(cell, str) else cell
+    if value is not None:
+        attributes += f' data-v="{value:.6g}"'
     kind = {"verified": "good", "over_budget": "bad"}.get(text) if marked else None
-    return f'<span class="{kind}">{escape(text)}</span>' if kind else escape(text)
+    inside = f'<span class="{kind}">{escape(text)}</span>' if kind else escape(text)
+    return f"<td{attributes}>{inside}</td>"
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> str:
@@ -142,3 +221,14 @@ def tiles(rows: Iterable[tuple[str, str]]) -> str:
 def figure(svg: str, caption: str) -> str:
     """Return a chart with the sentence that says how to read it."""
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def grid(parts: Iterable[tuple[str, str]]) -> str:
+    """Return small parts side by side, as many as there is room for: (heading as plain text, HTML)."""
+    boxes = "".join(f"<div><h3>{escape(name)}</h3>{body}</div>" for name, body in parts)
+    return f'<div class="grid">{boxes}</div>'
+
+
+def details(summary: str, body: str) -> str:
+    """Return HTML that is folded away behind a line of plain text."""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"

@@ -47,7 +47,11 @@ _APART = 1.0  # units: what lies nearer to its neighbour on the frontier cannot 
 
 
 def frontier_chart(
-    points: Sequence[FrontierPoint], *, device: str, teacher_s: float | None, marks: Sequence[Mark] = ()
+    points: Sequence[FrontierPoint],
+    *,
+    device: str,
+    teacher_s: float | None,
+    marks: Sequence[Mark] = (),
 ) -> Drawing:
     """Return the chart of the best score for every latency: a staircase, the teacher, and selections.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FEATURES", "FitResult", "Prediction", "fit", "predict", "student_quantile"]
+__all__ = ["FEATURES", "FitResult", "Prediction", "fit", "left_out", "predict", "student_quantile"]
 
 FEATURES = ("relay_sum_s", "edge_bytes", "operators", "weight_bytes", "constant")
 _RIDGE = 0.03  # chosen on four spaces, confirmed on two more
@@ -25,6 +25,7 @@ _PRIOR_SD = (
     0.012  # of the relative error of one network: 0.6 to 1.2 % in other spaces, the noise of timing included
 )
 _PRIOR_DEGREES = 12  # as much as a usual calibration itself
+_LEAST_FREE = 0.05  # of a network's residual: one that the fit passes through is judged no harder than this
 _COMMON_SD = 0.020  # between times and processes, with nothing timed again: 0.4 to 4 % were seen
 
 Floats = npt.NDArray[np.float64]
@@ -82,12 +83,12 @@ def fit(
     covariance = inverse * np.outer(scales, scales)
     residual = (relative @ solution - importance) / importance
     leverage = np.einsum("ij,jk,ik->i", relative, covariance, relative)
-    left_out = residual / np.maximum(1 - leverage, 0.05)
+    others = residual / np.maximum(1 - leverage, _LEAST_FREE)
     degrees = max(1, len(target) - len(FEATURES))
     return FitResult(
         tuple(float(value) for value in solution),
         tuple(tuple(float(value) for value in row) for row in covariance),
-        float(np.sqrt(np.mean(left_out**2))),
+        float(np.sqrt(np.mean(others**2))),
         degrees,
     )
 
@@ -118,6 +119,22 @@ def predict(
         variance += _COMMON_SD**2
     half = student_quantile((1 + level) / 2, degrees) * math.sqrt(variance)
     return Prediction(latency, latency * (1 - half), latency * (1 + half), level, calibrated=True)
+
+
+def left_out(result: FitResult, features: Sequence[float], measured_s: float) -> float:
+    """Return the latency in seconds that a fit to all others predicts for one of the calibration's networks.
+
+    In ridge regression a residual divided by one minus the leverage is the residual of the fit without that point.
+
+    Args:
+        result: the calibration, fitted with this network.
+        features: the network's, in the order of FEATURES.
+        measured_s: what it took then.
+    """
+    row = np.asarray(features, dtype=np.float64) / measured_s
+    leverage = float(row @ np.asarray(result.covariance) @ row)
+    residual = float(row @ np.asarray(result.weights)) - 1
+    return measured_s * (1 + residual / max(1 - leverage, _LEAST_FREE))
 
 
 def student_quantile(probability: float, degrees: int) -> float:

@@ -136,11 +136,14 @@ def test_thousands_of_points_stay_a_small_drawing() -> None:
 
 
 def test_labels_do_not_cover_each_other() -> None:
-    """Two selections at one place: one label is drawn, the other is left to the tooltip."""
-    marks = [Mark(label=name, latency_s=2e-3, score=-0.2, measured=True) for name in ("first", "second")]
-    drawn = texts(frontier_chart(POINTS, device="cpu", teacher_s=None, marks=marks))
+    """Marks at one place: labels take the four places around it, the rest is left to the tooltip."""
+    names = [f"mark {number}" for number in range(6)]
+    marks = [Mark(label=name, latency_s=2e-3, score=-0.2, measured=True) for name in names]
+    drawing = frontier_chart(POINTS, device="cpu", teacher_s=None, marks=marks)
+    drawn = [s for s in drawing.shapes if isinstance(s, Text) and s.text in names]
 
-    assert ("first" in drawn, "second" in drawn) == (True, False)
+    assert [shape.text for shape in drawn] == names[:4]
+    assert len({(shape.at[0] > drawn[0].at[0] - 1, shape.at[1]) for shape in drawn}) == 4
 
 
 def test_one_point_is_a_chart() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +103,8 @@ class Stages:
             path.parent.mkdir(parents=True, exist_ok=True)
             about = {
                 "format": "lanaprof-candidate/1", "layer": layer, "operation": operation,
-                "digest": f"d{number}", "error": 0.1, "steps": 200,
+                "digest": f"d{number}", "error": 0.1 + number / 100, "steps": 200,
+                "curve": [[100, 0.5], [200, 0.1 + number / 100]],
             }  # fmt: skip
             save_file({"w": np.zeros(2, np.float32)}, path, metadata={"lanaprof": json.dumps(about)})
         write_json(self.folder / ".lanaprof" / "distill.json", {"key": "k1", "data": "d", "recipe": {}})
@@ -153,6 +156,66 @@ def _fill(stages: Stages) -> None:
         *(measurement(key, seconds, **relay) for key, seconds in times.items()),
         measurement(network, TEACHER_S),
     )
+
+
+class Page(HTMLParser):
+    """A page's sections, texts and tables; an unclosed or misplaced tag is an error.
+
+    ``tables`` holds, by the table's label, rows of (text, value sorted by or None); the first row is the heading.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sections: list[str] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: dict[str, list[list[tuple[str, float | None]]]] = {}
+        self._label = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.append((tag, given))
+        if tag == "section":
+            self.sections.append(str(given["id"]))
+        if given.get("role") == "region":
+            self._label = str(given["aria-label"])
+            self.tables[self._label] = []
+        if tag == "tr":
+            self.tables[self._label].append([])
+        if tag in ("td", "th"):
+            value = given.get("data-v")
+            self.tables[self._label][-1].append(("", float(value) if value is not None else None))
+        if tag not in ("meta", "polyline"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+        if {"td", "th"} & set(self.open):
+            cells = self.tables[self._label][-1]
+            cells[-1] = (cells[-1][0] + data, cells[-1][1])
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    def rows(self, label: str) -> list[list[str]]:
+        """Return a table's texts without its heading."""
+        return [[text for text, _ in row] for row in self.tables[label][1:]]
+
+
+@pytest.fixture
+def page() -> Callable[..., Page]:
+    """Return what reads a page that a command wrote."""
+    return lambda path="report.html": Page(Path(path).read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +12,9 @@ from lanaprof.errors import BadInput
 from lanaprof.flows.reporting import write_report
 
 ALL = [
-    "project", "latency", "calibration", "scores", "frontier", "selections", "layers", "students", "space",
-    "provenance",
+    "frontier", "students", "selections", "layers", "scores", "training", "calibration", "latency", "project",
+    "space", "provenance",
 ]  # fmt: skip
-
-
-class Outline(HTMLParser):
-    """Collects a page's sections, its text, and tags that were not closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.sections: list[str] = []
-        self.open: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "section":
-            self.sections.append(str(dict(attrs)["id"]))
-        if tag not in ("meta", "polyline"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        pass
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.words)
-
-
-def outline(path: str | Path = "report.html") -> Outline:
-    return Outline(Path(path).read_text(encoding="utf-8"))
 
 
 def finished(stages: Any) -> Any:
@@ -62,22 +27,23 @@ def finished(stages: Any) -> Any:
 
 
 @pytest.mark.parametrize("stages", ["fresh"], indirect=True)
-def test_report_works_right_after_init(stages: Any, cli: Any) -> None:
+def test_report_works_right_after_init(stages: Any, cli: Any, page: Any) -> None:
     """Missing parts say which command fills them; no database is made."""
     ran = cli("report", "--json")
     missing = {part["section"]: part["command"] for part in ran.json["missing"]}
 
     assert (ran.code, ran.json["out"]) == (0, "report.html")
     assert ran.json["sections"] == ["project", "space", "provenance"]
+    assert page().sections == ["project", "space", "provenance", "missing"]
     assert missing["latency"] == "lanaprof measure --device cpu"
-    assert "lanaprof measure --device cpu" in outline().text
+    assert "lanaprof measure --device cpu" in page().text
     assert not Path("lanaprof.db").exists()
 
 
-def test_measured_project_shows_latencies(stages: Any, cli: Any) -> None:
+def test_measured_project_shows_latencies(stages: Any, cli: Any, page: Any) -> None:
     """Teacher, environment, coverage and slowest layers are there before anything is scored."""
     document = cli("report", "--json").json
-    text = outline().text
+    text = page().text
 
     assert "latency" in document["sections"]
     assert {"scores", "frontier", "selections"} <= {part["section"] for part in document["missing"]}
@@ -85,48 +51,72 @@ def test_measured_project_shows_latencies(stages: Any, cli: Any) -> None:
     assert "onnxruntime" in text
 
 
-def test_finished_project_fills_every_section(stages: Any, cli: Any) -> None:
+def test_finished_project_fills_every_section(stages: Any, cli: Any, page: Any) -> None:
     """Nothing is missing, all tags are closed, and the sections stand in order."""
     finished(stages)
     document = cli("report", "--json").json
-    page = outline()
+    shown = page()
 
     assert (document["sections"], document["missing"]) == (ALL, [])
-    assert (page.sections, page.open) == (ALL, [])
+    assert (shown.sections, shown.open) == (ALL, [])
 
 
-def test_selection_is_told_with_what_was_measured(stages: Any, cli: Any) -> None:
+def test_selection_is_told_with_what_was_measured(stages: Any, cli: Any, page: Any) -> None:
     """Budget, prediction, measurement with its interval, state and speed-up over the teacher."""
     selection = finished(stages)
     cli("report")
-    text = outline().text
+    text = page().text
 
     for part in (selection.id[:12], "1.2 ms on cpu", "1.1 ms", "1.12 ms ± 0.9%", "verified", "1.79×"):
         assert part in text
 
 
-def test_report_names_the_commands_that_made_it(stages: Any, cli: Any) -> None:
+def test_report_names_the_commands_that_made_it(stages: Any, cli: Any, page: Any) -> None:
     """The commands behind the done steps, ready to type."""
     finished(stages)
     cli("report")
-    text = outline().text
+    text = page().text
 
     assert "lanaprof init --teacher timm:test_resnet --input 3x32x32 --data random --device cpu" in text
     assert "lanaprof select --device cpu --budget 1.2ms" in text
     assert "lanaprof export --out student.onnx" in text
 
 
-def test_page_is_self_contained(stages: Any, cli: Any) -> None:
-    """It refers to nothing outside itself and runs no script."""
+def test_page_is_self_contained(stages: Any, cli: Any, page: Any) -> None:
+    """It refers to nothing outside itself; its one script stands in it, at the end."""
     finished(stages)
     cli("report")
     text = Path("report.html").read_text(encoding="utf-8")
+    tags = page().tags
 
-    assert "<script" not in text
-    assert re.findall(r'src="|url\(|@import|href="(?!#)', text) == []
+    assert re.findall(r'src="|url\(|@import|href="(?!#)|https?://(?!www\.w3\.org/2000/svg)', text) == []
+    assert [given for tag, given in tags if tag == "script"] == [{}]
+    assert [given for tag, given in tags if any(name.startswith("on") for name in given)] == []
 
 
-def test_result_box_stands_on_top(stages: Any) -> None:
+def test_links_lead_somewhere(stages: Any, cli: Any, page: Any) -> None:
+    """Every link within the page has a place with that name, and no name is given twice."""
+    finished(stages)
+    cli("report")
+    tags = page().tags
+    names = [str(given["id"]) for _, given in tags if "id" in given]
+    links = {str(given["href"]).removeprefix("#") for tag, given in tags if tag == "a"}
+
+    assert len(names) == len(set(names))
+    assert links <= set(names)
+
+
+def test_charts_have_words(stages: Any, cli: Any, page: Any) -> None:
+    """Every chart has a name for those who do not see it, and tables can be reached with the keyboard."""
+    finished(stages)
+    cli("report")
+    tags = page().tags
+
+    assert [given.get("role") for tag, given in tags if tag == "svg" and not given.get("aria-label")] == []
+    assert {given["tabindex"] for _, given in tags if given.get("role") == "region"} == {"0"}
+
+
+def test_result_box_stands_on_top(stages: Any, page: Any) -> None:
     """A caller's own result comes before all sections, as text."""
     with stages.store() as store:
         extra = {"title": "Won <2x>", "rows": [["accuracy", "91 %"]]}
@@ -134,29 +124,29 @@ def test_result_box_stands_on_top(stages: Any) -> None:
     text = Path("r.html").read_text(encoding="utf-8")
 
     assert text.index("Won &lt;2x&gt;") < text.index("<section")
-    assert "91 %" in outline("r.html").text
+    assert "91 %" in page("r.html").text
 
 
-def test_stale_calibration_is_told(stages: Any, cli: Any) -> None:
+def test_stale_calibration_is_told(stages: Any, cli: Any, page: Any) -> None:
     """The page repeats the warning that a prediction carries."""
     stages.calibrated()
     stages.remeasured()
     cli("report")
 
-    assert "lanaprof calibrate --device cpu" in outline().text
+    assert "lanaprof calibrate --device cpu" in page().text
 
 
-def test_selection_on_a_forgotten_device_is_still_listed(stages: Any, cli: Any) -> None:
+def test_selection_on_a_forgotten_device_is_still_listed(stages: Any, cli: Any, page: Any) -> None:
     """devices.yaml may have lost a device that something was selected for."""
     finished(stages)
     stages.selected(device="gone", time="2026-03-09T00:00:00Z")
     ran = cli("report")
 
     assert ran.code == 0, ran.err
-    assert "gone" in outline().text
+    assert "gone" in page().text
 
 
-def test_device_outside_the_project_can_be_shown(stages: Any, cli: Any) -> None:
+def test_device_outside_the_project_can_be_shown(stages: Any, cli: Any, page: Any) -> None:
     """--device may name one that lanaprof.toml does not list, if it is measured."""
     stages.configure(devices=("v100",))
     ran = cli("report", "--device", "cpu", "--json")
@@ -173,7 +163,7 @@ def test_unknown_device_is_an_error(stages: Any, cli: Any) -> None:
     assert not Path("report.html").exists()
 
 
-def test_place_that_cannot_be_written_is_an_error(stages: Any, cli: Any) -> None:
+def test_place_that_cannot_be_written_is_an_error(stages: Any, cli: Any, page: Any) -> None:
     """A folder that is not there exits 2 and names the option."""
     ran = cli("report", "--out", "missing/report.html", "--json")
 
@@ -190,7 +180,7 @@ def test_failed_writing_keeps_the_old_page(stages: Any, tmp_path: Path) -> None:
     assert (tmp_path / "r.html").is_dir()
 
 
-def test_people_are_told_what_is_empty(stages: Any, cli: Any) -> None:
+def test_people_are_told_what_is_empty(stages: Any, cli: Any, page: Any) -> None:
     """Without --json the file and the commands that fill the rest are printed."""
     ran = cli("report", "--out", "r.html")
 

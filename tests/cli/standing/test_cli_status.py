@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lanaprof.distill.dropped import DroppedCandidate, DroppedFile
 from lanaprof.flows.artifacts import student_file
 
 fresh = pytest.mark.parametrize("stages", ["fresh"], indirect=True)
@@ -226,3 +227,20 @@ print(sorted({"torch", "onnx", "onnxruntime", "tensorrt", "pandas", "PIL"} & set
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
     assert (done.stderr, done.stdout.strip()) == ("", "[]")
+
+
+def test_given_up_candidates_need_no_training(stages: Any, cli: Any) -> None:
+    """What distilling gave up for good reasons counts as done; where the costs say otherwise it is to be trained."""
+    stages.calibrated()
+    stages.trained(count=2)
+    folder = stages.folder / ".lanaprof" / "weights" / "k1"
+    before = steps(cli)["distill"]
+    layer, operation = stages.names()[2]
+    # without a rival of known cost the reason does not hold
+    for rival, told in (("skip", True), ("unknown", False)):
+        DroppedFile(folder, "").add([DroppedCandidate(layer, operation, 25, 0.9, rival, 0.5)])
+        after = steps(cli)["distill"]
+
+        assert before["detail"].startswith("2 of ")
+        assert ("1 given up early" in after["detail"]) is told
+        assert after["done"] is False

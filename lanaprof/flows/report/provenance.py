@@ -8,7 +8,7 @@ from html import escape
 
 from lanaprof.flows.artifacts import exported_files, student_file
 from lanaprof.flows.pages import Section, facts
-from lanaprof.flows.sections import ReportFacts
+from lanaprof.flows.report.facts import ReportFacts
 
 __all__ = ["provenance_section"]
 
