@@ -20,11 +20,20 @@ from typing import Any
 
 from lanaprof import __version__
 from lanaprof.distill.groups import Attempt, Part, Spread, Together
-from lanaprof.distill.nodes import Slot, answer_probe, check_reachable, find_trouble, last_line, slots_of
+from lanaprof.distill.nodes import (
+    Board,
+    Slot,
+    Word,
+    answer_probe,
+    check_reachable,
+    find_trouble,
+    last_line,
+    slots_of,
+)
 from lanaprof.distill.runtime import Progress, ProgressCallback
 from lanaprof.errors import BackendUnavailable, LanaprofError, StoreError, UserError
 
-__all__ = ["Cluster", "open_cluster"]
+__all__ = ["QUIET", "Cluster", "open_cluster"]
 
 POLL_S = 0.25  # between two looks at what the nodes say
 REPORT_S = 0.5  # between two reports of a part
@@ -33,7 +42,12 @@ CANCEL_S = 10.0  # for the nodes' workers to end after Ctrl-C
 NODES_S = 60.0  # for another node once the last one is lost
 MOST_ATTEMPTS = 5  # at one part: it may be the part that ends its nodes, for want of memory for instance
 
-Work = Callable[[Any, "Slot", ProgressCallback], Any]
+QUIET = {  # environment variables that Ray reads when it is imported
+    "RAY_USAGE_STATS_ENABLED": "0",  # no reports to anyone, no prompt about them
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else every task without a GPU warns of a change to come
+}
+
+Work = Callable[[Any, Slot, ProgressCallback], Any]
 
 
 @contextmanager
@@ -53,6 +67,8 @@ def open_cluster(address: str, folder: Path, *, tell: Callable[[str], None]) -> 
     """
     ray = _import_ray()
     _connect(ray, address)
+    # As Ray's own debugger does: else it prints how nodes end to standard output, where --json's document belongs.
+    ray._private.worker._worker_logs_enabled = False
     nonce = secrets.token_hex(8)
     probe = folder / f"cluster-{nonce}"
     try:
@@ -116,7 +132,7 @@ class Cluster:
         """See which nodes are gone, and ask the new ones."""
         alive = {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
         for gone in set(self._slots) - set(alive):
-            del self._slots[gone]
+            self.doubt(gone)
         for name, node in alive.items():
             new = name not in self._slots and name not in self._asked and name not in self._useless
             if new and node["Resources"].get("CPU", 0) >= 1:
@@ -127,6 +143,10 @@ class Cluster:
                     .remote(str(self._probe)),
                     slots_of(name, self._hosts[name], node["Resources"]),
                 )
+
+    def doubt(self, node: str) -> None:
+        """Give a node nothing more before it has answered anew: Ray takes seconds to tell that one is gone."""
+        self._slots.pop(node, None)
 
     def take_in(self) -> None:
         """Use those of the new nodes that have answered; tell of those that cannot be used."""
@@ -150,6 +170,8 @@ class Cluster:
         Raises:
             LanaprofError: what the work raised, or it was lost too often, or no node is left.
         """
+        if not parts:
+            return Spread({}, ())
         return _Run(self, self._ray, work, parts, stage).finish(progress, self._tell)
 
     def join_hint(self) -> str:
@@ -207,12 +229,16 @@ class _Run:
         self._waiting = deque(sorted(parts, key=lambda part: -part.share.work))
         self._running: dict[Any, _Running] = {}
         self._together = Together({part.name: part.share for part in parts}, stage=stage)
-        self._heard: dict[str, tuple[Progress, Progress]] = {}
+        self._heard: dict[str, tuple[Word, Word]] = {}
         self._losses: dict[str, int] = {}
         self._results: dict[str, Any] = {}
         self._attempts: list[Attempt] = []
         here = ray.get_runtime_context().get_node_id()  # a board elsewhere could be lost with its node
-        self._board = ray.remote(_Board).options(num_cpus=0, scheduling_strategy=_only_on(here)).remote()
+        self._board = (
+            ray.remote(Board)
+            .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=_only_on(here))
+            .remote()
+        )
         self._task = ray.remote(_do_part)
 
     def finish(self, progress: ProgressCallback, tell: Callable[[str], None]) -> Spread:
@@ -263,13 +289,11 @@ class _Run:
             self._running[reference] = _Running(part, slot, key)
 
     def _listen(self) -> None:
+        parts = {running.key: running.part.name for running in self._running.values()}
         for key, (first, last) in self._ray.get(self._board.read.remote()).items():
-            if self._heard.get(key, (None, None))[1] == last:
-                continue
-            self._heard[key] = first, last
-            for running in self._running.values():
-                if running.key == key:
-                    self._together.note(running.part.name, last)
+            if key in parts and self._heard.get(key) != (first, last):
+                self._heard[key] = first, last
+                self._together.note(parts[key], Progress(parts[key], *last))
 
     def _end(self, reference: Any, tell: Callable[[str], None]) -> None:
         """Take in a result, or make the part wait for another slot."""
@@ -294,11 +318,12 @@ class _Run:
                     f"{name} was lost {MOST_ATTEMPTS} times, last on the node {host}: {last_line(error)}",
                     hint="does the machine have enough memory? What is done stays; the same command goes on",
                 ) from error
+            self._cluster.doubt(running.slot.node)
             tell(f"lost {name} on the node {host} ({type(error).__name__}); another goes on with it")
             self._waiting.appendleft(running.part)
         else:
             self._together.finish(name)
-        first, last = self._heard.get(running.key, (None, None))
+        first, last = (word and Progress(name, *word) for word in self._heard.get(running.key, (None, None)))
         self._attempts.append(
             Attempt(part=name, node=running.slot.node, first=first, last=last, finished=finished)
         )
@@ -311,22 +336,6 @@ class _Run:
             self._ray.wait(list(self._running), num_returns=len(self._running), timeout=CANCEL_S)
 
 
-class _Board:
-    """Where parts write how far they are; an actor on this machine."""
-
-    def __init__(self) -> None:
-        self._heard: dict[str, tuple[Progress, Progress]] = {}
-
-    def tell(self, key: str, progress: Progress) -> None:
-        """Note what an attempt says."""
-        first = self._heard[key][0] if key in self._heard else progress
-        self._heard[key] = first, progress
-
-    def read(self) -> dict[str, tuple[Progress, Progress]]:
-        """Return the first and the last word of every attempt."""
-        return self._heard
-
-
 def _do_part(work: Work, argument: Any, slot: Slot, board: Any, key: str) -> Any:
     """Do a part on a node; reports are thinned out but for the first and the last."""
     told_s = -REPORT_S
@@ -337,14 +346,18 @@ def _do_part(work: Work, argument: Any, slot: Slot, board: Any, key: str) -> Any
         last = progress
         if time.monotonic() - told_s >= REPORT_S:
             told_s = time.monotonic()
-            board.tell.remote(key, progress)
+            board.tell.remote(key, _word(progress))
 
     result = work(argument, slot, report)
     if last is not None:
         import ray  # runs on a node, where it is there
 
-        ray.get(board.tell.remote(key, last))  # before the result is known, so that none comes late
+        ray.get(board.tell.remote(key, _word(last)))  # before the result is known, so that none comes late
     return result
+
+
+def _word(progress: Progress) -> Word:
+    return progress.done, progress.total, progress.seconds_left
 
 
 def _only_on(node: str) -> Any:
@@ -356,13 +369,8 @@ def _only_on(node: str) -> Any:
 
 
 def _import_ray() -> Any:
-    quiet = {
-        "RAY_USAGE_STATS_ENABLED": "0",  # no reports to anyone, no prompt about them
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else every task without a GPU warns of a change to come
-        "RAY_BACKEND_LOG_LEVEL": "fatal",  # we tell of lost nodes ourselves
-    }
-    for name, value in quiet.items():
-        os.environ.setdefault(name, value)  # Ray reads them when it is imported
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError as error:

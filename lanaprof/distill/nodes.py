@@ -1,4 +1,7 @@
-"""The machines of a cluster: what one is asked before it gets work, and where on it work can run."""
+"""The machines of a cluster: what one is asked before it gets work, where on it work can run, how far it is.
+
+Imports no torch: these functions answer at once, in processes of their own.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,18 @@ from pathlib import Path
 from lanaprof import __version__
 from lanaprof.errors import BadInput, UserError
 
-__all__ = ["Slot", "answer_probe", "check_reachable", "find_trouble", "last_line", "slots_of"]
+__all__ = [
+    "Board",
+    "Slot",
+    "Word",
+    "answer_probe",
+    "check_reachable",
+    "find_trouble",
+    "last_line",
+    "slots_of",
+]
+
+Word = tuple[int, int, float | None]  # done, of so many, seconds left
 
 REACH_S = 5.0  # for a first connection to an address
 
@@ -34,6 +48,21 @@ class Slot:
     threads: int
     gpus: int = 0
     per_node: int = 1
+
+
+class Board:
+    """Where parts write how far they are: an actor on the machine that spreads them."""
+
+    def __init__(self) -> None:
+        self._heard: dict[str, tuple[Word, Word]] = {}
+
+    def tell(self, key: str, word: Word) -> None:
+        """Note what an attempt at a part says."""
+        self._heard[key] = self._heard.get(key, (word, word))[0], word
+
+    def read(self) -> dict[str, tuple[Word, Word]]:
+        """Return the first and the last word of every attempt."""
+        return self._heard
 
 
 def answer_probe(path: str) -> dict[str, str]:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from lanaprof.distill.cluster import Cluster
     from lanaprof.distill.groups import Part, Share, Spread
     from lanaprof.distill.nodes import Slot
+    from lanaprof.distill.stopping import SpaceCosts
     from lanaprof.flows.operators import Choices
     from lanaprof.lut import Store
     from lanaprof.teachers import Teacher
@@ -99,9 +100,9 @@ def distill_over(
     wanted: Wanted,
     recipe: Recipe,
     *,
+    stop: bool = True,
     limits: Limits | None = None,
     progress: ProgressCallback,
-    **settings: Any,
 ) -> tuple[DistillResult, Spread]:
     """Train the wanted candidates on the machines of a cluster; what is trained already is reused.
 
@@ -112,9 +113,9 @@ def distill_over(
         project: which names data and a trained teacher.
         wanted: what to train.
         recipe: how.
+        stop: give up those that cost no less than clearly better ones of their layer.
         limits: of each machine.
         progress: called several times a second.
-        settings: further arguments of ``lanaprof.distill.distill``.
 
     Raises:
         BadProject: no data.
@@ -128,9 +129,10 @@ def distill_over(
     key = distill_key(project.weights_digest, data.digest, recipe)
     folder = project.state / "weights" / key
     with hold_part(folder, _DRIVER):
-        before, todo = _trained_before(wanted, folder)
+        costs = wanted.costs if stop and wanted.costs else None
+        before, todo = _finished_before(wanted, costs, folder)
         groups = _distill_groups(cluster, project, todo, folder)
-        what = {"recipe": recipe, "key": key, "limits": limits, "settings": settings}
+        what = {"recipe": recipe, "key": key, "limits": limits, "costs": costs}
         work = _layer_work(project, todo)
         parts = [
             _part(project, name, _share(layers, work, todo), layers, {**what, "part": name, "wanted": chosen})
@@ -180,20 +182,28 @@ def score_over(
     return ScoreReport(tuple(rows), recipe.text, stored), spread
 
 
-def _trained_before(wanted: Wanted, folder: Path) -> tuple[DistillResult, dict[str, tuple[str, ...]]]:
-    """Return what a call would that finds the finished layers' weights, and what other layers need trained."""
+def _finished_before(
+    wanted: Wanted, costs: SpaceCosts | None, folder: Path
+) -> tuple[DistillResult, dict[str, tuple[str, ...]]]:
+    """Return what a call would that finds finished layers only, and what is left to train in the others."""
     from lanaprof.distill import DistillResult, find_trained, weights_text
+    from lanaprof.distill.dropped import find_dropped, still_dropped
 
     trained = find_trained(folder.parent, folder.name)
-    todo, finished = {}, []
+    dropped = find_dropped(folder.parent, folder.name) if costs is not None else {}
+    given_up = {name for name, one in dropped.items() if costs is not None and still_dropped(one, costs)}
+    todo: dict[str, tuple[str, ...]] = {}
+    names: list[tuple[str, str]] = []
     for layer, operations in wanted.candidates.items():
-        texts = dict.fromkeys(weights_text(operation) for operation in operations)
-        missing = tuple(text for text in texts if (layer, text) not in trained)
+        own = [(layer, text) for text in dict.fromkeys(weights_text(operation) for operation in operations)]
+        missing = tuple(name[1] for name in own if name not in trained and name not in given_up)
         if missing:
             todo[layer] = missing
         else:
-            finished += [trained[layer, text] for text in texts]
-    return DistillResult(folder.name, tuple(finished), 0, len(finished), (), 0.0), todo
+            names += own
+    finished = tuple(trained[name] for name in names if name in trained)
+    stopped = tuple(dropped[name] for name in names if name not in trained)
+    return DistillResult(folder.name, finished, 0, len(finished), (), 0.0, stopped), todo
 
 
 def _only(layers: Iterable[str], candidates: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -293,9 +303,9 @@ def _distill_group(errand: _Errand, slot: Slot, report: ProgressCallback) -> Dis
                     recipe=what["recipe"],
                     folder=project.state / "weights",
                     limits=limits,
+                    costs=what["costs"],
                     part=what["part"],
                     progress=report,
-                    **what["settings"],
                 )
             except PartHeld:  # by a process that was lost and does not know yet, or a lock that outlives it
                 if time.monotonic() > until_s:

@@ -1,0 +1,86 @@
+"""A cluster of three nodes on this machine, one core each, and a small project they share."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from lanaprof.cli import main
+
+TEACHER = '''"""Six layers, and data that never changes."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.relu(self.norm(self.conv(x)))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    blocks = nn.Sequential(*(Block() for _ in range(6)))
+    return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+
+def data(split: str) -> list[tuple[Tensor, int]]:
+    generator = torch.Generator().manual_seed(len(split))
+    return [(torch.randn(1, 8, 8, generator=generator), i % 4) for i in range(48)]
+'''
+INIT = (
+    "init", "--teacher", "tiny:network", "--input", "1x8x8", "--layers", "1.*", "--data", "tiny:data",
+    "--ops", "ops.txt", "--device", "cpu",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Compute as the nodes do: bits depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project after ``init``; to be copied."""
+    folder = tmp_path_factory.mktemp("fresh") / "project"
+    folder.mkdir()
+    (folder / "tiny.py").write_text(TEACHER)
+    (folder / "ops.txt").write_text("skip\nconv\nds\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done = CliRunner().invoke(main, INIT)
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.fixture(scope="session")
+def nodes() -> Iterator[Any]:
+    """A running cluster of two nodes with one core each; tests may add and remove others."""
+    pytest.importorskip("ray", reason="pip install 'lanaprof[ray]'")
+    from lanaprof.distill.cluster import QUIET
+
+    os.environ.update(QUIET)
+    from ray.cluster_utils import Cluster
+
+    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    cluster.add_node(**small)
+    yield cluster
+    cluster.shutdown()
+    gc.collect()  # Ray leaves pipes to its processes to the garbage collector, which warns of them here
