@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING
 
 from lanaprof.ops.build import why_not, why_not_from
 from lanaprof.ops.family import Shape, Value
+from lanaprof.ops.pieces import total_macs
 from lanaprof.ops.registry import families, get_family
 from lanaprof.ops.spec import SKIP, Operation, make_operation
 from lanaprof.ops.token_pools import token_pool
@@ -157,57 +159,70 @@ def _own_operations(
     return tuple(found.values())
 
 
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """An operation that fits a layer, and its arithmetic there."""
+
+    operation: Operation
+    macs: int
+
+
 @lru_cache(maxsize=256)
 def _image_operations(
     input_shape: Shape, output_shape: Shape, teacher_macs: int | None, signed: bool, act: str, count: int
 ) -> tuple[Operation, ...]:
-    costs: dict[Operation, int] = {}
+    offers: list[_Offer] = []
     seen: set[Hashable] = set()
     for operation in _offered(input_shape[0], act or "relu", signed):
         if why_not(operation, input_shape, output_shape) is not None:
             continue
-        what = computation(operation, input_shape, output_shape)
-        cost = _macs(operation, input_shape, output_shape)
-        same_as_teacher = cost == teacher_macs and act in dict(operation.parameters).values()
+        family, parameters = get_family(operation.family), dict(operation.parameters)
+        assert family.pieces is not None  # every family of the catalogue says what it consists of
+        pieces = family.pieces(input_shape, output_shape, parameters)
+        macs = total_macs(pieces)
+        what = (operation.family if family.wide else "", pieces)
+        same_as_teacher = macs == teacher_macs and act in parameters.values()
         if what not in seen and not same_as_teacher:
             seen.add(what)
-            costs[operation] = cost
-    ranks = _ranks(costs, teacher_macs)
-    best = sorted(costs, key=lambda one: ranks[one])[:count]  # ties keep the pool's order: sorted is stable
-    kept = set(best)
-    return tuple(operation for operation in costs if operation in kept)
+            offers.append(_Offer(operation, macs))
+    ranks = _ranks(offers, teacher_macs)
+    best = sorted(range(len(offers)), key=ranks.__getitem__)[:count]  # stable: equals keep the pool's order
+    return tuple(offers[number].operation for number in sorted(best))
 
 
-def _ranks(costs: Mapping[Operation, int], teacher_macs: int | None) -> dict[Operation, float]:
-    """Return a rank per operation, least first: families take turns by their shares, dear ones come last."""
-    ranks: dict[Operation, float] = {}
+def _ranks(offers: Sequence[_Offer], teacher_macs: int | None) -> list[float]:
+    """Return a rank per offer, least first: families take turns by their shares, dear ones come last."""
+    ranks = [math.inf] * len(offers)
     for family, share in _SHARES.items():
-        own = [one for one in costs if one.family == family]
-        ceiling = _DENSE_CEILING if get_family(family).dense else _DEPTHWISE_CEILING
-        dear = [one for one in own if teacher_macs and costs[one] > ceiling * teacher_macs]
-        ranks.update((one, _DEAR + costs[one] / (teacher_macs or 1)) for one in dear)
-        cheap = _spread({one: math.log(max(1, costs[one])) for one in own if one not in set(dear)})
-        ranks.update((one, (place + 0.5) / share) for place, one in enumerate(cheap))
+        ceiling = (_DENSE_CEILING if get_family(family).dense else _DEPTHWISE_CEILING) * (teacher_macs or 0)
+        cheap: list[int] = []
+        for number, offer in enumerate(offers):
+            if offer.operation.family != family:
+                continue
+            if ceiling and offer.macs > ceiling:
+                ranks[number] = _DEAR + offer.macs / ceiling
+            else:
+                cheap.append(number)
+        order = _spread([math.log(max(1, offers[number].macs)) for number in cheap])
+        for place, index in enumerate(order):
+            ranks[cheap[index]] = (place + 0.5) / share
     return ranks
 
 
-def _spread(positions: Mapping[Operation, float]) -> list[Operation]:
-    """Return the operations so that each is as far as can be from all before it; ties in their order."""
-    ordered: list[Operation] = []
-    rest = dict.fromkeys(positions, math.inf)
+def _spread(positions: Sequence[float]) -> list[int]:
+    """Return the indices in an order in which each is as far as can be from all before; ties as they stand."""
+    ordered: list[int] = []
+    rest = dict.fromkeys(range(len(positions)), math.inf)
     while rest:
-        chosen = max(rest, key=lambda one: rest[one])  # the first of equals
+        chosen = max(rest, key=rest.__getitem__)  # the first of equals
         del rest[chosen]
         ordered.append(chosen)
-        for one, distance in rest.items():
-            rest[one] = min(distance, abs(positions[one] - positions[chosen]))
+        centre = positions[chosen]
+        for index, distance in rest.items():
+            own = abs(positions[index] - centre)
+            if own < distance:
+                rest[index] = own
     return ordered
-
-
-def _macs(operation: Operation, input_shape: Shape, output_shape: Shape) -> int:
-    macs = get_family(operation.family).macs
-    assert macs is not None  # every family of the pool has its formula
-    return macs(input_shape, output_shape, dict(operation.parameters))
 
 
 @lru_cache(maxsize=256)

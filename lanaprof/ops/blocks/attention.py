@@ -98,7 +98,7 @@ class _Attention(nn.Module):
         inside = self.norm(tiled.reshape(-1, pixels, channels))
         query, key, value = (
             part.reshape(-1, pixels, self.heads, self.head).transpose(1, 2)
-            for part in self.qkv(inside).chunk(3, -1)
+            for part in self.qkv(inside).split([self.heads * self.head] * 3, -1)  # chunk asks for the shape
         )
         scores = query * self.head**-0.5 @ key.transpose(-2, -1) + self.bias()
         mixed = (scores.softmax(-1) @ value).transpose(1, 2).reshape(-1, pixels, self.heads * self.head)

@@ -80,7 +80,7 @@ class _SplitConv(nn.Module):
         if self.radix == 1:
             gate = torch.sigmoid(self._gate(splits))
             return splits * gate
-        parts = splits.chunk(self.radix, 1)
+        parts = splits.split([self.channels] * self.radix, 1)  # chunk leaves the shape to run time
         total = parts[0]
         for part in parts[1:]:
             total = total + part
