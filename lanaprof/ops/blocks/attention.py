@@ -98,7 +98,9 @@ class _Attention(nn.Module):
         inside = self.norm(tiled.reshape(-1, pixels, channels))
         query, key, value = (
             part.reshape(-1, pixels, self.heads, self.head).transpose(1, 2)
-            for part in self.qkv(inside).split([self.heads * self.head] * 3, -1)  # chunk asks for the shape
+            for part in torch.split(
+                self.qkv(inside), [self.heads * self.head] * 3, -1
+            )  # chunk asks for the shape
         )
         scores = query * self.head**-0.5 @ key.transpose(-2, -1) + self.bias()
         mixed = (scores.softmax(-1) @ value).transpose(1, 2).reshape(-1, pixels, self.heads * self.head)
@@ -154,8 +156,9 @@ class _Stack(nn.Module):
             start_norms(norms, y, share)
             x = self.project(x)
             for branch in self.branches:
-                if isinstance(getattr(branch, "last", None), nn.Linear | nn.Conv2d):
-                    start_last(branch.last, branch(x), y - x, share)
+                last = getattr(branch, "last", None)
+                if isinstance(last, nn.Linear | nn.Conv2d):
+                    start_last(last, branch(x), y - x, share)
                 x = x + branch(x)
 
 

@@ -76,11 +76,11 @@ class _SplitConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, channels, H, W) as x is."""
-        splits = self.conv(x)
+        splits: Tensor = self.conv(x)
         if self.radix == 1:
             gate = torch.sigmoid(self._gate(splits))
             return splits * gate
-        parts = splits.split([self.channels] * self.radix, 1)  # chunk leaves the shape to run time
+        parts = torch.split(splits, [self.channels] * self.radix, 1)  # chunk leaves the shape to run time
         total = parts[0]
         for part in parts[1:]:
             total = total + part

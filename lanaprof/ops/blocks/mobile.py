@@ -138,13 +138,13 @@ class _PartialConv(nn.Module):
 
     def __init__(self, channels: int, touched: int, *, kernel: int, stride: tuple[int, int]) -> None:
         super().__init__()
-        self.sizes = (touched, channels - touched)
+        self.sizes = [touched, channels - touched]
         self.conv = nn.Conv2d(touched, touched, kernel, stride, kernel // 2, bias=False)
         self.shrink = AverageShrink(stride) if stride != (1, 1) else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C, H / stride, W / stride)."""
-        touched, rest = x.split(self.sizes, 1)
+        touched, rest = torch.split(x, self.sizes, 1)
         return torch.cat((self.conv(touched), self.shrink(rest)), 1)
 
 
