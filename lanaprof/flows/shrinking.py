@@ -68,9 +68,14 @@ def dropped_candidates(project: Project, costs: SpaceCosts) -> dict[tuple[str, s
         project: whose candidates.
         costs: as ``space_costs`` gives them; those that these no longer condemn are left out.
     """
-    try:
-        key = str(json.loads((project.state / "distill.json").read_text(encoding="utf-8"))["key"])
-    except (OSError, ValueError, KeyError, TypeError):  # nothing distilled to its end: distill says more
-        return {}
-    found = find_dropped(project.state / "weights", key)
+    found = find_dropped(project.state / "weights", _last_key(project))
     return {name: one for name, one in found.items() if still_dropped(one, costs)}
+
+
+def _last_key(project: Project) -> str:
+    """Return the folder of the last recipe's weights; of a first distilling that was interrupted, the newest one."""
+    try:
+        return str(json.loads((project.state / "distill.json").read_text(encoding="utf-8"))["key"])
+    except (OSError, ValueError, KeyError, TypeError):  # distill itself says what is wrong with the file
+        folders = [path for path in (project.state / "weights").glob("*") if path.is_dir()]
+        return max(folders, key=lambda path: path.stat().st_mtime).name if folders else "none"

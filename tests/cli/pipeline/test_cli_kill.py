@@ -92,7 +92,7 @@ def test_finished_rounds_survive_a_kill(bench: Any) -> None:
 def test_killed_distill_goes_on(bench: Any) -> None:
     """Two kills: candidates whose weights were there are not trained again, byte for byte."""
     weights = bench.folder / ".lanaprof" / "weights"
-    words = ("distill", "--steps", "80", "--batch-size", "16")
+    words = ("distill", "--steps", "80", "--batch-size", "16", "--no-stop")
 
     def written() -> dict[Path, tuple[int, bytes]]:
         return {

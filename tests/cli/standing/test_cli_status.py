@@ -236,8 +236,8 @@ def test_given_up_candidates_need_no_training(stages: Any, cli: Any) -> None:
     folder = stages.folder / ".lanaprof" / "weights" / "k1"
     before = steps(cli)["distill"]
     layer, operation = stages.names()[2]
-    # without a rival of known cost the reason does not hold
-    for rival, told in (("skip", True), ("unknown", False)):
+    # the reason holds while the rival is the cheaper one
+    for rival, told in (("conv(kernel=1)", True), ("teacher", False)):
         DroppedFile(folder, "").add([DroppedCandidate(layer, operation, 25, 0.9, rival, 0.5)])
         after = steps(cli)["distill"]
 
