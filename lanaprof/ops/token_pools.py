@@ -129,8 +129,8 @@ def _blocks(width: int) -> Iterator[_Choice]:
 
 
 def _divisors(side: int) -> list[int]:
-    """Return the sides of windows on a grid: the middle ones first, the whole grid is no window."""
-    return sorted((one for one in range(2, side) if side % one == 0), key=lambda one: abs(one * one - side))
+    """Return the sides of windows on a grid: those next to Swin's 7 first, the whole grid is no window."""
+    return sorted((one for one in range(2, side) if side % one == 0), key=lambda one: abs(one - 7))
 
 
 def _on_grid(side: int, width: int) -> list[Iterator[_Choice]]:
