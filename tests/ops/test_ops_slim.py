@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual as TorchvisionInvertedResidual
 
 from lanaprof.errors import UnknownOperation
-from lanaprof.ops import build_operation, fuse, parse_operation, why_not_from
+from lanaprof.ops import build_operation, fuse, operations_for, parse_operation, why_not_from
 from lanaprof.ops.build import seeded
 from lanaprof.profiler.export import exported_model
 from lanaprof.teachers import AttentionHalf, MlpHalf
@@ -466,3 +467,32 @@ def test_a_layer_changed_in_place_is_looked_at_anew() -> None:
 
     made: Any = build_operation(slim, shape, shape, teacher=layer)
     assert made.conv1.out_channels == 4
+
+
+def test_quick_offers_the_layer_narrower() -> None:
+    """Half and three quarters stand beside the others; without the layer neither does."""
+    layer, shape = block("basic"), BLOCKS["basic"][1]
+
+    found = [operation.text for operation in operations_for("quick", shape, shape, teacher=layer)]
+    without = [operation.text for operation in operations_for("quick", shape, shape)]
+
+    assert found == [*without, "slim", "slim(width=0.75)"]
+
+
+def test_quick_offers_one_of_two_widths_that_round_to_the_same() -> None:
+    """Of 24 channels both are 16."""
+    layer, shape = BasicBlock(24, 24).eval(), (24, 8, 8)
+
+    found = [operation.text for operation in operations_for("quick", shape, shape, teacher=layer)]
+
+    assert [text for text in found if text.startswith("slim")] == ["slim"]
+
+
+def test_a_file_offers_what_can_be_made_of_the_layer(tmp_path: Path) -> None:
+    """A line that fits the shapes but not the layer is left out of this layer's candidates."""
+    path, shape = tmp_path / "ops.txt", (16, 8, 8)
+    path.write_text("slim\nslim(kernel=3)\nslim(se=drop)\n")
+
+    found = operations_for(path, shape, shape, teacher=block("inverted residual"))
+
+    assert [operation.text for operation in found] == ["teacher", "slim", "slim(kernel=3)"]

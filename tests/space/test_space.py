@@ -185,6 +185,17 @@ def test_a_teachers_recipe_is_its_structure() -> None:
     )
 
 
+def test_what_is_made_from_the_teachers_layer_has_its_structure_in_the_recipe() -> None:
+    """Half of one block and half of another of the same shapes are two operators."""
+    alike = replace(LAYERS[0], name="elsewhere")
+    unlike = replace(LAYERS[0], structure="d" * 32)
+    base = recipe(LAYERS[0], "slim", batch=1, precision="fp32")
+
+    assert recipe(alike, "slim", batch=1, precision="fp32") == base
+    assert recipe(unlike, "slim", batch=1, precision="fp32") != base
+    assert recipe(LAYERS[0], "slim(width=0.25)", batch=1, precision="fp32") != base
+
+
 def test_layers_not_named_keep_the_teacher() -> None:
     """An architecture says only what changes; other ways to write an operation are understood."""
     architecture = Architecture("timm:tiny", (("blocks.1", "mbconv( kernel=3, expand=2 )"),))
