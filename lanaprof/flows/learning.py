@@ -136,7 +136,7 @@ def wanted_candidates(
         project.space.get_layer(name)
     tables = list(predictors)
     chosen: dict[str, tuple[str, ...]] = {}
-    layers = []
+    told = []
     for layer in project.space.layers:
         if only and layer.name not in only:
             continue
@@ -144,17 +144,17 @@ def wanted_candidates(
         verdicts = {operation: _verdict_of_all(tables, layer.name, operation) for operation in trainable}
         counts = Counter(verdicts.values())
         chosen[layer.name] = tuple(one for one in trainable if verdicts[one] in ("cheaper", "unmeasured"))
-        layers.append(
+        told.append(
             LayerVerdicts(
                 layer.name, len(trainable), counts["dearer"], counts["failed"], counts["unmeasured"]
             )
         )
     return Wanted(
         chosen,
-        hopeless=sum(layer.hopeless for layer in layers),
-        failed=sum(layer.failed for layer in layers),
-        unmeasured=sum(layer.unmeasured for layer in layers),
-        layers=tuple(layers),
+        hopeless=sum(layer.hopeless for layer in told),
+        failed=sum(layer.failed for layer in told),
+        unmeasured=sum(layer.unmeasured for layer in told),
+        layers=tuple(told),
         costs=space_costs(project, tables),
     )
 

@@ -18,8 +18,8 @@ from lanaprof.teachers import Teacher
 
 WORKER = Path(__file__).with_name("killed_worker.py")
 SHORT = Recipe(steps=6, batch_size=8)
-FIRST = {"body.first": ("conv", "ds")}
-THIRD = {"body.third": ("conv(kernel=1)",)}
+FIRST: dict[str, tuple[str, ...]] = {"body.first": ("conv", "ds")}
+THIRD: dict[str, tuple[str, ...]] = {"body.third": ("conv(kernel=1)",)}
 _HOLDER = """
 import sys, time
 from pathlib import Path

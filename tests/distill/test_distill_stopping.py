@@ -6,6 +6,7 @@ import json
 import runpy
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ BAD_CHEAPER = {THIRD: {"teacher": ((9.0, 9.1),), GOOD: ((1.0, 1.1),), BAD: ((0.8
 
 
 def _judged(
-    costs: dict[str, tuple[tuple[float, float], ...]], standings: dict[str, Standing], *, step: int = 100
+    costs: Mapping[str, tuple[tuple[float, float], ...]], standings: dict[str, Standing], *, step: int = 100
 ) -> dict[str, str]:
     referee = Referee({"l": costs}, 200, {})
     verdicts = referee.judge(step, {("l", operation): found for operation, found in standings.items()})
