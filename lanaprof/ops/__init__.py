@@ -13,11 +13,12 @@ from lanaprof.ops.build import (
     why_not,
     why_not_from,
 )
-from lanaprof.ops.catalogue import operations_for, operations_markdown, read_operations
+from lanaprof.ops.catalogue import operations_for, read_operations
 from lanaprof.ops.families import find_strides, round_channels
 from lanaprof.ops.family import ACTIVATIONS, Family, Parameter, Shape, Value
 from lanaprof.ops.lana import lana_operations
 from lanaprof.ops.own import load_own_operations, names_function
+from lanaprof.ops.page import operations_markdown
 from lanaprof.ops.registry import ENTRY_POINT_GROUP, families, get_family, register_family
 from lanaprof.ops.spec import PRECISIONS, SKIP, TEACHER, Operation, make_operation, parse_operation
 
