@@ -18,6 +18,7 @@ from lanaprof.ops import (
     load_own_operations,
     operations_for,
     parse_operation,
+    registry,
 )
 from lanaprof.profiler.export import exported_model
 
