@@ -37,9 +37,8 @@ a:hover{text-decoration:underline}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:.9rem}
 th,td{text-align:left;padding:.36rem .9rem .36rem 0;border-bottom:1px solid var(--grid);vertical-align:top}
-th{font-weight:500;color:var(--muted);white-space:nowrap}
-td{overflow-wrap:anywhere;min-width:5.5rem}td.n{min-width:0}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th{font-weight:500;color:var(--muted);vertical-align:bottom}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}td.n{white-space:nowrap}
 td:last-child,th:last-child{padding-right:0}
 dl{display:grid;grid-template-columns:minmax(9rem,max-content) 1fr;gap:.25rem 1.5rem;margin:.5rem 0;font-size:.93rem}
 dt{color:var(--muted)}
@@ -166,6 +165,7 @@ def table(
     marked: bool = False,
     sortable: bool = False,
     own: Collection[int] = (),
+    foot: Sequence[Cell] = (),
 ) -> str:
     """Return a table of plain texts in a box that scrolls sideways where the screen is narrow.
 
@@ -176,6 +176,7 @@ def table(
         marked: the texts ``verified``, ``over_budget`` and ``stale`` are coloured.
         sortable: whether the page's script lets readers sort it.
         own: numbers of the rows that stand out.
+        foot: a last row that stays below however the others are sorted.
     """
     classes = [' class="n"' if name.startswith("#") else "" for name in columns]
     head = "".join(
@@ -188,10 +189,12 @@ def table(
         + "</tr>"
         for number, row in enumerate(rows)
     )
+    cells = "".join(_cell(cell, c, marked=False) for cell, c in zip(foot, classes, strict=bool(foot)))
+    end = f'<tfoot><tr class="own">{cells}</tr></tfoot>' if foot else ""
     kind = ' class="sortable"' if sortable else ""
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
-        f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{end}</table></div>"
     )
 
 
@@ -200,7 +203,7 @@ def _cell(cell: Cell, attributes: str, *, marked: bool) -> str:
     if value is not None:
         attributes += f' data-v="{value:.6g}"'
     kind = {"verified": "good", "over_budget": "bad"}.get(text) if marked else None
-    inside = f'<span class="{kind}">{escape(text)}</span>' if kind else escape(text)
+    inside = f'<span class="{kind}">{escape(text)}</span>' if kind else escape(text).replace(",", ",<wbr>")
     return f"<td{attributes}>{inside}</td>"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lanaprof.profiler.calibration import FEATURES, fit, predict, student_quantile
+from lanaprof.profiler.calibration import FEATURES, fit, left_out, predict, student_quantile
 
 Floats = npt.NDArray[np.float64]
 
@@ -141,3 +141,16 @@ def test_weights_pull_the_fit() -> None:
 def test_student_quantiles(probability: float, degrees: int, expected: float) -> None:
     """The quantiles agree with the printed tables."""
     assert expected == pytest.approx(student_quantile(probability, degrees), abs=2e-4)
+
+
+def test_left_out_is_the_fit_without_that_network() -> None:
+    """The leverage's shortcut gives what a fit in which the network hardly weighs predicts for it."""
+    features, measured = networks(16, 0.02)
+    fitted = fit(features.tolist(), measured.tolist())
+    weights = [1.0] * 16
+    weights[5] = 1e-12  # not zero: the scales of the prior stay those of all 16
+    without = fit(features.tolist(), measured.tolist(), weights)
+    expected_s = predict(without, features[5].tolist()).latency_s
+
+    assert left_out(fitted, features[5].tolist(), measured[5]) == pytest.approx(expected_s, rel=1e-6)
+    assert expected_s != pytest.approx(predict(fitted, features[5].tolist()).latency_s, rel=1e-4)

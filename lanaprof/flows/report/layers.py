@@ -169,13 +169,13 @@ def _counts_table(views: Sequence[LayerView]) -> str:
                 number_cell(skip),
             ]
         )
-    everything: list[Cell] = [(str(total[state]), None) for state in states]  # no number: it stays below
+    everything: list[Cell] = [(str(total[state]), total[state]) for state in states]
     count = sum(len(view.candidates) for view in views)
-    rows.append(["all", (str(count), None), *everything, "", ("", None), ("", None)])
+    foot: list[Cell] = ["all", (str(count), count), *everything, "", "", ""]
     columns = [
         "layer", "#candidates", *(f"#{STATES[state]}" for state in states), "best replacement", "#its score", "#skip",
     ]  # fmt: skip
-    return table(columns, rows, label="What became of the candidates", sortable=True, own={len(rows) - 1})
+    return table(columns, rows, label="What became of the candidates", sortable=True, foot=foot)
 
 
 def _card(view: LayerView) -> str:

@@ -188,7 +188,7 @@ class Page(HTMLParser):
         if tag in ("td", "th"):
             value = given.get("data-v")
             self.tables[self._label][-1].append(("", float(value) if value is not None else None))
-        if tag not in ("meta", "polyline"):
+        if tag not in ("meta", "polyline", "wbr"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
