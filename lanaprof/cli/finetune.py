@@ -20,6 +20,33 @@ if TYPE_CHECKING:
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Batches, instead of --epochs.")
 @click.option("--batch-size", default=128, show_default=True, type=click.IntRange(2))
 @click.option("--learning-rate", default=2e-3, show_default=True, type=click.FloatRange(0, min_open=True))
+@click.option(
+    "--temperature",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Both networks' logits are divided by it.",
+)
+@click.option(
+    "--alpha",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="The labels' share of the loss, where there are labels.",
+)
+@click.option(
+    "--ema/--no-ema",
+    default=True,
+    show_default=True,
+    help="Keep a moving average of the weights, or those of one moment.",
+)
+@click.option(
+    "--precision",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    help="Of training; auto: bf16 on a GPU that has it.",
+)
 @database_option
 def finetune(
     database: str | None, selection: str | None, architecture: Path | None, **options: Any
@@ -38,13 +65,7 @@ def finetune(
         from lanaprof.space import load_architecture
 
         choices = load_architecture(architecture).complete(project.space)
-    recipe = FinetuneRecipe(
-        epochs=options["epochs"],
-        steps=options["steps"],
-        batch_size=options["batch_size"],
-        learning_rate=options["learning_rate"],
-        seed=project.config.seed,
-    )
+    recipe = FinetuneRecipe(seed=project.config.seed, **options)
     with meter("fine-tuning") as bar:
         result = finetune_student(
             project, choices, recipe, progress=lambda p: bar(p.done, p.total, p.seconds_left, p.stage)
