@@ -71,10 +71,11 @@ TASKS = {
         data="fashion-mnist",
         factory="lana_scaled:residual",
         scaled=_residual((3, 2, 1), (1.0, 0.84, 0.67, 0.5, 0.34)),
-        distill_steps=200,
+        distill_steps=100,
         distill_batch=64,
-        tune_steps=850,
+        tune_steps=500,
         tune_batch=128,
+        images=768,
     ),
     "lite0": Task(
         files=(EXAMPLES / "efficientnet_lite0" / "teacher.py", HERE / "lana_scaled.py"),
