@@ -75,11 +75,13 @@ class _SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, T, D) for (N, T, D)."""
-        batch, tokens, width = x.shape
+        batch, tokens, _ = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         weights = self.drop((q * self.head_dim**-0.5 @ k.transpose(-2, -1)).softmax(-1))
-        attended: Tensor = self.proj((weights @ v).transpose(1, 2).reshape(batch, tokens, width))
+        # as wide as the heads are together: a copy may have fewer of them
+        joined = (weights @ v).transpose(1, 2).reshape(batch, tokens, self.attn_dim)
+        attended: Tensor = self.proj(joined)
         return attended
 
 

@@ -34,7 +34,7 @@ from lanaprof.errors import UnknownOperation
 from lanaprof.ops import build_operation, fuse, operations_for, parse_operation, why_not_from
 from lanaprof.ops.build import seeded
 from lanaprof.profiler.export import exported_model
-from lanaprof.teachers import AttentionHalf, MlpHalf
+from lanaprof.teachers import AttentionHalf, MlpHalf, split_blocks
 
 Shape = tuple[int, ...]
 SMALL_GATE: Any = partial(SqueezeExcite, rd_ratio=1 / 16)
@@ -109,6 +109,12 @@ def _torchvision(name: str, layer: str) -> nn.Module:
     return found
 
 
+def _torchvision_attention() -> nn.Module:
+    network = torchvision.models.VisionTransformer(16, 8, 1, 4, 48, 96)
+    split_blocks(network, (3, 16, 16))
+    return network.get_submodule("encoder.layers.encoder_layer_0.attention")
+
+
 # name → (makes the block, its input's shape)
 BLOCKS: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
     "inverted residual": (lambda: InvertedResidual(16, 16, 5, exp_ratio=4.0), (16, 8, 8)),
@@ -134,6 +140,7 @@ BLOCKS: dict[str, tuple[Callable[[], nn.Module], Shape]] = {
         lambda: AttentionHalf(nn.LayerNorm(48), Attention(48, 4), nn.Identity(), nn.Identity()),
         (9, 48),
     ),
+    "torchvision's attention": (_torchvision_attention, (5, 48)),
     "mlp": (lambda: MlpHalf(nn.LayerNorm(48), Mlp(48, 192), nn.Identity(), nn.Identity()), (9, 48)),
     "torchvision's MBConv": (lambda: _torchvision("efficientnet_b0", "features.2.1"), (24, 8, 8)),
     "torchvision's inverted residual": (
