@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,29 +41,32 @@ def make_space(
     Raises:
         UnknownOperation, BadInput: the catalogue does not exist or cannot be read.
     """
-    layers = tuple(
-        Layer(
-            name=layer.name,
-            input_shape=layer.input_shape,
-            output_shape=layer.output_shape,
-            params=layer.params,
-            structure=layer.structure,
-            candidates=tuple(
-                operation.text
-                for operation in operations_for(
-                    ops,
-                    layer.input_shape,
-                    layer.output_shape,
-                    teacher_macs=layer.macs,
-                    signed=layer.signed,
-                    teacher=teacher.module.get_submodule(layer.name),
-                    search_path=search_path,
-                )
-            ),
+    known: dict[FoundLayer, tuple[str, ...]] = {}  # blocks repeat; looking into each takes seconds for lana
+    layers = []
+    for layer in found:
+        kind = replace(layer, name="")
+        if kind not in known:
+            operations = operations_for(
+                ops,
+                layer.input_shape,
+                layer.output_shape,
+                teacher_macs=layer.macs,
+                signed=layer.signed,
+                teacher=teacher.module.get_submodule(layer.name),
+                search_path=search_path,
+            )
+            known[kind] = tuple(operation.text for operation in operations)
+        layers.append(
+            Layer(
+                name=layer.name,
+                input_shape=layer.input_shape,
+                output_shape=layer.output_shape,
+                params=layer.params,
+                structure=layer.structure,
+                candidates=known[kind],
+            )
         )
-        for layer in found
-    )
-    return Space(teacher.text, teacher.input_shape, layers)
+    return Space(teacher.text, teacher.input_shape, tuple(layers))
 
 
 def set_submodule(root: nn.Module, name: str, module: nn.Module) -> None:
