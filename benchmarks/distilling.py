@@ -2,7 +2,9 @@
 
 The real ``distill`` runs; after each of its steps the same candidates are trained for a step each alone, on the same
 tensors: forward, loss, backward, clipping, optimiser. The ratio is distilling over these plus one pass of the teacher.
-Time is processor time where there is one core, so that other programs count on neither side; else wall time.
+With one thread (the default) it is of processor time, so that other programs count on neither side. With more,
+distilling trains one candidate per thread while those alone get all threads in turn, and the ratio is of wall time: for
+a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ from lanaprof.distill import DataSource, Progress, Recipe, distill, load_data
 from lanaprof.distill.runtime import Runtime
 from lanaprof.distill.taps import Taps
 from lanaprof.distill.weights import build_candidate
-from lanaprof.profiler.environment import available_cores
 from lanaprof.space import Space
 from lanaprof.teachers import Teacher, find_layers, load_teacher, make_space
 
@@ -63,7 +64,8 @@ PARTS: dict[str, dict[str, Any]] = {
 class Alone:
     """The candidates' bare training steps, each alone with what it is given."""
 
-    def __init__(self, teacher: Teacher, space: Space, recipe: Recipe) -> None:
+    def __init__(self, teacher: Teacher, space: Space, recipe: Recipe, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._runtime = Runtime.here(recipe.precision)
         self._teacher = self._runtime.place(copy.deepcopy(teacher.module)).eval()
         self._taps = Taps(self._teacher, [layer.name for layer in space.layers])
@@ -82,18 +84,17 @@ class Alone:
     def __len__(self) -> int:
         return len(self._candidates)
 
-    def step(self, x: Tensor, clock: Callable[[], float]) -> tuple[float, float]:
-        """Return the seconds of a pass of the teacher, and of one step of all candidates."""
+    def step(self, x: Tensor) -> float:
+        """Return the seconds of a pass of the teacher and a step of each candidate."""
         x = self._runtime.send(x)
         with torch.no_grad(), self._runtime.autocast():
-            began_s = clock()
+            began_s = self._clock()
             self._teacher(x)
-            teacher_s = clock() - began_s
+            spent_s = self._clock() - began_s
             _, flowed = self._taps.run(x)
-        steps_s = 0.0
         for layer, module, optimizer in self._candidates:
             given, wanted = flowed[layer].input, flowed[layer].output.float()
-            began_s = clock()
+            began_s = self._clock()
             optimizer.zero_grad(set_to_none=True)
             with self._runtime.autocast():
                 output = module(given)
@@ -101,8 +102,8 @@ class Alone:
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(module.parameters(), 1.0)
             optimizer.step()
-            steps_s += clock() - began_s
-        return teacher_s, steps_s
+            spent_s += self._clock() - began_s
+        return spent_s
 
 
 def loaded(part: str, folder: Path) -> tuple[Teacher, Space, DataSource]:
@@ -117,60 +118,54 @@ def loaded(part: str, folder: Path) -> tuple[Teacher, Space, DataSource]:
     return teacher, space, data
 
 
-def compare(part: str, *, steps: int, precision: str) -> dict[str, Any]:
-    """Return the seconds of both sides, interleaved step by step; the first step warms up."""
-    clock = time.process_time if len(available_cores()) == 1 else time.perf_counter
+def compare(part: str, *, steps: int, precision: str, threads: int) -> dict[str, Any]:
+    """Return the times of both sides, interleaved step by step; the first step warms up."""
+    torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as name:
         teacher, space, data = loaded(part, Path(name))
         batch = min(PARTS[part]["batch"], data.train_count)
         recipe = Recipe(steps=steps, batch_size=batch, precision=precision)
-        alone = Alone(teacher, space, recipe)
+        clock = time.process_time if threads == 1 else time.perf_counter
+        alone = Alone(teacher, space, recipe, clock)
         x = data.batch("train", range(batch))[0]
         engine_s: list[float] = []
-        teacher_s: list[float] = []
         bare_s: list[float] = []
         since_s = clock()
 
         def beside(_progress: Progress) -> None:
             nonlocal since_s
             engine_s.append(clock() - since_s)
-            one_s, all_s = alone.step(x, clock)
-            teacher_s.append(one_s)
-            bare_s.append(all_s)
+            bare_s.append(alone.step(x))
             since_s = clock()
 
         wanted = {layer.name: layer.candidates for layer in space.layers}
         distill(teacher, space, data, wanted=wanted, recipe=recipe, folder=Path(name), progress=beside)
-        finish_s = clock() - since_s
-    ratios = [
-        engine / (bare + one) for engine, bare, one in list(zip(engine_s, bare_s, teacher_s, strict=True))[1:]
-    ]
+        after_s = clock() - since_s
+    ratios = [own / other for own, other in zip(engine_s, bare_s, strict=True)][1:]
     return {
         "candidates": len(alone),
         "layers": len(space.layers),
         "batch": batch,
         "steps": steps,
         "precision": precision,
-        "clock": clock.__name__,
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "engine_s": median(engine_s[1:]),
         "bare_s": median(bare_s[1:]),
-        "teacher_s": median(teacher_s[1:]),
         "ratio": median(ratios),
         "ratio_low": min(ratios),
         "ratio_high": max(ratios),
         "before_s": max(0.0, engine_s[0] - median(engine_s[1:])),
-        "after_s": finish_s,
+        "after_s": after_s,
     }
 
 
 def show(result: dict[str, Any]) -> None:
     """Print one line."""
+    ratios = f"{result['ratio']:.3f} ({result['ratio_low']:.3f} to {result['ratio_high']:.3f})"
     print(
         f"{result['candidates']} candidates in {result['layers']} layers, batches of {result['batch']}, "
-        f"{result['precision']}: a step {result['engine_s']:.3f} s, alone {result['bare_s']:.3f} s + teacher "
-        f"{result['teacher_s']:.3f} s, ratio {result['ratio']:.3f} ({result['ratio_low']:.3f} to "
-        f"{result['ratio_high']:.3f}); before {result['before_s']:.2f} s, after {result['after_s']:.2f} s",
+        f"{result['precision']}, {result['threads']} threads: a step {result['engine_s']:.3f} s, alone with teacher "
+        f"{result['bare_s']:.3f} s, ratio {ratios}; before {result['before_s']:.2f} s, after {result['after_s']:.2f} s",
         flush=True,
     )
 
@@ -180,14 +175,15 @@ def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("--steps", type=int, default=12, help="steps of distilling; the first one warms up")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--part", action="append", choices=list(PARTS), help="only these; repeatable")
     given = parser.parse_args()
     if given.quick:
         given.steps, given.part = 3, ["tiny"]
     parts = given.part or ["fashion_mnist", "efficientnet_lite0"]
-    options = {"steps": given.steps, "precision": given.precision, "operations": len(OPERATIONS)}
-    harness = harness_from("distilling", given, options)
-    harness.parts(parts, lambda part: [compare(part, steps=given.steps, precision=given.precision)])
+    chosen = {"steps": given.steps, "precision": given.precision, "threads": given.threads}
+    harness = harness_from("distilling", given, {**chosen, "operations": len(OPERATIONS)})
+    harness.parts(parts, lambda part: [compare(part, **chosen)])
     for run in harness.finish():
         show(run["result"])
 

@@ -15,6 +15,7 @@ from typing import Any
 from harness import HERE, RESULTS, ended, read_runs
 from sections import Section
 from sections_campaigns import proving, repeatability, solver, throughput
+from sections_distilling import distilling, shrinking
 from sections_networks import accuracy, rivals
 from sections_students import students
 
@@ -63,6 +64,13 @@ def _sections(runs: Sequence[Run]) -> list[Section]:
         proving(newest(of("proving"), lambda run: run["part"])),
         throughput(newest(of("throughput"), lambda run: run["part"])),
         solver(newest(of("solver"), lambda run: run["part"])),
+        shrinking(newest(of("shrinking"), lambda run: run["part"])),
+        distilling(
+            newest(
+                of("distilling"),
+                lambda run: (run["part"], run["result"]["precision"], run["result"]["threads"]),
+            )
+        ),
     ]
 
 

@@ -21,20 +21,21 @@ def distilling(runs: Sequence[Run]) -> Section:
     lines = [
         f"{what} {commands_of(runs)}",
         "",
-        "Before: building the candidates and starting; after: writing their weights. Both once, whatever the steps.",
+        "Processor time where there is one thread; with more, wall time, one candidate per thread beside each alone on "
+        "all threads. Before: building the candidates and starting; after: writing their weights; both once, whatever "
+        "the steps.",
         "",
-        "| layers of | candidates | batch | precision | a step | alone | teacher | ratio | before | after |",
+        "| layers of | candidates | batch | precision | threads | a step | alone | ratio | before | after |",
         "| --- | ---: | ---: | --- " + "| ---: " * 6 + "|",
     ]
     for run in runs:
         result = run["result"]
-        seconds = " | ".join(
-            format_duration(result[name], digits=3) for name in ("engine_s", "bare_s", "teacher_s")
+        step, alone, before, after = (
+            format_duration(result[name], digits=3) for name in ("engine_s", "bare_s", "before_s", "after_s")
         )
-        once = " | ".join(format_duration(result[name], digits=2) for name in ("before_s", "after_s"))
         lines.append(
-            f"| {run['part']} | {result['candidates']} | {result['batch']} | {result['precision']} | {seconds} "
-            f"| {result['ratio']:.2f} | {once} |"
+            f"| {run['part']} | {result['candidates']} | {result['batch']} | {result['precision']} "
+            f"| {result['threads']} | {step} | {alone} | {result['ratio']:.2f} | {before} | {after} |"
         )
     return Section(title=title, lines=lines, runs=runs)
 

@@ -66,3 +66,22 @@ def test_proving_runs(tmp_path: Path) -> None:
     (result,) = run("proving", tmp_path)
 
     assert len(result["budgets"]) == 1
+
+
+@pytest.mark.slow
+def test_distilling_runs(tmp_path: Path) -> None:
+    """benchmarks/distilling.py --quick trains its candidates with distill and alone, interleaved."""
+    (result,) = run("distilling", tmp_path)
+
+    assert (result["candidates"], result["layers"], result["threads"]) == (9, 3, 1)
+    assert 0 < result["ratio_low"] <= result["ratio"] <= result["ratio_high"]
+
+
+@pytest.mark.slow
+def test_shrinking_runs(tmp_path: Path) -> None:
+    """benchmarks/shrinking.py --quick trains both projects; what both trained has the same weights."""
+    (result,) = run("shrinking", tmp_path)
+
+    assert result["same_weights"]
+    assert result["candidate_steps"] <= result["candidate_steps_whole"]
+    assert len(result["budgets"]) == 2
