@@ -9,7 +9,7 @@ from typing import Any
 
 from lanaprof.errors import BadInput
 
-__all__ = ["load_attribute"]
+__all__ = ["load_attribute", "make_importable"]
 
 # Folders whose modules may be forgotten: Python keeps one module per name, two projects may use the same.
 _FOLDERS: set[Path] = set()
@@ -31,7 +31,7 @@ def load_attribute(text: str, *, search_path: str | Path | None = None) -> Any:
         raise BadInput(f"{text!r} names no Python object", hint="write it like package.module:function")
     folder = Path(search_path).resolve() if search_path is not None else None
     if folder is not None:
-        _put_first(folder)
+        make_importable(folder)
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -66,8 +66,12 @@ def load_attribute(text: str, *, search_path: str | Path | None = None) -> Any:
     return found
 
 
-def _put_first(folder: Path) -> None:
-    """Make imports look into the folder first, and forget what another project's folder gave for its names."""
+def make_importable(folder: Path) -> None:
+    """Make imports look into the folder first, and forget what another project's folder gave for its names.
+
+    Args:
+        folder: absolute; it stays on ``sys.path``.
+    """
     if sys.path[:1] != [str(folder)]:
         sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
     others = _FOLDERS - {folder}

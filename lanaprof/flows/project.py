@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lanaprof.config import Device, ProjectConfig, known_devices, parse_device, read_config
+from lanaprof.config.imports import make_importable
 from lanaprof.errors import BadProject, UnknownDevice
 from lanaprof.ops import load_own_operations, names_function
 from lanaprof.space import Space, load_space
@@ -77,6 +78,7 @@ class Project:
         """Return the teacher with its weights; imports torch."""
         from lanaprof.teachers import PRETRAINED, load_teacher
 
+        make_importable(self.folder)  # a metric of the user's lies there, too, whoever wrote the teacher
         weights: str | Path | None = self.config.weights or None
         if weights is not None and weights != PRETRAINED:
             weights = self.folder / weights
