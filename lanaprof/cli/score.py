@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lanaprof.cli.base import Outcome, command, database_option, meter, notice, ray_option, team_option
+from lanaprof.cli.base import Meter, Outcome, command, database_option, meter, notice, ray_option, team_option
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from lanaprof.distill import ScoreRecipe
+    from lanaprof.distill.combining import RankCorrelation
+    from lanaprof.flows.judging import Trust
+    from lanaprof.flows.project import Project
+    from lanaprof.flows.scoring import ScoreReport
+    from lanaprof.lut import Store
 
 _WEAK = 2.0  # a score closer to zero than so many standard errors says little
 
@@ -31,41 +39,106 @@ _WEAK = 2.0  # a score closer to zero than so many standard errors says little
     type=click.Choice(["teacher", "average"]),
     help="What a candidate stands in.",
 )
-@click.option("--report", is_flag=True, help="List every candidate.")
+@click.option("--power", type=float, metavar="P", help="Raise sizes to it [default: 0.5 by kl, else 1].")
+@click.option("--report", is_flag=True, help="List every candidate, and how far sums can be trusted.")
+@click.option(
+    "--networks", type=click.IntRange(8), metavar="N", help="Fine-tune N random ones shortly to see that."
+)
+@click.option("--fit", type=click.IntRange(8), metavar="N", help="Likewise, and correct the scores by them.")
+@click.option(
+    "--tune-steps", default=80, show_default=True, type=click.IntRange(1), help="Of each fine-tune."
+)
+@click.option("--tune-batch-size", default=128, show_default=True, type=click.IntRange(2), metavar="N")
+@click.option(
+    "--seeds", default=2, show_default=True, type=click.IntRange(1), help="Fine-tunes of each network."
+)
+@click.option(
+    "--plot", metavar="FILE", type=click.Path(path_type=Path), help="Sums and truth: .html, .svg, .png."
+)
 @ray_option
 @database_option
 @team_option
-def score(report: bool, ray: str | None, database: str | None, team: str | None, **options: Any) -> Outcome:
+def score(report: bool, plot: Path | None, database: str | None, team: str | None, **options: Any) -> Outcome:
     """Score the trained candidates on held-out data, each alone in the teacher's network."""
     from lanaprof.distill import ScoreRecipe
+    from lanaprof.errors import UserError
+    from lanaprof.flows.judging import JudgeRules, find_trust, judge_scores, read_judged
     from lanaprof.flows.project import default_team, load_project
-    from lanaprof.flows.scoring import score_project
+    from lanaprof.flows.scoring import find_scored
     from lanaprof.lut import open_store
 
     project = load_project()
-    recipe, team = ScoreRecipe(**options), default_team(team, project.config)
-    where: dict[str, Any] = {}
+    recipe = ScoreRecipe(
+        **{name: options[name] for name in ("metric", "images", "batch_norm", "host", "power")}
+    )
+    who = default_team(team, project.config)
+    networks = max(options["networks"] or 0, options["fit"] or 0)
+    trust: Trust | None = None
+    wanted = networks > 0 or report or plot is not None
+    judged_before = read_judged(project)[0] if wanted and not networks else ()
+    if plot is not None and not networks and not judged_before:
+        raise UserError("no networks were judged yet: nothing to draw", hint="lanaprof score --networks 40")
     with open_store(project.database(database), create=True) as store, meter("scoring") as bar:
-        if ray:
-            from lanaprof.flows.spreading import opened_cluster, score_over
+        known = find_scored(project, store, recipe) if wanted else None
+        result, where = (known, {}) if known else _scored(project, store, recipe, who, options["ray"], bar)
+        if networks:
+            rules = JudgeRules(
+                networks,
+                tune_steps=options["tune_steps"],
+                seeds=options["seeds"],
+                batch_size=options["tune_batch_size"],
+            )
+            fit = options["fit"] is not None
+            trust = judge_scores(project, store, recipe.text, rules, fit=fit, team=who, progress=bar.follow)
+        elif wanted:
+            trust = find_trust(project, store, recipe.text)
+    _warn(result)
+    if plot is not None and trust is not None:
+        _draw(trust, plot)
+    document = {**where, **_scores_document(result), **(_trust_document(project, trust) if trust else {})}
 
-            with opened_cluster(project, ray, tell=notice) as cluster:
-                result, spread = score_over(
-                    cluster, project, store, recipe=recipe, team=team, progress=bar.follow
-                )
-            where["cluster"] = spread.summary
-        else:
-            result = score_project(project, store, recipe=recipe, team=team, progress=bar.follow)
-    measured = [s for s in result.scores if s.operation != "teacher"]
+    def show(console: Console) -> None:
+        _show_scores(console, project, result, everything=report)
+        if trust is not None:
+            _show_trust(console, trust)
+
+    return Outcome(document, show)
+
+
+def _scored(
+    project: Project, store: Store, recipe: ScoreRecipe, team: str, ray: str | None, bar: Meter
+) -> tuple[ScoreReport, dict[str, Any]]:
+    if not ray:
+        from lanaprof.flows.scoring import score_project
+
+        return score_project(project, store, recipe=recipe, team=team, progress=bar.follow), {}
+    from lanaprof.flows.spreading import opened_cluster, score_over
+
+    with opened_cluster(project, ray, tell=notice) as cluster:
+        result, spread = score_over(cluster, project, store, recipe=recipe, team=team, progress=bar.follow)
+    return result, {"cluster": spread.summary}
+
+
+def _warn(result: ScoreReport) -> None:
+    measured = result.measured
     weak = sum(
         1 for s in measured if s.standard_error is not None and abs(s.score) < _WEAK * s.standard_error
     )
     if weak > len(measured) / 4:
         notice(f"{weak} of {len(measured)} scores are within {_WEAK:g} standard errors of 0: more --images")
-    document = {
-        **where,
+
+
+def _draw(trust: Trust, path: Path) -> None:
+    from lanaprof.flows.plotting import write_drawing
+    from lanaprof.flows.scatter import trust_chart
+
+    write_drawing(path, trust_chart(trust), heading="What scores promised", example="scores.html")
+
+
+def _scores_document(result: ScoreReport) -> dict[str, Any]:
+    return {
         "metric": result.metric,
-        "images": measured[0].images if measured else 0,
+        "images": result.measured[0].images if result.measured else 0,
         "stored": result.stored,
         "scores": [
             {"layer": s.layer, "operation": s.operation, "score": s.score, "standard_error": s.standard_error}
@@ -73,19 +146,76 @@ def score(report: bool, ray: str | None, database: str | None, team: str | None,
         ],
     }
 
-    def show(console: Console) -> None:
-        from lanaprof.cli.tables import plain_table
 
-        table = plain_table("layer", "operation", "#score", "#± standard error")
-        for layer in project.space.layers:
-            rows = sorted((s for s in measured if s.layer == layer.name), key=lambda s: -s.score)
-            for s in rows if report else rows[:1]:
-                error = f"{s.standard_error:.4f}" if s.standard_error is not None else "–"
-                table.add_row(s.layer, s.operation, f"{s.score:.4f}", error)
-        console.print(table)
-        console.print(
-            f"{len(measured)} candidates scored by {result.metric}"
-            + ("" if report else "; shown: the best of each layer (--report lists all)")
-        )
+def _trust_document(project: Project, trust: Trust) -> dict[str, Any]:
+    names = [layer.name for layer in project.space.layers]
+    found = trust.correlations
+    document: dict[str, Any] = {
+        "correlation": {
+            "networks": found.networks,
+            "tune_steps": trust.tune_steps,
+            "score": _correlation(found.score),
+            "own_kl": _correlation(found.own),
+            "ceiling": _correlation(found.ceiling),
+            "of_ceiling": found.of_ceiling,
+            "points": [
+                {
+                    "choices": dict(zip(names, one.choices, strict=True)),
+                    "score": total,
+                    "own_kl": one.own_kl,
+                    "tuned_kl": list(one.tuned_kl),
+                }
+                for one, total in zip(trust.judged, trust.sums, strict=True)
+            ],
+        }
+    }
+    if trust.combination is not None:
+        document["fit"] = {
+            "metric": trust.fitted_metric,
+            "power": trust.combination.power,
+            "weights": dict(trust.combination.weights),
+            "networks": trust.combination.networks,
+            "left_out": _correlation(trust.fitted),
+        }
+    return document
 
-    return Outcome(document, show)
+
+def _correlation(found: RankCorrelation | None) -> dict[str, float] | None:
+    return None if found is None else {"tau": found.tau, "low": found.low, "high": found.high}
+
+
+def _show_scores(console: Console, project: Project, result: ScoreReport, *, everything: bool) -> None:
+    from lanaprof.cli.tables import plain_table
+
+    table = plain_table("layer", "operation", "#score", "#± standard error")
+    for layer in project.space.layers:
+        rows = sorted((s for s in result.measured if s.layer == layer.name), key=lambda s: -s.score)
+        for s in rows if everything else rows[:1]:
+            error = f"{s.standard_error:.4f}" if s.standard_error is not None else "–"
+            table.add_row(s.layer, s.operation, f"{s.score:.4f}", error)
+    console.print(table)
+    console.print(
+        f"{len(result.measured)} candidates scored by {result.metric}"
+        + ("" if everything else "; shown: the best of each layer (--report lists all)")
+    )
+
+
+def _show_trust(console: Console, trust: Trust) -> None:
+    from lanaprof.cli.tables import plain_table
+
+    found = trust.correlations
+    table = plain_table("ranking by", "#Kendall τ", "#90 % interval")
+    rows = [("sum of scores", found.score)]
+    if trust.fitted is not None:
+        rows.append(("sum of corrected scores, by fits on the other networks", trust.fitted))
+    rows.append(("the network's own KL, batch norm re-estimated", found.own))
+    if found.ceiling is not None:
+        rows.append(("another fine-tune: no prediction can do better", found.ceiling))
+    for name, one in rows:
+        table.add_row(name, f"{one.tau:.2f}", f"{one.low:.2f} to {one.high:.2f}")
+    console.print(table)
+    console.print(
+        f"against the KL of {found.networks} networks after {trust.tune_steps} steps of fine-tuning"
+    )
+    if trust.combination is not None:
+        console.print(f"corrected scores are stored as {trust.fitted_metric}: select uses the newest")

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from lanaprof.distill.evaluation import Evaluation, evaluate
     from lanaprof.distill.finetuning import finetune
     from lanaprof.distill.pretrain import DistillPlan, DistillResult, distill, plan
+    from lanaprof.distill.rating import CandidateScore, ScoreRecipe
     from lanaprof.distill.runtime import Limits, Progress
-    from lanaprof.distill.score import CandidateScore, ScoreRecipe, score_candidates
+    from lanaprof.distill.score import score_candidates
     from lanaprof.distill.specs import DATA_SPECS, load_data
     from lanaprof.distill.tuning import FinetuneRecipe, FinetuneResult
     from lanaprof.distill.weights import (
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "DATA_SPECS": "specs",
-    "CandidateScore": "score",
+    "CandidateScore": "rating",
     "DataSource": "data",
     "DistillPlan": "pretrain",
     "DistillResult": "pretrain",
@@ -41,7 +42,7 @@ _HOME = {
     "Limits": "runtime",
     "Progress": "runtime",
     "Recipe": "weights",
-    "ScoreRecipe": "score",
+    "ScoreRecipe": "rating",
     "TrainedCandidate": "weights",
     "distill": "pretrain",
     "distill_key": "weights",

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from lanaprof.distill.batchnorm import RunningStatistics
-from lanaprof.distill.metrics import OwnMetric, find_metric
+from lanaprof.distill.metrics import find_metric
+from lanaprof.distill.rating import CandidateScore, ScoreRecipe, shaped_score
 from lanaprof.distill.runtime import Pace, Progress, ProgressCallback, Runtime, crew
 from lanaprof.distill.taps import Replay
 from lanaprof.distill.training import frozen_copy
-from lanaprof.errors import BadInput
 from lanaprof.ops import SKIP, TEACHER, parse_operation
 
 if TYPE_CHECKING:
@@ -26,16 +26,8 @@ if TYPE_CHECKING:
     from lanaprof.space import Space
     from lanaprof.teachers import Teacher
 
-__all__ = [
-    "BATCH_NORMS",
-    "HOSTS",
-    "CandidateScore",
-    "ScoreRecipe",
-    "score_candidates",
-]
+__all__ = ["score_candidates"]
 
-BATCH_NORMS = ("reestimate", "keep")
-HOSTS = ("teacher", "average")
 STATISTICS_IMAGES = 512  # that batch norm's statistics are averaged over
 MOST_RECORDED_BYTES = 2**30  # of one batch's activations; smaller batches are taken when they need more
 MOST_GROUP_BYTES = 2**30  # of copies of candidates and their statistics; the rest waits for its turn
@@ -43,74 +35,6 @@ MOST_GROUP_BYTES = 2**30  # of copies of candidates and their statistics; the re
 Name = tuple[str, str]  # (layer, operation)
 
 Answer = TypeVar("Answer")
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateScore:
-    """How good a candidate is in its layer.
-
-    Attributes:
-        layer: the layer's name.
-        operation: the candidate's text.
-        score: higher is better, the teacher's own layer is 0.
-        standard_error: of the score over images; None where the metric gives one number per batch and
-            there was one batch.
-        images: how many held-out images it was judged on.
-    """
-
-    layer: str
-    operation: str
-    score: float
-    standard_error: float | None
-    images: int
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreRecipe:
-    """How candidates are judged.
-
-    Attributes:
-        metric: ``kl`` (minus the divergence from the teacher's output in nats, no labels needed), ``loss``
-            (minus the cross entropy), ``accuracy`` (share right), or ``package.module:function``: called
-            with the outputs and the labels (without labels: the teacher's outputs), returns a tensor
-            (batch,) or one number, higher is better. A function itself is taken, too. Several threads call
-            it at once.
-        images: at most so many held-out images.
-        batch_size: images in a batch at most; fewer where the activations would need over 1 GiB.
-        batch_norm: ``reestimate`` takes the statistics of all batch norms behind a candidate anew, as they
-            will be in any network that holds it; ``keep`` judges with the host's.
-        host: in which network a candidate stands: ``teacher``, or ``average``, a network of average cost.
-    """
-
-    metric: str | OwnMetric = "kl"
-    images: int = 1024
-    batch_size: int = 128
-    batch_norm: str = "reestimate"
-    host: str = "teacher"
-
-    def __post_init__(self) -> None:
-        if self.images < 1 or self.batch_size < 1:
-            raise BadInput(
-                f"cannot score on {self.images} images, {self.batch_size} at a time", hint="use at least 1"
-            )
-        for name, known in (("batch_norm", BATCH_NORMS), ("host", HOSTS)):
-            if getattr(self, name) not in known:
-                raise BadInput(
-                    f"there is no {name} {getattr(self, name)!r}; known are {', '.join(known)}",
-                    hint="use one of these",
-                )
-
-    @property
-    def text(self) -> str:
-        """The name the scores are kept under: the metric, in brackets what is not the default.
-
-        >>> ScoreRecipe("loss", batch_norm="keep").text
-        'loss(batch_norm=keep)'
-        """
-        name = self.metric if isinstance(self.metric, str) else getattr(self.metric, "__name__", "given")
-        choices = {"batch_norm": (self.batch_norm, BATCH_NORMS[0]), "host": (self.host, HOSTS[0])}
-        parts = [f"{part}={value}" for part, (value, default) in choices.items() if value != default]
-        return f"{name}({', '.join(parts)})" if parts else name
 
 
 def score_candidates(
@@ -167,7 +91,8 @@ def score_candidates(
             scoring.learn(standings, workers, meter)
             scoring.judge(standings, workers, meter)
             tallies |= {(one.layer, one.operation): one.tally for one in standings}
-    return _in_order(space, wanted, {name: tallies[name] for name in todo}, scoring.heldout_images)
+    scores = {name: shaped_score(tallies[name].score(name), recipe) for name in todo}
+    return _in_order(space, wanted, scores, scoring.heldout_images)
 
 
 def _todo(space: Space, modules: Mapping[Name, nn.Module], wanted: Collection[str]) -> dict[Name, nn.Module]:
@@ -371,15 +296,15 @@ class _Meter:
 
 
 def _in_order(
-    space: Space, wanted: Collection[str], tallies: Mapping[Name, _Tally], images: int
+    space: Space, wanted: Collection[str], scores: Mapping[Name, CandidateScore], images: int
 ) -> tuple[CandidateScore, ...]:
     results = []
     for layer in space.layers:
-        given = [operation for name, operation in tallies if name == layer.name]
+        given = [operation for name, operation in scores if name == layer.name]
         for operation in dict.fromkeys((*layer.candidates, *given)) if layer.name in wanted else ():
             key = (layer.name, operation)
             if parse_operation(operation).family == TEACHER:
                 results.append(CandidateScore(*key, score=0.0, standard_error=0.0, images=images))
-            elif key in tallies:
-                results.append(tallies[key].score(key))
+            elif key in scores:
+                results.append(scores[key])
     return tuple(results)

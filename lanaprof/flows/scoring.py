@@ -30,6 +30,7 @@ __all__ = [
     "ScoreReport",
     "average_choices",
     "find_host",
+    "find_scored",
     "layer_groups",
     "score_layers",
     "score_project",
@@ -48,6 +49,36 @@ class ScoreReport:
     scores: tuple[CandidateScore, ...]
     metric: str
     stored: int
+
+    @property
+    def measured(self) -> tuple[CandidateScore, ...]:
+        """Return those that are not 0 by definition."""
+        return tuple(score for score in self.scores if score.operation != TEACHER)
+
+
+def find_scored(project: Project, store: Store, recipe: ScoreRecipe) -> ScoreReport | None:
+    """Return the scores that judging the trained candidates now would give again; None where any is missing."""
+    from lanaprof.distill import CandidateScore, weights_text
+
+    rows = store.scores(teacher=project.weights_digest, metric=recipe.text)
+    data = load_project_data(project)
+    images = min(recipe.images, data.heldout_count)
+    known = {
+        (row.layer, row.operation): row for row in rows if (row.data, row.images) == (data.digest, images)
+    }
+    trained = find_trained_candidates(project)
+    scores = []
+    for layer in project.space.layers:
+        for operation in layer.candidates:
+            row = known.get((layer.name, operation))
+            entry = trained.get((layer.name, weights_text(operation)))
+            if entry is None and operation not in (TEACHER, SKIP):
+                continue
+            if row is None or (entry is not None and row.candidate != entry.digest):
+                return None
+            found = CandidateScore(layer.name, operation, row.score, row.standard_error, row.images)
+            scores.append(found)
+    return ScoreReport(tuple(scores), recipe.text, 0)
 
 
 def score_project(

@@ -25,6 +25,7 @@ __all__ = [
     "Scores",
     "build_problem",
     "choices_of",
+    "find_score_records",
     "find_scores",
     "resolve_budgets",
     "scores_from_file",
@@ -54,6 +55,12 @@ def find_scores(project: Project, store: Store, metric: str | None = None) -> di
     Raises:
         MissingScores: there are none.
     """
+    rows = find_score_records(project, store, metric)
+    return {(row.layer, row.operation): row.score for row in rows}
+
+
+def find_score_records(project: Project, store: Store, metric: str | None = None) -> tuple[Score, ...]:
+    """Return the newest score record of every candidate of this teacher, as :func:`find_scores` does."""
     rows = [row for row in store.scores(teacher=project.weights_digest) if metric in (None, row.metric)]
     if not rows:
         raise MissingScores(
@@ -63,7 +70,7 @@ def find_scores(project: Project, store: Store, metric: str | None = None) -> di
         )
     newest = max(rows, key=lambda row: (row.time, row.id))
     same: list[Score] = [row for row in rows if (row.metric, row.data) == (newest.metric, newest.data)]
-    return {(row.layer, row.operation): row.score for row in same}  # sorted by time: the last wins
+    return tuple({(row.layer, row.operation): row for row in same}.values())  # sorted by time: the last wins
 
 
 def scores_from_file(path: Path) -> dict[tuple[str, str], float]:

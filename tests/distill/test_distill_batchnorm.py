@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,13 +12,13 @@ from torch import Tensor, nn
 
 from lanaprof.distill import CandidateScore, DataSource, ScoreRecipe, reestimate_batch_norm, score_candidates
 from lanaprof.distill.batchnorm import RunningStatistics, find_batch_norms
-from lanaprof.distill.score import STATISTICS_IMAGES
 from lanaprof.distill.taps import Replay
 from lanaprof.errors import BadInput
 from lanaprof.space import Layer, Space
 from lanaprof.teachers import Teacher, set_submodule, state_digest
 
-CHANNELS, SIZE, BATCH = 8, 16, 128
+CHANNELS, SIZE, BATCH, LEARNT = 8, 16, 32, 64
+PLAIN = ScoreRecipe(images=64, batch_size=BATCH, power=1)
 LAYERS = ("blocks.0", "blocks.1", "blocks.2", "last")
 
 
@@ -42,6 +44,11 @@ class NormNet(nn.Module):
         x = self.blocks[2](self.between(self.blocks[1](x)))
         logits: Tensor = self.head(self.last(self.norm(x.mean((2, 3)))))
         return logits
+
+
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lanaprof.distill.score.STATISTICS_IMAGES", LEARNT)
 
 
 @pytest.fixture
@@ -90,7 +97,7 @@ def modules() -> dict[tuple[str, str], nn.Module]:
 
 def _learning_batches(data: DataSource) -> list[Tensor]:
     batches = data.batches("train", BATCH)
-    found = [next(batches)[0] for _ in range(STATISTICS_IMAGES // BATCH)]
+    found = [next(batches)[0] for _ in range(LEARNT // BATCH)]
     batches.close()
     return found
 
@@ -128,14 +135,14 @@ def _by_name(scores: tuple[CandidateScore, ...]) -> dict[tuple[str, str], float]
 
 
 def _heldout(data: DataSource) -> Tensor:
-    return torch.cat([x for x, _ in data.iter_heldout(256, 256)])
+    return torch.cat([x for x, _ in data.iter_heldout(64, 64)])
 
 
 def test_scores_equal_naive_reestimation(
     teacher: Teacher, space: Space, modules: dict[tuple[str, str], nn.Module], noise: DataSource
 ) -> None:
     """Statistics behind the candidate are taken anew, those before it and its own stay; so for the teacher."""
-    scores = _by_name(score_candidates(teacher, space, modules, noise, recipe=ScoreRecipe(images=256)))
+    scores = _by_name(score_candidates(teacher, space, modules, noise, recipe=PLAIN))
     before = {
         "blocks.0": ("stem", "blocks.0"),
         "blocks.1": ("stem", "blocks.0", "blocks.1"),
@@ -159,7 +166,7 @@ def test_scores_in_another_host(
     host = copy.deepcopy(teacher.module)
     set_submodule(host, "blocks.0", copy.deepcopy(modules["blocks.0", "conv"]))
     set_submodule(host, "blocks.2", copy.deepcopy(modules["blocks.2", "conv"]))
-    recipe = ScoreRecipe(images=256, host="average")
+    recipe = replace(PLAIN, host="average")
     scores = _by_name(score_candidates(teacher, space, modules, noise, recipe=recipe, host=host))
     quality = []
     for module in (modules["blocks.1", "conv"], teacher.module.get_submodule("blocks.1")):
@@ -175,7 +182,7 @@ def test_statistics_kept_are_the_teachers(
     teacher: Teacher, space: Space, modules: dict[tuple[str, str], nn.Module], noise: DataSource
 ) -> None:
     """With batch_norm="keep" the network is judged as assembled."""
-    recipe = ScoreRecipe(images=256, batch_norm="keep")
+    recipe = replace(PLAIN, batch_norm="keep")
     scores = _by_name(score_candidates(teacher, space, modules, noise, recipe=recipe))
     network = copy.deepcopy(teacher.module)
     set_submodule(network, "blocks.1", modules["blocks.1", "conv"])
@@ -187,7 +194,7 @@ def test_a_copy_of_the_teachers_layer_scores_zero_exactly(
 ) -> None:
     """What estimating statistics costs is in both sides of the difference."""
     copied = {("blocks.0", "conv"): copy.deepcopy(teacher.module.get_submodule("blocks.0"))}
-    scores = _by_name(score_candidates(teacher, space, copied, noise, recipe=ScoreRecipe(images=64)))
+    scores = _by_name(score_candidates(teacher, space, copied, noise, recipe=PLAIN))
     assert scores["blocks.0", "conv"] == 0.0
 
 
@@ -199,7 +206,7 @@ def test_scores_do_not_depend_on_what_else_is_scored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Layer by layer, or in turns because memory is short: the same scores; only the layers asked for."""
-    recipe = ScoreRecipe(images=64)
+    recipe = PLAIN
     together = score_candidates(teacher, space, modules, noise, recipe=recipe)
     apart = [
         score
@@ -218,7 +225,7 @@ def test_a_layer_without_batch_norm_behind_it_is_judged_for_itself(
 ) -> None:
     """The last layer's candidates are compared with its own teacher's layer, not with that of a layer before."""
     set_submodule(teacher.module, "norm", nn.Identity())
-    recipe = ScoreRecipe(images=64)
+    recipe = PLAIN
     together = score_candidates(teacher, space, modules, noise, recipe=recipe)
 
     alone = score_candidates(teacher, space, modules, noise, recipe=recipe, layers=["blocks.2"])
@@ -232,7 +239,7 @@ def test_reestimating_leaves_no_trace(
     """Teacher, candidates and host keep every weight and statistic."""
     host = copy.deepcopy(teacher.module)
     before = [state_digest(module) for module in (teacher.module, host, *modules.values())]
-    recipe = ScoreRecipe(images=32, host="average")
+    recipe = replace(PLAIN, host="average")
     score_candidates(teacher, space, modules, noise, recipe=recipe, host=host)
     assert [state_digest(module) for module in (teacher.module, host, *modules.values())] == before
 
@@ -261,7 +268,43 @@ def test_unknown_ways_of_judging_are_refused() -> None:
         ScoreRecipe(host="student")
 
 
+def test_scores_by_kl_are_roots(
+    teacher: Teacher, space: Space, modules: dict[tuple[str, str], nn.Module], noise: DataSource
+) -> None:
+    """By default minus the root of the divergence, its error that of the root across the interval."""
+    plain = score_candidates(teacher, space, modules, noise, recipe=PLAIN)
+    roots = score_candidates(teacher, space, modules, noise, recipe=replace(PLAIN, power=None))
+    for one, root in zip(plain, roots, strict=True):
+        assert root.score == pytest.approx(-math.sqrt(-one.score))
+        assert one.standard_error is not None
+        far, near = (math.sqrt(max(0.0, side * one.standard_error - one.score)) for side in (1, -1))
+        assert root.standard_error == pytest.approx((far - near) / 2)
+    assert any(one.score < -0.01 for one in roots)
+
+
+def test_other_metrics_are_not_reshaped(
+    teacher: Teacher, space: Space, modules: dict[tuple[str, str], nn.Module], noise: DataSource
+) -> None:
+    """Only a divergence grows with the square of a disturbance; other metrics stay as they are."""
+
+    def closeness(outputs: Tensor, wanted: Tensor) -> Tensor:
+        return -(outputs - wanted).square().mean(1)
+
+    recipe = replace(PLAIN, metric=closeness, power=None)
+    found = score_candidates(teacher, space, modules, noise, recipe=recipe)
+    assert found == score_candidates(teacher, space, modules, noise, recipe=replace(recipe, power=1))
+
+
+def test_powers_that_are_none_are_refused() -> None:
+    """A power is above 0 and at most 1."""
+    for power in (0.0, -1.0, 2.0):
+        with pytest.raises(BadInput, match="power"):
+            ScoreRecipe(power=power)
+
+
 def test_the_name_of_a_score_says_what_is_not_default() -> None:
     """Scores of another kind are kept under another name."""
-    assert ScoreRecipe("kl").text == "kl"
+    assert ScoreRecipe("kl").text == ScoreRecipe("kl", power=0.5).text == "kl"
+    assert ScoreRecipe("kl", power=1).text == "kl(power=1)"
+    assert ScoreRecipe("loss", power=1).text == "loss"
     assert ScoreRecipe("kl", batch_norm="keep", host="average").text == "kl(batch_norm=keep, host=average)"

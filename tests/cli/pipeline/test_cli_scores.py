@@ -1,0 +1,90 @@
+"""score beyond its listing: how far sums of scores can be trusted, and their correction by whole networks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+FEW = ("--images", "32", "--tune-steps", "2", "--tune-batch-size", "16", "--seeds", "2")
+
+
+def test_networks_say_how_far_sums_can_be_trusted(bench: Any) -> None:
+    """Random networks are fine-tuned with several seeds; sums, own KL and the ceiling are ranked with them."""
+    document = bench.run("score", *FEW, "--networks", "8")
+    found = document["correlation"]
+    scores = {(s["layer"], s["operation"]): s["score"] for s in document["scores"]}
+
+    assert (found["networks"], found["tune_steps"]) == (8, 2)
+    for name in ("score", "own_kl", "ceiling"):
+        assert -1 <= found[name]["low"] <= found[name]["high"] <= 1
+    for point in found["points"]:
+        assert len(point["tuned_kl"]) == 2
+        assert point["score"] == pytest.approx(sum(scores[name] for name in point["choices"].items()))
+    assert len({tuple(point["choices"].items()) for point in found["points"]}) == 8
+
+
+def test_judged_networks_are_not_judged_again(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More networks go on from those that were judged; scores that are stored are not taken again."""
+    first = bench.run("score", *FEW, "--networks", "8")["correlation"]["points"]
+    monkeypatch.setattr("lanaprof.flows.project.Project.load_teacher", None)
+    again = bench.run("score", *FEW, "--networks", "8")
+    assert again["stored"] == 0
+    assert again["correlation"]["points"] == first
+
+
+def test_report_shows_what_was_judged_before(bench: Any, cli: Any) -> None:
+    """--report adds the correlation of networks judged earlier, and --plot draws it."""
+    judged = bench.run("score", *FEW, "--networks", "8")["correlation"]
+    ran = cli("score", "--images", "32", "--report", "--plot", "trust.svg")
+    assert "Kendall" in ran.out
+    assert "ranking by" in ran.out
+    drawing = (bench.folder / "trust.svg").read_text()
+    assert drawing.count("<circle") == judged["networks"]
+
+
+def test_fitted_scores_are_what_select_uses(bench: Any) -> None:
+    """--fit stores corrected scores under their own name; each is a weight times the score's power."""
+    document = bench.run("score", *FEW, "--fit", "8")
+    fit = document["fit"]
+    rows = bench.query("select layer, operation, score from scores where metric = ?", fit["metric"])
+    scores = {(s["layer"], s["operation"]): s["score"] for s in document["scores"]}
+
+    assert fit["metric"] == "kl+fitted"
+    assert len(rows) == len(scores)
+    for layer, operation, corrected in rows:
+        expected = -fit["weights"][layer] * abs(scores[layer, operation]) ** fit["power"]
+        assert corrected == pytest.approx(expected, abs=1e-12)
+    total = {(layer, operation): corrected for layer, operation, corrected in rows}
+    chosen = bench.run("select", "--budget", "90%", "--no-verify")
+    assert chosen["score"] == pytest.approx(sum(total[name] for name in chosen["choices"].items()))
+
+
+def test_plot_without_networks_says_what_to_type(bench: Any) -> None:
+    """There is nothing to draw before networks were judged."""
+    assert "lanaprof score --networks" in bench.refuse("score", "--images", "32", "--plot", "trust.png")
+
+
+def test_networks_of_other_weights_are_forgotten(bench: Any) -> None:
+    """What was judged with other candidates' weights says nothing about these."""
+    bench.run("score", *FEW, "--networks", "8")
+    path = bench.folder / ".lanaprof" / "judged.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps({**found, "of": "other"}))
+    assert "correlation" not in bench.run("score", "--images", "32", "--report")
+
+
+def test_a_damaged_file_of_networks_is_named(bench: Any) -> None:
+    """The message says what to do about it."""
+    (bench.folder / ".lanaprof" / "judged.json").write_text("{")
+    assert "lanaprof score" in bench.refuse("score", "--images", "32", "--report")
+
+
+def test_a_host_of_average_cost(bench: Any) -> None:
+    """Candidates judged in an average network are kept under a name that says so."""
+    document = bench.run("score", "--images", "32", "--host", "average", "--batch-norm", "keep")
+    assert document["metric"] == "kl(batch_norm=keep, host=average)"
+    assert bench.query("select distinct metric from scores order by time desc limit 1") == [
+        ("kl(batch_norm=keep, host=average)",)
+    ]
