@@ -83,7 +83,7 @@ def _why(views: Sequence[LayerView]) -> str:
         return ""
     prices = [view.dearer.per_ms for view in views if view.dearer is not None]
     words = (
-        "The selection had the best sum of scores within its budget. What another choice in one layer would change: "
+        "Selecting maximises the sum of scores within the budget. What another choice in one layer would change: "
         "the cheaper candidate that loses least score per millisecond saved, and the dearer one that gains most per "
         "millisecond; latencies as they count in the whole network."
     )
