@@ -37,10 +37,10 @@ def timm_vit(**options: Any) -> nn.Module:
 def torchvision_vit() -> nn.Module:
     from torchvision.models.vision_transformer import VisionTransformer
 
-    net = VisionTransformer(
+    net: nn.Module = VisionTransformer(
         image_size=16, patch_size=4, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64, num_classes=5
     )
-    nn.init.normal_(net.heads.head.weight)  # zero at birth: all outputs would be equal
+    nn.init.normal_(net.get_parameter("heads.head.weight"))  # zero at birth: all outputs would be equal
     return net
 
 
@@ -174,9 +174,9 @@ def test_the_digest_is_that_of_the_weights_as_published(tmp_path: Path) -> None:
     torch.testing.assert_close(teacher.module(x), source.eval()(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("text", ["timm:test_vit?num_classes=3", "torchvision:vit_b_32"])
-def test_a_bare_teacher_is_split_too(text: str) -> None:
+def test_a_bare_teacher_is_split_too() -> None:
     """A student's weights, named as in the split network, fit the bare network."""
+    text = "timm:test_vit?num_classes=3"
     state = load_teacher(text, input_shape=(3, 64, 64)).module.state_dict()
     bare = bare_teacher(text, state, input_shape=(3, 64, 64))
 
