@@ -112,7 +112,8 @@ def _torchvision(name: str, layer: str) -> nn.Module:
 def _torchvision_attention() -> nn.Module:
     network = torchvision.models.VisionTransformer(16, 8, 1, 4, 48, 96)
     split_blocks(network, (3, 16, 16))
-    return network.get_submodule("encoder.layers.encoder_layer_0.attention")
+    found: nn.Module = network.get_submodule("encoder.layers.encoder_layer_0.attention")
+    return found
 
 
 # name → (makes the block, its input's shape)
