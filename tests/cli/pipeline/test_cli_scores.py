@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+
+from lanaprof.flows.judging import JudgedNetwork, JudgeRules
+from lanaprof.flows.operators import Choices
+from lanaprof.flows.project import Project
 
 FEW = ("--images", "32", "--tune-steps", "2", "--tune-batch-size", "16", "--seeds", "2")
 
@@ -44,21 +49,53 @@ def test_report_shows_what_was_judged_before(bench: Any, cli: Any) -> None:
     assert drawing.count("<circle") == judged["networks"]
 
 
-def test_fitted_scores_are_what_select_uses(bench: Any) -> None:
-    """--fit stores corrected scores under their own name; each is a weight times the score's power."""
-    document = bench.run("score", *FEW, "--fit", "8")
-    fit = document["fit"]
-    rows = bench.query("select layer, operation, score from scores where metric = ?", fit["metric"])
-    scores = {(s["layer"], s["operation"]): s["score"] for s in document["scores"]}
+@pytest.fixture
+def scores(bench: Any) -> dict[tuple[str, str], float]:
+    listed = bench.run("score", "--images", "32", "--report")["scores"]
+    return {(s["layer"], s["operation"]): s["score"] for s in listed}
 
-    assert fit["metric"] == "kl+fitted"
+
+def _become(scores: dict[tuple[str, str], float], first: float, others: float) -> Any:
+    """Networks of a divergence that is known; in a project trained for 4 steps there is none to find."""
+
+    def judge(
+        project: Project, networks: Sequence[Choices], rules: JudgeRules, **_options: Any
+    ) -> tuple[JudgedNetwork, ...]:
+        names = [layer.name for layer in project.space.layers]
+        found = []
+        for choices in networks:
+            parts = [scores[name] for name in zip(names, choices, strict=True)]
+            kl = first * parts[0] + others * sum(parts[1:])
+            found.append(JudgedNetwork(choices, kl, (kl,) * rules.seeds))
+        return tuple(found)
+
+    return judge
+
+
+def test_fitted_scores_are_what_select_uses(
+    bench: Any, scores: dict[tuple[str, str], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--fit stores corrected scores under their own name: here the first layer counts twice."""
+    monkeypatch.setattr("lanaprof.flows.judging.judge_networks", _become(scores, -2, -1))
+    fit = bench.run("score", *FEW, "--fit", "24")["fit"]
+    rows = bench.query("select layer, operation, score from scores where metric = ?", fit["metric"])
+
+    assert (fit["metric"], fit["power"], fit["networks"]) == ("kl+fitted", 1.0, 24)
+    assert fit["weights"]["1.0"] > 1.5 * max(fit["weights"]["1.1"], fit["weights"]["1.2"])
     assert len(rows) == len(scores)
     for layer, operation, corrected in rows:
-        expected = -fit["weights"][layer] * abs(scores[layer, operation]) ** fit["power"]
-        assert corrected == pytest.approx(expected, abs=1e-12)
+        assert corrected == pytest.approx(fit["weights"][layer] * scores[layer, operation], abs=1e-12)
     total = {(layer, operation): corrected for layer, operation, corrected in rows}
     chosen = bench.run("select", "--budget", "90%", "--no-verify")
     assert chosen["score"] == pytest.approx(sum(total[name] for name in chosen["choices"].items()))
+
+
+def test_a_fit_to_networks_that_contradict_the_scores_is_refused(
+    bench: Any, scores: dict[tuple[str, str], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where better scores made worse networks, nothing is stored."""
+    monkeypatch.setattr("lanaprof.flows.judging.judge_networks", _become(scores, 1, 1))
+    assert "did not become better" in bench.refuse("score", *FEW, "--fit", "8")
 
 
 def test_plot_without_networks_says_what_to_type(bench: Any) -> None:
