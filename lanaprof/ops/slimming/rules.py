@@ -153,6 +153,8 @@ def _cat(tracker: Tracker, call: Call) -> bool:
     given = call.given("tensors dim")
     tensors, dim = list(given["tensors"]), given.get("dim", given.get("axis", 0))
     out = call.result
+    if any(x.dim() != out.dim() for x in tensors):
+        return False  # an empty tensor, which torch.cat passes over
     dim %= out.dim()
     parts = []
     for x in tensors:
@@ -161,13 +163,10 @@ def _cat(tracker: Tracker, call: Call) -> bool:
             own = tracker.classes.number(x.shape[dim])
             tracker.classes.fix(own)
         parts.append(own)
-    marks = [tracker.join([tracker.marks(x)[place] for x in tensors]) for place in range(out.dim())] if (
-        all(x.shape[:dim] == tensors[0].shape[:dim] for x in tensors)
-    ) else None  # fmt: skip
-    if marks is None:
-        return False
-    marks[dim] = np.concatenate(parts)
-    tracker.put(out, marks)
+    marks = [
+        tracker.join([tracker.marks(x)[place] for x in tensors]) for place in range(out.dim()) if place != dim
+    ]
+    tracker.put(out, [*marks[:dim], np.concatenate(parts), *marks[dim:]])
     return True
 
 
