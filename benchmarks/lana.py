@@ -163,7 +163,7 @@ def find_networks(contest: Contest, speeds: Sequence[float], seeds: int) -> list
         speeds: times faster than the teacher.
         seeds: of the first speed; the others have one.
     """
-    entries = []
+    entries: list[dict[str, Any]] = []
     for number, speed in enumerate(speeds):
         chosen = contest.selected(speed)
         entries.append({"speed": speed, "method": "lanaprof", "draw": 0, "choices": chosen})

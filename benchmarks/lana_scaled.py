@@ -31,7 +31,7 @@ def lite(width: float, depth: int) -> nn.Module:
     import timm
 
     del depth
-    network: nn.Module = timm.models.efficientnet._gen_efficientnet_lite(
+    network: nn.Module = timm.models.efficientnet._gen_efficientnet_lite(  # type: ignore[no-untyped-call]
         "efficientnet_lite0", channel_multiplier=width, depth_multiplier=min(1.0, width + 0.2)
     )
     return network

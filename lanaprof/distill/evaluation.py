@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ def evaluate(
     """
     sums = {"accuracy": 0.0, "loss": 0.0, "agreement": 0.0, "kl": 0.0}
     images, labelled = 0, True
-    compared = teacher is not None or teacher_logits is not None
+    ask = teacher_logits if teacher_logits is not None or teacher is None else partial(_asked, teacher)
     runtime = Runtime.here()
     device = next((parameter.device for parameter in module.parameters()), runtime.device)
     modes = [(part, part.training) for network in (module, teacher) if network for part in network.modules()]
@@ -69,10 +70,8 @@ def evaluate(
                 x_here = x.to(device)
                 logits = class_logits(module(x_here))
                 images += len(x)
-                if compared:
-                    wanted = (
-                        teacher_logits(number, x_here) if teacher_logits else class_logits(teacher(x_here))
-                    )
+                if ask is not None:
+                    wanted = ask(number, x_here)
                     sums["kl"] += kl_per_image(wanted, logits).sum().item()
                     sums["agreement"] += agreement_per_image(wanted, logits).sum().item()
                 labelled = labelled and y is not None
@@ -88,8 +87,8 @@ def evaluate(
     known = {
         "accuracy": labelled,
         "loss": labelled,
-        "agreement": compared,
-        "kl": compared,
+        "agreement": ask is not None,
+        "kl": ask is not None,
     }
     values = {name: total / images if known[name] else None for name, total in sums.items()}
     return Evaluation(images=images, **values)
@@ -117,6 +116,10 @@ def kl_on(
     if not found:
         raise BadInput("there is nothing to evaluate on: no batches", hint="give at least one sample")
     return found
+
+
+def _asked(teacher: nn.Module, _number: int, x: Tensor) -> Tensor:
+    return class_logits(teacher(x))
 
 
 def class_logits(output: Any) -> Tensor:

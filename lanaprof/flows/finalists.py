@@ -254,13 +254,17 @@ def finalists_to_json(project: Project, finalists: Sequence[Finalist]) -> list[d
                 "ci_low_s": record.ci_low_s if record is not None else None,
                 "ci_high_s": record.ci_high_s if record is not None else None,
                 "inside": one.inside,
-                **_with_error("kl", one.quality and (one.quality.kl, one.quality.standard_error)),
-                **_with_error("tuned_kl", one.tuned and (one.tuned.kl, one.tuned.standard_error)),
+                **_with_error("kl", _figures(one.quality)),
+                **_with_error("tuned_kl", _figures(one.tuned)),
                 **_with_error("tuned_difference", behind),
                 "chosen": one.chosen,
             }
         )
     return rows
+
+
+def _figures(quality: Quality | None) -> tuple[float, float] | None:
+    return None if quality is None else (quality.kl, quality.standard_error)
 
 
 def _with_error(name: str, value: tuple[float, float] | None) -> dict[str, float | None]:

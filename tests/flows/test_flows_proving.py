@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from lanaprof.flows import proving
-from lanaprof.flows.networks import TimedNetworks
+from lanaprof.flows.networks import TimedNetworks, calibration_networks
 from lanaprof.flows.predicting import Predictor
 from lanaprof.flows.proving import Proof, prove, time_beside
 from lanaprof.ops import TEACHER
@@ -158,7 +158,7 @@ def test_a_machine_that_refutes_everything_ends_the_loop(machine: Callable[..., 
         return table_s(choices) * (3.0 if again else 1.0)
 
     bench = machine(timer)
-    anchors = set(proving.calibration_networks(bench.predictor, 16, 0))
+    anchors = set(calibration_networks(bench.predictor, 16, 0))
     proof = bench.prove(12.2e-3)
     times = {choices: sum(choices in asked for asked in bench.campaigns) for choices in seen - anchors}
 
