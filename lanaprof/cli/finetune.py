@@ -35,6 +35,13 @@ if TYPE_CHECKING:
     help="The labels' share of the loss, where there are labels.",
 )
 @click.option(
+    "--features",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0, 1, max_open=True),
+    help="The share of the loss that compares stages with the teacher's.",
+)
+@click.option(
     "--ema/--no-ema",
     default=True,
     show_default=True,

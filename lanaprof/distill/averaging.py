@@ -7,7 +7,7 @@ from torch import nn
 
 __all__ = ["average_decay", "move_average"]
 
-HORIZON_SHARE = 0.05  # of the steps that the average looks back on: docs/distilling.md has figures
+HORIZON_SHARE = 0.02  # of the steps that the average looks back on: docs/distilling.md has figures
 _WARM_UP = 10.0  # early on the average looks back on a tenth of what there was
 
 
@@ -16,7 +16,7 @@ def average_decay(step: int, steps: int) -> float:
 
     As in TensorFlow's ``ExponentialMovingAverage(num_updates)``: a long average may not remember the beginning.
 
-    >>> [round(average_decay(step, 2000), 3) for step in (0, 90, 1999)]
+    >>> [round(average_decay(step, 5000), 3) for step in (0, 90, 4999)]
     [0.1, 0.91, 0.99]
     """
     longest = 1 - 1 / max(1.0, steps * HORIZON_SHARE)

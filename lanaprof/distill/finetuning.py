@@ -19,6 +19,7 @@ from lanaprof.distill.augmenting import augment
 from lanaprof.distill.averaging import average_decay, move_average
 from lanaprof.distill.batchnorm import reestimate_batch_norm
 from lanaprof.distill.evaluation import Evaluation, class_logits, evaluate
+from lanaprof.distill.features import LayerOutputs, feature_error
 from lanaprof.distill.remembering import TeacherOutputs
 from lanaprof.distill.runtime import (
     Limits,
@@ -59,7 +60,8 @@ def finetune(
     """Fine-tune a student in place to give the teacher's outputs, and leave its best weights in it.
 
     Batch norm is re-estimated first. Loss: (1 − alpha) · T² · KL(teacher ‖ student) at temperature T (Hinton
-    et al., arXiv 1503.02531) + alpha · cross entropy to the labels, without labels the first alone. What is
+    et al., arXiv 1503.02531) + alpha · cross entropy to the labels, without labels the first alone; where the
+    recipe names layers, ``features`` of it is the normalised error of their outputs to the teacher's. What is
     judged and kept is an exponential moving average of the weights (``recipe.ema``; Tarvainen and Valpola,
     arXiv 1703.01780), its batch norm re-estimated. The best moment is the one of least such loss (T = 1) on
     held-out data; the ``test`` split is never touched.
@@ -164,6 +166,16 @@ class _Run:
         )
 
     def _train(self, progress: ProgressCallback | None) -> None:
+        names = self._recipe.feature_layers if self._recipe.features > 0 else ()
+        self._wanted_features = LayerOutputs(self._outputs.network, names)
+        self._given_features = LayerOutputs(self._student, names)
+        try:
+            self._train_on(progress)
+        finally:
+            self._wanted_features.close()
+            self._given_features.close()
+
+    def _train_on(self, progress: ProgressCallback | None) -> None:
         recipe, first = self._recipe, self._step
         looks = {round(self._steps * (place + 1) / recipe.evaluations) for place in range(recipe.evaluations)}
         batches = self._data.batches(
@@ -197,7 +209,9 @@ class _Run:
         torch.manual_seed(int(digest([recipe.seed, self._step, "dropout"])[:15], 16))
         with ExitStack() as contexts:
             contexts.enter_context(self._runtime.autocast())
-            key = (self._batches_name, self._step) if self._shared else None
+            # what layers give is too large to remember, so that pass is needed each time
+            is_remembered = self._shared and not recipe.feature_layers
+            key = (self._batches_name, self._step) if is_remembered else None
             wanted = self._outputs.logits(x, key)
             if self._backward_copies:
                 contexts.enter_context(allow_mutation_on_saved_tensors())
@@ -209,6 +223,10 @@ class _Run:
         if y_read is not None:
             labels = y_read.to(self._runtime.device)
             loss = (1 - recipe.alpha) * loss + recipe.alpha * nn.functional.cross_entropy(logits, labels)
+        given = self._given_features.take()
+        if given:
+            error = feature_error(given, self._wanted_features.take())
+            loss = (1 - recipe.features) * loss + recipe.features * error
         for group in self._optimizer.param_groups:
             group["lr"] = cosine_rate(self._step, self._steps, recipe.learning_rate)
         autograd_step(loss, self._optimizer, max_norm=GRADIENT_NORM)

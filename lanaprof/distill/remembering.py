@@ -26,10 +26,13 @@ class TeacherOutputs:
         teacher: copied, frozen, in eval mode.
         runtime: where it runs.
         most_bytes: of logits remembered; beyond, they are computed each time.
+
+    Attributes:
+        network: the copy.
     """
 
     def __init__(self, teacher: nn.Module, runtime: Runtime, *, most_bytes: int = _MOST_BYTES) -> None:
-        self._teacher = frozen_copy(teacher, runtime)
+        self.network = frozen_copy(teacher, runtime)
         self._left_bytes = most_bytes
         self._known: dict[Hashable, Tensor] = {}
 
@@ -44,7 +47,7 @@ class TeacherOutputs:
         if known is not None:
             return known
         with torch.no_grad():
-            found = class_logits(self._teacher(x))
+            found = class_logits(self.network(x))
         size = found.numel() * found.element_size()
         if key is not None and size <= self._left_bytes:
             self._left_bytes -= size

@@ -28,6 +28,9 @@ class FinetuneRecipe:
         augment: flip and shift images.
         seed: of order and augmentation.
         ema: judge and keep an exponential moving average of the weights, not the weights of one moment.
+        feature_layers: where the student's layers are compared with the teacher's; the names exist in both. None for
+            the output alone.
+        features: the share of this comparison in the loss, where ``feature_layers`` names any.
         precision: ``fp32``, ``bf16`` (mixed: weights and their updates stay in float32), or ``auto``: bf16 on a GPU
             that has it, else fp32.
     """
@@ -44,6 +47,8 @@ class FinetuneRecipe:
     augment: bool = True
     seed: int = 0
     ema: bool = True
+    feature_layers: tuple[str, ...] = ()
+    features: float = 0.5
     precision: str = "auto"
 
     def __post_init__(self) -> None:
@@ -59,6 +64,11 @@ class FinetuneRecipe:
                 f"temperature {self.temperature}, alpha {self.alpha}, evaluations {self.evaluations} "
                 "make no loss",
                 hint="a temperature above 0, alpha between 0 and 1, at least 1 evaluation",
+            )
+        if not 0 <= self.features < 1:
+            raise BadInput(
+                f"features cannot be {self.features} of the loss",
+                hint="a share of 0 or more, below 1: --features 0.5",
             )
         if self.precision not in PRECISIONS:
             raise BadInput(

@@ -8,7 +8,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,11 +119,13 @@ def build_student(
 def finetune_student(
     project: Project, choices: Choices, recipe: FinetuneRecipe, *, progress: Callable[[Progress], None]
 ) -> FinetuneResult:
-    """Distil the whole network from the teacher and keep its weights."""
+    """Distil the whole network from the teacher, at the ends of its stages, too, and keep its weights."""
     from safetensors.torch import save
 
     from lanaprof.distill import finetune
+    from lanaprof.distill.features import stage_ends
 
+    recipe = replace(recipe, feature_layers=stage_ends(project.space) if recipe.features else ())
     teacher = project.load_teacher()
     student = build_student(project, choices, teacher=teacher, finetuned=False)
     data = load_project_data(project)

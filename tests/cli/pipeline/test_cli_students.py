@@ -123,6 +123,23 @@ def test_finetuning_notes_its_history(bench: Any) -> None:
     assert min(point["kl"] for point in history) <= tuned["finetuned"]["kl"]
 
 
+@at("words", [("--no-ema",), ("--alpha", "0"), ("--temperature", "4"), ("--precision", "bf16")], ids=" ".join)
+def test_the_recipe_of_fine_tuning_counts(bench: Any, words: tuple[str, ...]) -> None:
+    """Another recipe is another fine-tune: nothing is reused, and the loss of its steps differs."""
+    bench.run(*CHEAP)
+    bench.run("finetune", "--steps", "3", "--batch-size", "16")
+    (path,) = (bench.folder / ".lanaprof" / "students").glob("*.json")
+    first = json.loads(path.read_text())
+    other = bench.run("finetune", "--steps", "3", "--batch-size", "16", *words)
+    second = json.loads(path.read_text())
+
+    assert not other["reused"]
+    losses = [[point["train_loss"] for point in noted["history"]] for noted in (first, second)]
+    assert (losses[0] == losses[1]) == (
+        words == ("--no-ema",)
+    )  # the average changes what is kept, not the steps
+
+
 def test_larger_batch_is_exported(bench: Any) -> None:
     """--batch sets the exported input's first size."""
     bench.run("export", "--architecture", bench.architecture(), "--out", "net.onnx", "--batch", "3")
