@@ -65,7 +65,7 @@ def prepare(harness: Harness, task: Task, folder: Path) -> Path:
         ("measure",),
         ("calibrate", "-n", "6" if harness.quick else "16"),
         ("distill", *steps),
-        ("score", "--images", str(task.images)),
+        ("score", "--images", str(task.images), *task.scoring),
     ):
         harness.stage(folder, words[0], partial(command, project, *words))
     return project

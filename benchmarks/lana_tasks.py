@@ -33,6 +33,7 @@ class Task:
         distill_steps, distill_batch: of every candidate.
         tune_steps, tune_batch, learning_rate: of every network.
         images: held-out images that scores rest on.
+        scoring: further options of ``lanaprof score``.
     """
 
     files: tuple[Path, ...]
@@ -49,6 +50,7 @@ class Task:
     tune_batch: int
     learning_rate: float = 2e-3
     images: int = 1024
+    scoring: tuple[str, ...] = ()
 
 
 def _residual(depths: tuple[int, ...], widths: tuple[float, ...]) -> dict[str, dict[str, Any]]:
@@ -91,6 +93,7 @@ TASKS = {
         tune_batch=16,
         learning_rate=1e-3,
         images=64,
+        scoring=("--batch-norm", "keep"),  # four batches of large photographs per candidate would take hours
     ),
 }
 QUICK = Task(
