@@ -107,7 +107,20 @@ def operations_for(
         chosen = read_operations(ops)
     fitting = [operation for operation in chosen if _fits(operation, *shapes, teacher)]
     kept = make_operation(TEACHER)
-    return (kept, *(operation for operation in dict.fromkeys(fitting) if operation != kept))
+    distinct = _without_equal_slices([one for one in dict.fromkeys(fitting) if one != kept], *shapes, teacher)
+    return (kept, *distinct)
+
+
+def _without_equal_slices(
+    operations: list[Operation], input_shape: Shape, output_shape: Shape, teacher: nn.Module | None
+) -> list[Operation]:
+    """Leave out what rounding makes the same piece of the teacher's layer: same operator, same weights, same score."""
+    found: dict[Hashable, Operation] = {}
+    for operation in operations:
+        sliced = get_family(operation.family).needs_teacher
+        key = computation(operation, input_shape, output_shape, teacher) if sliced else operation
+        found.setdefault(key, operation)
+    return list(found.values())
 
 
 def _fits(operation: Operation, input_shape: Shape, output_shape: Shape, teacher: nn.Module | None) -> bool:

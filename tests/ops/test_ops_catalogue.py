@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from lanaprof.errors import BadInput, UnknownOperation, UserError
 from lanaprof.ops import get_family, operations_for, operations_markdown
@@ -118,3 +119,13 @@ def test_the_page_is_the_one_the_register_gives() -> None:
     page = Path(__file__).parents[2] / "docs" / "operations.md"
 
     assert page.read_text(encoding="utf-8") == operations_markdown()
+
+
+def test_slices_that_round_to_the_same_are_offered_once(tmp_path: Path) -> None:
+    """Five eighths and three quarters of 24 inner channels are both 16: the file's first one stays."""
+    block = nn.Sequential(nn.Conv2d(8, 24, 1), nn.ReLU(), nn.Conv2d(24, 8, 1))
+    lines = tmp_path / "ops.txt"
+    lines.write_text("slim(width=0.625)\nslim(width=0.75)\nslim(width=0.25)\nconv\n", encoding="utf-8")
+    found = operations_for(lines, (8, 4, 4), (8, 4, 4), teacher=block)
+
+    assert ["teacher", "slim(width=0.625)", "slim(width=0.25)", "conv"] == [one.text for one in found]
