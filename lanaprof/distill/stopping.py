@@ -36,7 +36,7 @@ Name = tuple[str, str]  # (layer, operation without precision)
 
 # Share of the steps done → how many times its rival's error a candidate must have to be given up there. Candidates
 # overtake one another most while they have learnt little, so the lead asked for shrinks (docs/distilling.md).
-RUNGS: Mapping[float, float] = {0.125: 1.5, 0.25: 1.25, 0.5: 1.15}
+RUNGS: Mapping[float, float] = {0.125: 2.0, 0.25: 1.5, 0.5: 1.3, 0.75: 1.2}
 NOISE_ERRORS = 3.0  # standard errors of the difference that a lead must exceed, too
 LEAST_STEPS = 10  # before the first rung: the mean of fewer losses says little
 _FRESH_SHARE = (
@@ -66,9 +66,9 @@ def rung_steps(steps: int) -> dict[int, float]:
     """Return after which steps candidates are judged, and which lead makes one needless there.
 
     >>> rung_steps(200)
-    {25: 1.5, 50: 1.25, 100: 1.15}
+    {25: 2.0, 50: 1.5, 100: 1.3, 150: 1.2}
     >>> rung_steps(24)
-    {12: 1.15}
+    {12: 1.3, 18: 1.2}
     """
     found = {math.ceil(share * steps): lead for share, lead in RUNGS.items()}
     return {step: lead for step, lead in found.items() if LEAST_STEPS <= step < steps}
