@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,10 @@ def make_projects(folder: Path, *, candidates: int) -> dict[str, Any]:
     return {"candidates": made["candidates"], "teacher_s": measured["teacher_latency_s"]}
 
 
-def learnt(folder: Path, *words: str, images: int) -> dict[str, Any]:
+def learnt(folder: Path, *words: str, scoring: Sequence[str]) -> dict[str, Any]:
     """Distil and score a project; return what distilling said."""
     told = command(folder, "distill", *words)
-    command(folder, "score", "--images", str(images))
+    command(folder, "score", *scoring)
     return {name: told[name] for name in ("wanted", "hopeless", "failed", "trained", "stopped", "seconds")}
 
 
@@ -123,11 +124,11 @@ def judged(harness: Harness, part: str) -> list[dict[str, Any]]:
     folder, options = harness.folder(part), harness.options
     made = harness.stage(folder, "measure", lambda: make_projects(folder, candidates=options["candidates"]))
     words = ["--steps", str(options["steps"]), "--batch-size", str(options["batch"])]
-    images = options["images"]
+    scoring = ["--images", str(options["images"]), "--batch-norm", options["batch_norm"]]
     whole = harness.stage(
-        folder, "whole", lambda: learnt(folder / "whole", *words, "--no-stop", images=images)
+        folder, "whole", lambda: learnt(folder / "whole", *words, "--no-stop", scoring=scoring)
     )
-    stopped = harness.stage(folder, "stopped", lambda: learnt(folder / "stopped", *words, images=images))
+    stopped = harness.stage(folder, "stopped", lambda: learnt(folder / "stopped", *words, scoring=scoring))
     compared = compare(folder, teacher_s=made["teacher_s"], budgets=options["budgets"])
     trainable = whole["wanted"] + whole["hopeless"]
     return [
@@ -165,11 +166,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--images", type=int, default=1024, help="held-out images a score is taken on")
+    parser.add_argument(
+        "--batch-norm", default="reestimate", choices=["reestimate", "keep"], help="of scores"
+    )
     parser.add_argument("--budgets", type=int, default=10)
     given = parser.parse_args()
     if given.quick:
         given.candidates, given.steps, given.batch, given.images, given.budgets = 3, 24, 4, 32, 2
-    names = ("candidates", "steps", "batch", "images", "budgets")
+    names = ("candidates", "steps", "batch", "images", "batch_norm", "budgets")
     harness = harness_from("shrinking", given, {name: getattr(given, name) for name in names})
     harness.parts(["fashion_mnist"], lambda part: judged(harness, part))
     for run in harness.finish():
