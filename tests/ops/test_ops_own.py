@@ -10,7 +10,10 @@ import onnxruntime
 import pytest
 import torch
 
+from lanaprof.config import ProjectConfig
 from lanaprof.errors import BadInput, LanaprofError, UnknownOperation
+from lanaprof.flows.project import load_project
+from lanaprof.flows.starting import init_project
 from lanaprof.ops import (
     build_operation,
     fuse,
@@ -24,6 +27,18 @@ from lanaprof.profiler.export import exported_model
 
 REGISTER = registry._REGISTER
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        block = lambda: nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
+        self.blocks = nn.Sequential(block(), block())
+
+    def forward(self, x):
+        return self.blocks(x).mean((2, 3))
+"""
 EQUAL = ((16, 8, 8), (16, 8, 8))
 
 
@@ -129,3 +144,20 @@ def test_wrong_functions_are_refused_in_words(
 
     with pytest.raises(error, match=message):
         operations_for("own:operations", *EQUAL, search_path=tmp_path)
+
+
+def test_a_project_knows_its_own_families_when_it_is_opened(project: Path) -> None:
+    """A later command, in another process, builds what the space names."""
+    (project / "net.py").write_text(NET, encoding="utf-8")
+    config = ProjectConfig(teacher="net:Net", input="8x6x6", ops="mine:operations")
+    init_project(project, config)
+    for name in REGISTER.own:
+        del REGISTER.families[name]
+    REGISTER.own.clear()
+    parse_operation.cache_clear()
+
+    opened = load_project(project)
+
+    assert opened.config.ops == "mine:operations"
+    assert "strip(kernel=11,act=silu)" in opened.space.layers[0].candidates
+    assert parse_operation("strip").family == "strip"
