@@ -64,7 +64,6 @@ def score(report: bool, plot: Path | None, database: str | None, team: str | Non
     from lanaprof.errors import UserError
     from lanaprof.flows.judging import JudgeRules, find_trust, judge_scores, read_judged
     from lanaprof.flows.project import default_team, load_project
-    from lanaprof.flows.scoring import find_scored
     from lanaprof.lut import open_store
 
     project = load_project()
@@ -79,8 +78,7 @@ def score(report: bool, plot: Path | None, database: str | None, team: str | Non
     if plot is not None and not networks and not judged_before:
         raise UserError("no networks were judged yet: nothing to draw", hint="lanaprof score --networks 40")
     with open_store(project.database(database), create=True) as store, meter("scoring") as bar:
-        known = find_scored(project, store, recipe) if wanted else None
-        result, where = (known, {}) if known else _scored(project, store, recipe, who, options["ray"], bar)
+        result, where = _scored(project, store, recipe, who, options["ray"], renew=not wanted, bar=bar)
         if networks:
             rules = JudgeRules(
                 networks,
@@ -106,12 +104,19 @@ def score(report: bool, plot: Path | None, database: str | None, team: str | Non
 
 
 def _scored(
-    project: Project, store: Store, recipe: ScoreRecipe, team: str, ray: str | None, bar: Meter
+    project: Project,
+    store: Store,
+    recipe: ScoreRecipe,
+    team: str,
+    ray: str | None,
+    *,
+    renew: bool,
+    bar: Meter,
 ) -> tuple[ScoreReport, dict[str, Any]]:
     if not ray:
         from lanaprof.flows.scoring import score_project
 
-        return score_project(project, store, recipe=recipe, team=team, progress=bar.follow), {}
+        return score_project(project, store, recipe=recipe, team=team, renew=renew, progress=bar.follow), {}
     from lanaprof.flows.spreading import opened_cluster, score_over
 
     with opened_cluster(project, ray, tell=notice) as cluster:

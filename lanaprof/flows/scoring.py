@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lanaprof.errors import UserError
+from lanaprof.errors import MissingScores, UserError
 from lanaprof.flows.learning import (
     find_predictors,
     find_trained_candidates,
@@ -17,6 +17,8 @@ from lanaprof.flows.learning import (
 from lanaprof.flows.operators import Choices
 from lanaprof.flows.predicting import Predictor
 from lanaprof.flows.project import Project
+from lanaprof.flows.scorefiles import ScoreFiles
+from lanaprof.flows.selecting import find_scores
 from lanaprof.lut import Score, Store, utc_now
 from lanaprof.ops import SKIP, TEACHER
 
@@ -30,7 +32,6 @@ __all__ = [
     "ScoreReport",
     "average_choices",
     "find_host",
-    "find_scored",
     "layer_groups",
     "score_layers",
     "score_project",
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 _MOST_LOADED_BYTES = 2**30  # of candidates' weights at a time; layers stay whole
+_MOST_TOGETHER = 64  # candidates of a group: kill -9 loses at most one group; the teacher runs anew for each
 _HOST_BATCHES = 12  # of 128 images, for the batch norms of a host that was never trained together
 
 
@@ -56,63 +58,56 @@ class ScoreReport:
         return tuple(score for score in self.scores if score.operation != TEACHER)
 
 
-def find_scored(project: Project, store: Store, recipe: ScoreRecipe) -> ScoreReport | None:
-    """Return the scores that judging the trained candidates now would give again; None where any is missing."""
-    from lanaprof.distill import CandidateScore, weights_text
-
-    rows = store.scores(teacher=project.weights_digest, metric=recipe.text)
-    data = load_project_data(project)
-    images = min(recipe.images, data.heldout_count)
-    known = {
-        (row.layer, row.operation): row for row in rows if (row.data, row.images) == (data.digest, images)
-    }
-    trained = find_trained_candidates(project)
-    scores = []
-    for layer in project.space.layers:
-        for operation in layer.candidates:
-            row = known.get((layer.name, operation))
-            entry = trained.get((layer.name, weights_text(operation)))
-            if entry is None and operation not in (TEACHER, SKIP):
-                continue
-            if row is None or (entry is not None and row.candidate != entry.digest):
-                return None
-            found = CandidateScore(layer.name, operation, row.score, row.standard_error, row.images)
-            scores.append(found)
-    return ScoreReport(tuple(scores), recipe.text, 0)
-
-
 def score_project(
     project: Project,
     store: Store,
     *,
     recipe: ScoreRecipe,
     team: str,
+    renew: bool = True,
     progress: Callable[[Progress], None],
 ) -> ScoreReport:
-    """Score the trained candidates, each alone in its host, and store the scores.
+    """Score the trained candidates, each alone in its host, and store the scores; what was judged is reused.
+
+    Args:
+        project: whose candidates.
+        store: where the scores go.
+        recipe: how they are judged.
+        team: whose scores they are.
+        renew: whether scores that the database has already are stored again, and so are the newest.
+        progress: called after every candidate of every batch.
 
     Raises:
         UserError: nothing is trained yet, the metric needs labels, or an average host latencies.
     """
     layers = scored_layers(project)
     host = find_host(project, store, recipe, team=team)
-    groups = layer_groups(project, layers)
     overall = _Overall(project, layers, progress)
     scores: list[CandidateScore] = []
-    teacher, data = project.load_teacher(), load_project_data(project)
-    for group in groups:
+    data, teacher = load_project_data(project), None
+    files = ScoreFiles(project, recipe=recipe, host=host, data_digest=data.digest)
+    for group in layer_groups(project, layers):
+        told = overall.within(group)
+        kept = [files.find(layer) for layer in group]
+        if all(kept):
+            scores += [score for part in kept if part for score in part]
+            continue
+        teacher = teacher or project.load_teacher()
         scores += score_layers(
-            project,
-            group,
-            recipe=recipe,
-            host=host,
-            teacher=teacher,
-            data=data,
-            progress=overall.within(group),
+            project, group, recipe=recipe, host=host, teacher=teacher, data=data, progress=told
         )
-    return ScoreReport(
-        tuple(scores), recipe.text, store_scores(project, store, scores, metric=recipe.text, team=team)
-    )
+    stored = 0
+    if renew or not _are_stored(project, store, scores, metric=recipe.text):
+        stored = store_scores(project, store, scores, metric=recipe.text, team=team)
+    return ScoreReport(tuple(scores), recipe.text, stored)
+
+
+def _are_stored(project: Project, store: Store, scores: Iterable[CandidateScore], *, metric: str) -> bool:
+    try:
+        known = find_scores(project, store, metric)
+    except MissingScores:
+        return False
+    return all(known.get((score.layer, score.operation)) == score.score for score in scores)
 
 
 def scored_layers(project: Project) -> tuple[str, ...]:
@@ -134,19 +129,19 @@ def scored_layers(project: Project) -> tuple[str, ...]:
 
 
 def layer_groups(project: Project, layers: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Return layers in groups whose trained candidates fit into memory together, at least one in each."""
-    sizes: dict[str, int] = {}
+    """Return layers in groups that are judged together, few enough for memory, at least one in each."""
+    sizes: dict[str, list[int]] = {}
     for (layer, _), entry in find_trained_candidates(project).items():
-        sizes[layer] = sizes.get(layer, 0) + entry.path.stat().st_size
+        sizes.setdefault(layer, []).append(entry.path.stat().st_size)
     groups: list[list[str]] = []
-    used = 0
+    used = count = 0
     for name in layers:
-        needed = sizes.get(name, 0)
-        if not groups or used + needed > _MOST_LOADED_BYTES:
+        needed, more = sum(sizes.get(name, ())), len(sizes.get(name, ()))
+        if not groups or used + needed > _MOST_LOADED_BYTES or count + more > _MOST_TOGETHER:
             groups.append([])
-            used = 0
+            used = count = 0
         groups[-1].append(name)
-        used += needed
+        used, count = used + needed, count + more
     return tuple(tuple(group) for group in groups)
 
 
@@ -162,6 +157,8 @@ def score_layers(
 ) -> tuple[CandidateScore, ...]:
     """Return the scores of some layers' trained candidates; those of other layers change nothing in them.
 
+    They are kept in the project's folder, and read from there when they are asked for again.
+
     Args:
         project: whose candidates.
         layers: some of its layers.
@@ -176,17 +173,25 @@ def score_layers(
     """
     from lanaprof.distill import score_candidates
 
-    names = [(name, operation) for name in layers for operation in project.space.get_layer(name).candidates]
-    return score_candidates(
-        teacher,
-        project.space,
-        load_trained(project, names),
-        data,
-        recipe=recipe,
-        layers=layers,
-        host=_build_host(project, host, teacher, data) if host is not None else None,
-        progress=progress,
-    )
+    files = ScoreFiles(project, recipe=recipe, host=host, data_digest=data.digest)
+    known = {name: kept for name in layers if (kept := files.find(name)) is not None}
+    todo = [name for name in layers if name not in known]
+    if todo:
+        names = [(name, operation) for name in todo for operation in project.space.get_layer(name).candidates]
+        judged = score_candidates(
+            teacher,
+            project.space,
+            load_trained(project, names),
+            data,
+            recipe=recipe,
+            layers=todo,
+            host=_build_host(project, host, teacher, data) if host is not None else None,
+            progress=progress,
+        )
+        for name in todo:
+            known[name] = tuple(score for score in judged if score.layer == name)
+            files.keep(name, known[name])
+    return tuple(score for name in layers for score in known[name])
 
 
 def store_scores(

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from lanaprof.distill import CandidateScore, ScoreRecipe
 from lanaprof.flows.judging import JudgedNetwork, JudgeRules
 from lanaprof.flows.operators import Choices
-from lanaprof.flows.project import Project
+from lanaprof.flows.project import Project, load_project
+from lanaprof.flows.scorefiles import ScoreFiles
 
 FEW = ("--images", "32", "--tune-steps", "2", "--tune-batch-size", "16", "--seeds", "2")
 
@@ -125,3 +127,31 @@ def test_a_host_of_average_cost(bench: Any) -> None:
     assert bench.query("select distinct metric from scores order by time desc limit 1") == [
         ("kl(batch_norm=keep, host=average)",)
     ]
+
+
+def test_what_was_judged_is_read_the_next_time(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted score goes on layer by layer; the second call stores anew, so that these are the newest."""
+    first = bench.run("score", "--images", "16", "--metric", "loss")
+    bench.run("score", "--images", "16", "--metric", "accuracy")
+    damaged = sorted((bench.folder / ".lanaprof" / "scores").iterdir())[0]
+    damaged.write_text("{")
+    bench.run("score", "--images", "16", "--metric", "loss")
+    bench.run("score", "--images", "16", "--metric", "accuracy")
+    monkeypatch.setattr("lanaprof.flows.project.Project.load_teacher", None)
+    again = bench.run("score", "--images", "16", "--metric", "loss")
+
+    assert again == first
+    assert bench.query("select metric from scores order by time desc limit 1") == [("loss",)]
+
+
+def test_scores_of_a_metric_of_ones_own_are_not_kept(bench: Any) -> None:
+    """Its function may have changed since, unseen."""
+    project = load_project()
+    names = {
+        name: ScoreFiles(project, recipe=ScoreRecipe(name), host=None, data_digest="d")
+        for name in ("kl", "tiny:f")
+    }
+    for files in names.values():
+        files.keep("1.0", (CandidateScore("1.0", "teacher", 0.0, 0.0, 16),))
+    assert names["kl"].find("1.0") is not None
+    assert names["tiny:f"].find("1.0") is None
