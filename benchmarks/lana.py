@@ -11,9 +11,9 @@ Teacher → measure → calibrate → distil → score, once; then for each spee
 * uniform: the teacher scaled down in width and depth, untrained at first;
 * scratch: the architecture that lanaprof selected, with fresh weights everywhere.
 
-All are exported, timed beside each other and the teacher in a fresh process, and searches whose network misses the
-budget search again with a corrected one. Then every network is trained by the same recipe for the same number of
-batches; uniform and scratch get as many more as the distilled candidates had seen. Judged on the test data.
+All are exported, timed beside each other and the teacher in a fresh process, and whoever misses the budget, lanaprof
+like the others, searches again with a corrected one. Then every network is trained by the same recipe for the same
+number of batches; uniform and scratch get as many more as the distilled candidates had seen. Judged on the test data.
 
 The first speed-up is trained with ``--seeds`` seeds (random draws another network for each), the others with one.
 """
@@ -32,7 +32,7 @@ from typing import Any
 
 from harness import HERE, Harness, command, ended, harness_from, parser_for, say
 from lana_searches import Library, by_evolution, by_flops, by_greed, by_luck, library_of
-from lana_summary import show, student_rows
+from lana_summary import OURS, show, student_rows
 from lana_tasks import Task, find_task, make_project
 from lana_training import LIBRARY, SCALED, SCRATCH, judge, test_batches
 
@@ -49,7 +49,6 @@ from lanaprof.solver import Problem
 from lanaprof.space import Architecture, load_architecture
 
 NAME = "lana"
-METHODS = ("lanaprof", "random", "greedy", "evolution", "flops", "uniform", "scratch")
 _CORRECTIONS = 3  # times a search is repeated with a corrected budget
 _USED = 0.95  # of the budget: a search whose network uses less searches again with a larger one
 _RESERVE = 0.997  # of what a correction would allow, so that the next one is rarely needed
@@ -97,16 +96,19 @@ class Contest:
         self._problem, self._library = problem_of(project)
         self.layers = self._problem.layer_names
 
-    def selected(self, speed: float) -> tuple[str, ...]:
-        """Return the operations that ``lanaprof select`` chose for a speed-up."""
-        place = self.folder / f"selected-{speed:g}.json"
-        words = ["select", "--budget", f"{speed:g}x", "--out", str(place), *self._harness.options["select"]]
-        self._harness.stage(self.folder, f"select-{speed:g}", partial(command, self.project, *words))
+    def selected(self, budget_s: float) -> tuple[str, ...]:
+        """Return the operations that ``lanaprof select`` chose for a budget."""
+        budget = f"{budget_s * 1e6:.2f}us"
+        place = self.folder / f"selected-{budget}.json"
+        words = ["select", "--budget", budget, "--out", str(place), *self._harness.options["select"]]
+        self._harness.stage(self.folder, f"select-{budget}", partial(command, self.project, *words))
         chosen = dict(load_architecture(place).choices)
         return tuple(chosen.get(layer, "teacher") for layer in self.layers)
 
     def search(self, method: str, budget_s: float, seed: int) -> tuple[str, ...]:
-        """Return what another search finds within a predicted latency."""
+        """Return what a search finds within a latency."""
+        if method == OURS:
+            return self.selected(budget_s)
         if method == "random":
             return by_luck(self._library, budget_s, seed=seed)
         if method == "greedy":
@@ -165,10 +167,8 @@ def find_networks(contest: Contest, speeds: Sequence[float], seeds: int) -> list
     """
     entries: list[dict[str, Any]] = []
     for number, speed in enumerate(speeds):
-        chosen = contest.selected(speed)
-        entries.append({"speed": speed, "method": "lanaprof", "draw": 0, "choices": chosen})
         draws = seeds if number == 0 else 1
-        for method, count in (("random", draws), ("greedy", 1), ("evolution", 1), ("flops", 1)):
+        for method, count in ((OURS, 1), ("random", draws), ("greedy", 1), ("evolution", 1), ("flops", 1)):
             entries += [{"speed": speed, "method": method, "draw": draw} for draw in range(count)]
     _fit(contest, entries)
     scaled = contest.scaled_files()
@@ -195,7 +195,7 @@ def _fit(contest: Contest, entries: Sequence[dict[str, Any]]) -> None:
     """Give every search a network whose measured latency is within the budget, and most of it."""
     first = contest.timed([])[contest.teacher_file()]["latency_s"]
     asked = {id(entry): first / entry["speed"] for entry in entries}
-    open_ones = [entry for entry in entries if "choices" not in entry]
+    open_ones = list(entries)
     for _ in range(_CORRECTIONS + 1):
         for entry in open_ones:
             entry["choices"] = contest.search(entry["method"], asked[id(entry)], entry["draw"])
@@ -223,7 +223,7 @@ def training_jobs(
     for entry in entries:
         seeds = options["seeds"] if entry["speed"] == options["speeds"][0] else 1
         kinds = [SCALED if entry["method"] == "uniform" else LIBRARY]
-        if entry["method"] == "lanaprof":
+        if entry["method"] == OURS:
             kinds.append(SCRATCH)
         for kind in kinds:
             for seed in [entry["draw"]] if entry["method"] == "random" else range(seeds):

@@ -23,7 +23,7 @@ class Trainer:
     """A project with all that its networks share in training."""
 
     def __init__(self, folder: Path, precision: str) -> None:
-        from lanaprof.distill import TeacherOutputs
+        from lanaprof.distill.remembering import TeacherOutputs
         from lanaprof.distill.runtime import Runtime
         from lanaprof.flows.learning import load_project_data
         from lanaprof.flows.project import load_project
