@@ -47,12 +47,18 @@ def finalist_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def find_judge(question: Question, options: Mapping[str, Any]) -> ProjectJudge | None:
-    """Return who judges the finalists, None where none are asked for; what is missing is said before any work.
+def find_judge(question: Question, options: Mapping[str, Any], *, here: bool) -> ProjectJudge | None:
+    """Return who judges the finalists, None where none are asked for.
+
+    Args:
+        question: what select was asked.
+        options: of the command.
+        here: whether networks are timed before: what cannot be judged is then said first.
 
     Raises:
         BadInput: finalists and a list of alternatives were asked for at once.
         BadProject: there is no data to judge by.
+        UserError: the teacher gives nothing that can be judged.
     """
     if not options["finalists"]:
         return None
@@ -62,9 +68,12 @@ def find_judge(question: Question, options: Mapping[str, Any]) -> ProjectJudge |
         )
     from lanaprof.flows.finalist_judge import open_judge
 
-    return open_judge(
+    judge = open_judge(
         question.project, steps=options["tune_steps"], batch_size=options["tune_batch_size"], tell=notice
     )
+    if here:
+        judge.check()
+    return judge
 
 
 def hold(

@@ -100,7 +100,7 @@ def select(device: str | None, database: str | None, team: str | None, **options
             )
         else:
             chosen = choose(question, time_limit_s=time_limit_s)
-        judge = find_judge(question, options)
+        judge = find_judge(question, options, here=here)
         proof = _prove(question, store, who) if here else None
         finalists = (
             hold(question, chosen, proof, judge=judge, store=store, team=who, options=options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["average_decay", "move_average"]
 
@@ -30,7 +30,8 @@ def move_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     anew before the average is used.
     """
     with torch.no_grad():
-        own, new = list(average.parameters()), list(network.parameters())
+        own: list[Tensor] = list(average.parameters())
+        new: list[Tensor] = list(network.parameters())
         torch._foreach_lerp_(own, new, 1 - decay)
         for buffer, value in zip(average.buffers(), network.buffers(), strict=True):
             buffer.copy_(value)

@@ -51,6 +51,17 @@ class ProjectJudge:
     recipe: FinetuneRecipe
     tell: Callable[[str], None] = lambda _text: None
 
+    def check(self) -> None:
+        """Try the teacher on two images, so that what cannot be judged is said before anything is timed.
+
+        Raises:
+            UserError: it gives no logits.
+        """
+        from lanaprof.distill.runtime import Runtime
+
+        x = self.data.batch("heldout", range(min(2, self.data.heldout_count)))[0]
+        self._outputs.logits(Runtime.here().send(x), None)
+
     def assembled(self, choices: Choices) -> Quality:
         """Return how good the network of trained candidates is, batch norm re-estimated."""
         recipe = self.recipe
