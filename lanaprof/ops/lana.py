@@ -265,7 +265,8 @@ def _dense_sets(channels: int) -> Iterator[_Sets]:
     yield _grid("bottleneck", kernel=(3, 5), groups=(1, 4, 8, 2, 16, 32), width=_WIDTHS)
     yield _grid("repvgg", kernel=(3,))
     yield _grid("dbb", kernel=(3, 5, 7))
-    yield _grid("linear", kernel=(3, 5, 7), expand=(2.0,))
+    hidden = 2.0 if channels <= 128 else 1.0  # its k×k convolution has hidden² weights while it is trained
+    yield _grid("linear", kernel=(3, 5, 7), expand=(hidden,))
     yield _grid("lowrank", form=("point", "spatial"), kernel=(3, 5, 7), rank=_RANKS)
     yield _grid("dilated", kernel=(3, 5), dilation=(2, 3, 4), groups=(1, 4, 8), width=_WIDTHS)
     yield _grid("split_attention", kernel=(3, 5), radix=(2, 1, 4), groups=(1, 2), width=_WIDTHS)
