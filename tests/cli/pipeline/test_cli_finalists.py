@@ -106,3 +106,15 @@ def test_finalists_are_shown(bench: Any, cli: Any) -> None:
     assert "KL fine-tuned" in ran.out
     assert "selected" in ran.out
     assert ran.out.count("±") >= 5  # three as assembled, two fine-tuned
+
+
+def test_run_holds_finalists(bench: Any) -> None:
+    """run --finalists hands them on to select, and selects anew where an earlier run held none."""
+    words = (
+        "run", "--budget", "90%", "--steps", "4", "--batch-size", "16", "--images", "32", "--finetune-steps", "2",
+    )  # fmt: skip
+    bench.run(*words)
+    document = bench.run(*words, "--finalists", "1")
+
+    assert len(document["steps"]["select"]["finalists"]) >= 1
+    assert document["steps"]["select"]["id"] == document["selection"]
