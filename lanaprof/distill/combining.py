@@ -20,6 +20,7 @@ Network = Mapping[
     str, float
 ]  # layer -> the score of the candidate there; layers not named keep the teacher's
 
+# the first of each is the plain sum
 POWERS = (1.0, 2.0, 1.7, 1.4, 1.2, 0.8, 0.6)  # of scores as they are stored: by kl they are roots already
 STIFFNESS = (
     math.inf,
@@ -123,7 +124,7 @@ class Combination:
     left_out: tuple[float, ...]
 
     def corrected(self, layer: str, score: float) -> float:
-        """Return a corrected score, in nats of the fine-tuned network's divergence."""
+        """Return a corrected score, in the unit of the qualities it was fitted to."""
         return dict(self.weights)[layer] * shaped(score, self.power)
 
 
@@ -134,11 +135,12 @@ def fit_combination(
 
     A linear regression of the quality on the shaped scores of the layers, as DONNA (arXiv 2012.08859) does on
     distillation losses, drawn to one common weight by a ridge: with few networks only what they say plainly
-    moves a layer's weight.
+    moves a layer's weight. The plain sum stays where nothing predicts left-out networks better by more than a
+    standard error.
 
     Args:
         networks: each one's scores.
-        qualities: minus the divergence of each after a short fine-tune, in nats.
+        qualities: of each, higher is better.
         layers: all there are; those that no network changes keep the common weight.
 
     Raises:
@@ -152,23 +154,35 @@ def fit_combination(
     target = np.asarray(qualities, float)
     if not np.isfinite(target).all() or np.ptp(target) == 0:
         raise BadInput("the networks' qualities are all alike or not finite: nothing can be fitted")
-    best: tuple[float, float, float, NDArray[np.float64]] | None = None
+    tried = []
     for power in POWERS:
         table = _table(networks, layers, power)
         for stiffness in STIFFNESS:
             predictions, left_out = _left_out(table, target, stiffness)
-            error = float(np.mean((predictions - target) ** 2))
-            if best is None or error < best[0] * (1 - 1e-9):
-                best = (error, power, stiffness, left_out)
-    assert best is not None
-    _, power, stiffness, left_out = best
-    _, weights = _fit(_table(networks, layers, power), target, stiffness)
+            tried.append(_Tried(power, stiffness, (predictions - target) ** 2, left_out))
+    plain, best = tried[0], min(tried, key=lambda one: float(one.errors.mean()))
+    gains = plain.errors - best.errors
+    # what departs from the plain sum must be better by more than chance: by a standard error of the difference
+    if gains.mean() <= gains.std(ddof=1) / math.sqrt(len(gains)):
+        best = plain
+    _, weights = _fit(_table(networks, layers, best.power), target, best.stiffness)
     if not weights.any():
         raise BadInput(
-            "networks with better scores did not become better: no correction can be fitted to them"
+            "networks with better scores did not become better: no correction can be fitted to them",
+            hint="train the candidates longer (lanaprof distill --steps), or fine-tune longer (--tune-steps)",
         )
     pairs = tuple(zip(layers, (float(weight) for weight in weights), strict=True))
-    return Combination(power, pairs, len(networks), tuple(left_out.tolist()))
+    return Combination(best.power, pairs, len(networks), tuple(best.left_out.tolist()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """One way to correct: the squared errors it leaves, and its sums, of networks that were left out."""
+
+    power: float
+    stiffness: float
+    errors: NDArray[np.float64]
+    left_out: NDArray[np.float64]
 
 
 def _table(networks: Sequence[Network], layers: Sequence[str], power: float) -> NDArray[np.float64]:

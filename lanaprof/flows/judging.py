@@ -317,7 +317,8 @@ def judge_scores(
         MissingScores: there are none of this metric.
         BadInput: too few networks are possible.
     """
-    from lanaprof.distill.combining import fit_combination, rank_correlation
+    from lanaprof.distill.combining import fit_combination, rank_correlation, shaped
+    from lanaprof.distill.rating import KL_POWER
 
     rows = find_score_records(project, store, metric)
     scores = {(row.layer, row.operation): row.score for row in rows}
@@ -337,7 +338,8 @@ def judge_scores(
         for one in judged
     ]
     qualities = [one.quality for one in judged]
-    combination = fit_combination(parts, qualities, layers=names)
+    # roots, as the scores are: else the few worst networks would decide
+    combination = fit_combination(parts, [shaped(q, KL_POWER) for q in qualities], layers=names)
     _store_fitted(store, rows, combination, team=team)
     return replace(trust, combination=combination, fitted=rank_correlation(combination.left_out, qualities))
 

@@ -57,7 +57,7 @@ def scores(bench: Any) -> dict[tuple[str, str], float]:
     return {(s["layer"], s["operation"]): s["score"] for s in listed}
 
 
-def _become(scores: dict[tuple[str, str], float], first: float, others: float) -> Any:
+def _become(scores: dict[tuple[str, str], float], first: float, others: float, *, least: float = 0.0) -> Any:
     """Networks of a divergence that is known; in a project trained for 4 steps there is none to find."""
 
     def judge(
@@ -67,7 +67,7 @@ def _become(scores: dict[tuple[str, str], float], first: float, others: float) -
         found = []
         for choices in networks:
             parts = [scores[name] for name in zip(names, choices, strict=True)]
-            kl = first * parts[0] + others * sum(parts[1:])
+            kl = (least + first * parts[0] + others * sum(parts[1:])) ** 2
             found.append(JudgedNetwork(choices, kl, (kl,) * rules.seeds))
         return tuple(found)
 
@@ -96,7 +96,7 @@ def test_a_fit_to_networks_that_contradict_the_scores_is_refused(
     bench: Any, scores: dict[tuple[str, str], float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where better scores made worse networks, nothing is stored."""
-    monkeypatch.setattr("lanaprof.flows.judging.judge_networks", _become(scores, 1, 1))
+    monkeypatch.setattr("lanaprof.flows.judging.judge_networks", _become(scores, 1, 1, least=10.0))
     assert "did not become better" in bench.refuse("score", *FEW, "--fit", "8")
 
 
