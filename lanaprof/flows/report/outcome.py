@@ -109,8 +109,8 @@ def _selection_marks(known: ReportFacts) -> list[Mark]:
 
 
 def _tuned_marks(known: ReportFacts) -> list[Mark]:
-    """Return the students and baselines whose divergence is known: minus that is what the scores are of."""
-    if not known.metric.startswith("kl"):
+    """Return the students and baselines whose divergence is known, where scores are minus that and no roots."""
+    if not (known.metric.startswith("kl(") and known.metric.endswith("power=1)")):
         return []
     return [
         Mark(
