@@ -38,7 +38,7 @@ from lana_training import LIBRARY, SCALED, SCRATCH, judge, test_batches
 
 from lanaprof import open_project
 from lanaprof.digest import digest
-from lanaprof.errors import BadInput
+from lanaprof.errors import BadInput, InfeasibleBudget
 from lanaprof.flows.demo import export_teacher, time_files_afresh
 from lanaprof.flows.predicting import open_predictor
 from lanaprof.flows.project import load_project
@@ -171,6 +171,7 @@ def find_networks(contest: Contest, speeds: Sequence[float], seeds: int) -> list
         for method, count in ((OURS, 1), ("random", draws), ("greedy", 1), ("evolution", 1), ("flops", 1)):
             entries += [{"speed": speed, "method": method, "draw": draw} for draw in range(count)]
     _fit(contest, entries)
+    entries = [entry for entry in entries if "choices" in entry]
     scaled = contest.scaled_files()
     files = {id(entry): contest.exported(entry["choices"]) for entry in entries}
     timed = contest.timed([*files.values(), *scaled.values()])
@@ -197,8 +198,12 @@ def _fit(contest: Contest, entries: Sequence[dict[str, Any]]) -> None:
     asked = {id(entry): first / entry["speed"] for entry in entries}
     open_ones = list(entries)
     for _ in range(_CORRECTIONS + 1):
-        for entry in open_ones:
-            entry["choices"] = contest.search(entry["method"], asked[id(entry)], entry["draw"])
+        for entry in list(open_ones):
+            try:
+                entry["choices"] = contest.search(entry["method"], asked[id(entry)], entry["draw"])
+            except InfeasibleBudget as error:
+                say(f"  {entry['method']} finds nothing {entry['speed']:g} times as fast: {error.message}")
+                open_ones.remove(entry)  # keeps what an earlier turn found, over the budget as it is
         timed = contest.timed([contest.exported(entry["choices"]) for entry in open_ones])
         teacher_s = timed[contest.teacher_file()]["latency_s"]
         missed = []

@@ -85,3 +85,14 @@ def test_shrinking_runs(tmp_path: Path) -> None:
     assert result["same_weights"]
     assert result["candidate_steps"] <= result["candidate_steps_whole"]
     assert len(result["budgets"]) == 2
+
+
+@pytest.mark.slow
+def test_contest_runs(tmp_path: Path) -> None:
+    """benchmarks/lana.py --quick trains a student of every kind and judges all on the same images."""
+    (result,) = run("lana", tmp_path)
+    students = result["students"]
+
+    assert {"lanaprof", "uniform", "scratch"} <= {row["method"] for row in students}
+    assert {result["teacher"]["images"]} == {row["images"] for row in students}
+    assert all(row["behind_wrong"] == [0.0, 0.0] for row in students if row["method"] == "lanaprof")
