@@ -150,8 +150,8 @@ def show(result: dict[str, Any]) -> None:
     lost = [row["score"] - row["score_stopped"] for row in result["budgets"]]
     print(
         f"{result['trainable']} candidates: {result['hopeless']} hopeless by the table, {result['stopped']} given up: "
-        f"{result['not_trained']:.1%} not trained to the end; {result['seconds']:.0f} s instead of "
-        f"{result['seconds_whole']:.0f} s; weights of the others are "
+        f"{result['not_trained']:.1%} not trained to the end, "
+        f"{result['candidate_steps'] / result['candidate_steps_whole']:.1%} of the steps; weights of the others are "
         f"{'the same' if result['same_weights'] else 'DIFFERENT'}\n"
         f"{result['same']} of {len(result['budgets'])} budgets select the same network; the others lose at most "
         f"{max(lost):.2g} of score",
