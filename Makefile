@@ -40,6 +40,9 @@ benchmarks: $(STAMP)
 	$(BIN)/python benchmarks/repeatability.py --hogs 3
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/proving.py
+	$(BIN)/python benchmarks/distilling.py
+	$(BIN)/python benchmarks/shrinking.py
+	$(BIN)/python benchmarks/lana.py --ops benchmarks/contest_ops.txt --precision bf16
 	$(BIN)/python benchmarks/page.py
 
 clean:
