@@ -81,6 +81,7 @@ def finetune(
     document = {
         "steps": result.steps,
         "reused": result.reused,
+        "kept_statistics": result.kept_statistics,
         **{
             name: {"accuracy": e.accuracy, "agreement": e.agreement, "kl": e.kl, "loss": e.loss}
             for name, e in stages.items()
@@ -99,5 +100,9 @@ def finetune(
                 "–" if e.kl is None else f"{e.kl:.4f}",
             )
         console.print(table)
+        if result.kept_statistics:
+            console.print(
+                "Re-estimating batch norm made it worse (few images): the statistics it came with were kept."
+            )
 
     return Outcome(document, show)

@@ -17,7 +17,7 @@ from torch.autograd.graph import allow_mutation_on_saved_tensors
 from lanaprof.digest import digest
 from lanaprof.distill.augmenting import augment
 from lanaprof.distill.averaging import average_decay, move_average
-from lanaprof.distill.batchnorm import reestimate_batch_norm
+from lanaprof.distill.batchnorm import find_batch_norms, reestimate_batch_norm
 from lanaprof.distill.evaluation import Evaluation, class_logits, evaluate
 from lanaprof.distill.features import LayerOutputs, feature_error
 from lanaprof.distill.remembering import TeacherOutputs
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = ["distillation_loss", "finetune"]
 
-FINETUNE_VERSION = 2  # raise it when the same recipe gives other weights
+FINETUNE_VERSION = 3  # raise it when the same recipe gives other weights
 BATCH_NORM_BATCHES = 12
 GRADIENT_NORM = 5.0  # clipped above: the first steps after assembly are rough
-_FORMAT = "lanaprof-finetuning/2"
+_FORMAT = "lanaprof-finetuning/3"
 
 
 def finetune(
@@ -59,11 +59,12 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tune a student in place to give the teacher's outputs, and leave its best weights in it.
 
-    Batch norm is re-estimated first. Loss: (1 − alpha) · T² · KL(teacher ‖ student) at temperature T (Hinton
+    Batch norm is re-estimated first, unless the network was better on held-out data as it came: then its statistics
+    stay through all of the training. Loss: (1 − alpha) · T² · KL(teacher ‖ student) at temperature T (Hinton
     et al., arXiv 1503.02531) + alpha · cross entropy to the labels, without labels the first alone; where the
     recipe names layers, ``features`` of it is the normalised error of their outputs to the teacher's. What is
     judged and kept is an exponential moving average of the weights (``recipe.ema``; Tarvainen and Valpola,
-    arXiv 1703.01780), its batch norm re-estimated. The best moment is the one of least such loss (T = 1) on
+    arXiv 1703.01780), its batch norm re-estimated likewise. The best moment is the one of least such loss (T = 1) on
     held-out data; the ``test`` split is never touched.
 
     Resumable like ``distill``: the same student, teacher, data and recipe go on from the last checkpoint and
@@ -134,6 +135,8 @@ class _Run:
         )
         self._step = 0
         self._before: Evaluation | None = None
+        self._reestimated: Evaluation | None = None
+        self._keeps_statistics = False
         self._history: list[Point] = []
         self._best: dict[str, Tensor] = {}
         self._best_loss = math.inf
@@ -144,8 +147,7 @@ class _Run:
         """Start or resume, train to the end, give the student its best weights."""
         reused = self._restore() and self._step == self._steps
         if self._before is None:
-            self._before = self._look(self._student)
-            self._reestimate(self._student)
+            self._settle_batch_norm()
             self._note(None)
         if not reused:
             self._train(progress)
@@ -155,15 +157,40 @@ class _Run:
         self._student.to(self._home).to(memory_format=torch.contiguous_format).eval()
         best = min(self._history, key=lambda point: self._heldout_loss(point.heldout))
         assert self._before is not None
+        assert self._reestimated is not None
         return FinetuneResult(
             before=self._before,
-            reestimated=self._history[0].heldout,
+            reestimated=self._reestimated,
+            kept_statistics=self._keeps_statistics,
             best=best.heldout,
             history=tuple(self._history),
             steps=self._steps,
             weights_digest=state_digest(self._student),
             reused=reused,
         )
+
+    def _settle_batch_norm(self) -> None:
+        """Take batch norm's statistics anew, or leave them where that makes the network worse.
+
+        With few images it does: a pretrained network's statistics come from a thousand times as many.
+        """
+        as_it_came = {
+            name: (copy.deepcopy(norm.running_mean), copy.deepcopy(norm.running_var))
+            for name, norm in find_batch_norms(self._student).items()
+        }
+        self._before = self._look(self._student)
+        self._reestimate(self._student)
+        self._reestimated = self._look(self._student)
+        self._keeps_statistics = self._heldout_loss(self._before) < self._heldout_loss(self._reestimated)
+        if self._keeps_statistics:
+            for name, norm in find_batch_norms(self._student).items():
+                norm.running_mean, norm.running_var = as_it_came[name]
+
+    def _to_training(self) -> None:
+        self._student.train()
+        if self._keeps_statistics:
+            for norm in find_batch_norms(self._student).values():
+                norm.eval()
 
     def _train(self, progress: ProgressCallback | None) -> None:
         names = self._recipe.feature_layers if self._recipe.features > 0 else ()
@@ -182,7 +209,7 @@ class _Run:
             "train", recipe.batch_size, seed=recipe.seed, start_step=BATCH_NORM_BATCHES + self._step
         )
         pace = Pace(self._limits.checkpoint_s)
-        self._student.train()
+        self._to_training()
         while self._step < self._steps:
             x, y = next(batches)
             self._learn(x, y)
@@ -192,7 +219,7 @@ class _Run:
             if self._step in looks or self._step == self._steps:
                 self._note((self._loss_sum / self._losses).item())
                 self._loss_sum, self._losses = torch.zeros_like(self._loss_sum), 0
-                self._student.train()
+                self._to_training()
             if self._step < self._steps:
                 pace.save_if_due(self._save)
             if progress is not None:
@@ -250,7 +277,7 @@ class _Run:
         """Judge the weights as they would be kept: averaged, batch norm's statistics their own."""
         if not (self._recipe.ema and self._step):
             move_average(self._average, self._student, 0.0)
-        if self._step:
+        if self._step and not self._keeps_statistics:
             self._reestimate(self._average)
         heldout = self._look(self._average)
         self._history.append(Point(self._step, train_loss, heldout))
@@ -271,6 +298,7 @@ class _Run:
         if self._checkpoint is None:
             return
         assert self._before is not None
+        assert self._reestimated is not None
         content = {
             "format": _FORMAT,
             "step": self._step,
@@ -280,6 +308,8 @@ class _Run:
             "best": self._best,
             "best_loss": self._best_loss,
             "before": asdict(self._before),
+            "reestimated": asdict(self._reestimated),
+            "keeps_statistics": self._keeps_statistics,
             "history": [asdict(point) for point in self._history],
             "loss_sum": self._loss_sum,
             "losses": self._losses,
@@ -297,6 +327,8 @@ class _Run:
         self._step = found["step"]
         self._best, self._best_loss = found["best"], found["best_loss"]
         self._before = Evaluation(**found["before"])
+        self._reestimated = Evaluation(**found["reestimated"])
+        self._keeps_statistics = found["keeps_statistics"]
         self._history = [_point(entry) for entry in found["history"]]
         self._loss_sum, self._losses = found["loss_sum"].to(self._runtime.device), found["losses"]
         return True

@@ -101,8 +101,9 @@ class FinetuneResult:
     Attributes:
         before: on held-out data, as it came.
         reestimated: after batch norm was re-estimated, before the first step.
+        kept_statistics: that made it worse, so the statistics it came with were kept through all of the training.
         best: at the best moment, whose weights the student now has.
-        history: every look at the held-out data, in order, ``reestimated`` first.
+        history: every look at the held-out data, in order; at first as the training began.
         steps: batches trained.
         weights_digest: of the student's final weights.
         reused: the result was there already; nothing was trained.
@@ -110,6 +111,7 @@ class FinetuneResult:
 
     before: Evaluation
     reestimated: Evaluation
+    kept_statistics: bool
     best: Evaluation
     history: tuple[Point, ...]
     steps: int

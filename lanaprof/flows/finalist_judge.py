@@ -29,7 +29,7 @@ __all__ = ["ProjectJudge", "open_judge"]
 
 _FOLDER = "finalists"
 _FORMAT = "lanaprof-finalist/1"
-_VERSION = 1  # raise it when the same question gets another answer
+_VERSION = 2  # raise it when the same question gets another answer
 
 
 @dataclass(eq=False)
@@ -63,7 +63,7 @@ class ProjectJudge:
         self._outputs.logits(Runtime.here().send(x), None)
 
     def assembled(self, choices: Choices) -> Quality:
-        """Return how good the network of trained candidates is, batch norm re-estimated."""
+        """Return how good the network of trained candidates is, batch norm re-estimated unless that harms it."""
         recipe = self.recipe
         how = {
             "batch_size": recipe.batch_size,
@@ -98,10 +98,11 @@ class ProjectJudge:
         from lanaprof.distill.runtime import Runtime
 
         student = Runtime.here().place(self._student(choices))
+        as_it_came = self._quality(student)
         batches = self.data.batches("train", self.recipe.batch_size, seed=self.recipe.seed)
         reestimate_batch_norm(student, (x for x, _ in batches), count=BATCH_NORM_BATCHES)
         batches.close()
-        return self._quality(student)
+        return min(as_it_came, self._quality(student), key=lambda quality: quality.kl)
 
     def _judge_tuned(self, choices: Choices, key: str, advance: Callable[[float], None]) -> Quality:
         from lanaprof.distill import finetune

@@ -148,14 +148,18 @@ def _noted(result: FinetuneResult) -> dict[str, Any]:
     """Return a fine-tuning for people and reports: three evaluations by stage, and every look at held-out data.
 
     ``history`` holds ``step``, ``train_loss`` (mean since the look before, None at the first) and what an
-    evaluation holds; what is not finite is None.
+    evaluation holds; what is not finite is None. ``kept_statistics`` says that re-estimating batch norm had harmed.
     """
     stages = {"assembled": result.before, "reestimated": result.reestimated, "finetuned": result.best}
     history = [
         {"step": point.step, "train_loss": _finite(point.train_loss), **_plain(point.heldout)}
         for point in result.history
     ]
-    return {**{name: _plain(evaluation) for name, evaluation in stages.items()}, "history": history}
+    return {
+        **{name: _plain(evaluation) for name, evaluation in stages.items()},
+        "kept_statistics": result.kept_statistics,
+        "history": history,
+    }
 
 
 def _plain(evaluation: Evaluation) -> dict[str, float | None]:

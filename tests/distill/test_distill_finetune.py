@@ -141,13 +141,33 @@ def test_finetuning_brings_the_student_closer(
 
 
 def test_the_best_moment_is_kept(teacher: Teacher, student: nn.Module, noise: DataSource) -> None:
-    """Training that only does harm leaves the student as batch norm's re-estimation made it."""
+    """Training that only does harm leaves the student as it was when training began."""
     recipe = FinetuneRecipe(steps=8, batch_size=8, learning_rate=5.0, heldout_images=32)
     result = finetune(student, teacher, noise, recipe=recipe)
-    assert result.best == result.reestimated
+    begun_as = result.history[0].heldout
+    assert result.best == begun_as
     assert evaluate(student, noise.iter_heldout(8, 32), teacher=teacher.module).kl == pytest.approx(
-        result.reestimated.kl
+        begun_as.kl
     )
+
+
+def test_statistics_stay_where_taking_them_anew_harms(teacher: Teacher, noise: DataSource) -> None:
+    """A network that has the teacher's outputs already keeps batch norm's statistics, in training too."""
+    student = copy.deepcopy(teacher.module)
+    recipe = FinetuneRecipe(steps=4, batch_size=8, learning_rate=1e-6, heldout_images=32)
+    result = finetune(student, teacher, noise, recipe=recipe)
+
+    assert result.kept_statistics
+    assert result.before.kl == pytest.approx(0, abs=1e-6)
+    assert result.reestimated.kl is not None
+    assert result.reestimated.kl > 1e-4
+    assert result.history[0].heldout == result.before
+    found, wanted = (
+        {name: value for name, value in network.named_buffers() if "running" in name}
+        for network in (student, teacher.module)
+    )
+    assert found
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_finetuning_with_labels(teacher: Teacher, student: nn.Module, labelled: DataSource) -> None:

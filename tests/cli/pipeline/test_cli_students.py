@@ -119,7 +119,8 @@ def test_finetuning_notes_its_history(bench: Any) -> None:
 
     assert [point["step"] for point in history] == [0, 1, 2, 3, 4]
     assert [point["train_loss"] is None for point in history] == [True, False, False, False, False]
-    assert history[0] == {"step": 0, "train_loss": None, **noted["reestimated"]}
+    begun_as = noted["assembled" if noted["kept_statistics"] else "reestimated"]
+    assert history[0] == {"step": 0, "train_loss": None, **begun_as}
     assert min(point["kl"] for point in history) <= tuned["finetuned"]["kl"]
 
 
