@@ -50,6 +50,13 @@ _WEAK = 2.0  # a score closer to zero than so many standard errors says little
 )
 @click.option("--tune-batch-size", default=128, show_default=True, type=click.IntRange(2), metavar="N")
 @click.option(
+    "--tune-precision",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    help="Of them; auto: bf16 on a GPU that has it.",
+)
+@click.option(
     "--seeds", default=2, show_default=True, type=click.IntRange(1), help="Fine-tunes of each network."
 )
 @click.option(
@@ -85,6 +92,7 @@ def score(report: bool, plot: Path | None, database: str | None, team: str | Non
                 tune_steps=options["tune_steps"],
                 seeds=options["seeds"],
                 batch_size=options["tune_batch_size"],
+                precision=options["tune_precision"],
             )
             fit = options["fit"] is not None
             trust = judge_scores(project, store, recipe.text, rules, fit=fit, team=who, progress=bar.follow)

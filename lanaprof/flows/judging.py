@@ -54,12 +54,14 @@ class JudgeRules:
         tune_steps: batches of each fine-tune.
         seeds: fine-tunes of each network; from two on it is known how far they agree with each other.
         batch_size: of all batches.
+        precision: of the fine-tunes, as in ``FinetuneRecipe``.
     """
 
     networks: int
     tune_steps: int = 80
     seeds: int = 2
     batch_size: int = 128
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         if self.networks < 2 or self.seeds < 1:
@@ -159,6 +161,7 @@ def judge_networks(
                 batch_size=rules.batch_size,
                 evaluations=1,
                 seed=project.config.seed + number,
+                precision=rules.precision,
             ),
         )
         for number in range(rules.seeds)
