@@ -224,6 +224,7 @@ def training_jobs(
     """Return the jobs by key; networks that several methods found are trained once per seed."""
     options = harness.options
     more = round(task.distill_steps * task.distill_batch / task.tune_batch)
+    fresh_rate = task.fresh_learning_rate or task.learning_rate
     jobs: dict[str, dict[str, Any]] = {}
     for entry in entries:
         seeds = options["seeds"] if entry["speed"] == options["speeds"][0] else 1
@@ -240,7 +241,7 @@ def training_jobs(
                     "arguments": dict(task.scaled[entry["scaled"]]) if kind == SCALED else {},
                     "steps": task.tune_steps + (0 if kind == LIBRARY else more),
                     "batch": task.tune_batch,
-                    "learning_rate": task.learning_rate,
+                    "learning_rate": task.learning_rate if kind == LIBRARY else fresh_rate,
                     "evaluations": 4,
                     "precision": options["precision"],
                     "ema": options["ema"],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +32,10 @@ class Task:
         scaled: names of networks like the teacher but smaller → arguments of ``factory``, uniform in width and depth.
         factory: ``module:function`` that makes those.
         layers: as after ``--layers``; empty for those found by themselves.
+        trainer: of ``files``, trains the teacher with ``--images FOLDER``; empty where it comes trained.
         distill_steps, distill_batch: of every candidate.
         tune_steps, tune_batch, learning_rate: of every network.
+        fresh_learning_rate: instead, of networks that begin with fresh weights; None for the same.
         images: held-out images that scores rest on.
         scoring: further options of ``lanaprof score``.
     """
@@ -44,11 +48,13 @@ class Task:
     scaled: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     factory: str = ""
     layers: str = ""
+    trainer: str = ""
     distill_steps: int
     distill_batch: int
     tune_steps: int
     tune_batch: int
     learning_rate: float = 2e-3
+    fresh_learning_rate: float | None = None
     images: int = 1024
     scoring: tuple[str, ...] = ()
 
@@ -61,6 +67,7 @@ def _residual(depths: tuple[int, ...], widths: tuple[float, ...]) -> dict[str, d
     }
 
 
+_WIDTHS = (1.0, 0.92, 0.84, 0.75, 0.67, 0.59, 0.5, 0.42, 0.34)
 TASKS = {
     "fashion_mnist": Task(
         files=(
@@ -72,7 +79,25 @@ TASKS = {
         size="1x28x28",
         data="fashion-mnist",
         factory="lana_scaled:residual",
-        scaled=_residual((3, 2, 1), (1.0, 0.92, 0.84, 0.75, 0.67, 0.59, 0.5, 0.42, 0.34)),
+        scaled=_residual((3, 2, 1), _WIDTHS),
+        distill_steps=100,
+        distill_batch=64,
+        tune_steps=500,
+        tune_batch=128,
+        images=768,
+    ),
+    "cifar10": Task(
+        files=(
+            EXAMPLES / "fashion_mnist" / "teacher.py",
+            HERE / "cifar10_teacher.py",
+        ),
+        teacher="cifar10_teacher:teacher",
+        size="3x32x32",
+        data="imagefolder:{images}/train",
+        test="imagefolder:{images}/test",
+        factory="cifar10_teacher:network",
+        scaled=_residual((3, 2, 1), _WIDTHS),
+        trainer="cifar10_teacher.py",
         distill_steps=100,
         distill_batch=64,
         tune_steps=500,
@@ -89,9 +114,10 @@ TASKS = {
         scaled=_residual((1,), (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)),
         distill_steps=40,
         distill_batch=16,
-        tune_steps=150,
+        tune_steps=100,
         tune_batch=16,
-        learning_rate=1e-3,
+        learning_rate=1e-4,  # few photographs: larger steps forget what the teacher learnt from a million
+        fresh_learning_rate=2e-3,
         images=64,
         scoring=("--batch-norm", "keep"),  # four batches of large photographs per candidate would take hours
     ),
@@ -139,6 +165,8 @@ def make_project(folder: Path, task: Task, *, ops: str, images: Path | None) -> 
     folder.mkdir(parents=True, exist_ok=True)
     for path in task.files:
         shutil.copyfile(path, folder / path.name)
+    if task.trainer:
+        subprocess.run([sys.executable, task.trainer, "--images", str(images)], cwd=folder, check=True)
     data = task.data.format(images=images)
     asked = ("--teacher", task.teacher, "--input", task.size, "--data", data, "--device", "cpu")
     layers = ("--layers", task.layers) if task.layers else ()

@@ -60,6 +60,7 @@ _SHARES: dict[str, int] = {
     "convnext": 12,
     "window_attention": 8,
     "global_attention": 6,
+    "outlook": 5,
     "pool": 6,
 }
 
@@ -243,7 +244,7 @@ def _offered(channels: int, act: str, signed: bool) -> tuple[Operation, ...]:
 
 def _activations(family: str, act: str) -> tuple[str, ...]:
     """Return the activations a family is offered with: the teacher's first, then another."""
-    if family in ("convnext", "pool", "window_attention", "global_attention"):
+    if family in ("convnext", "pool", "window_attention", "global_attention", "outlook"):
         return ("gelu", act) if act not in ("gelu", "silu") else ("gelu", "relu")
     if family in ("mbconv", "uib", "ds", "fused_mbconv", "basic", "bottleneck", "ghost", "partial"):
         return (act, "relu") if act not in ("relu", "relu6") else (act, "hswish")
@@ -289,4 +290,5 @@ def _mixing_sets() -> Iterator[_Sets]:
     widths = (1.0, 0.5, 0.25, 0.125)
     yield _grid("window_attention", window=(7, 4, 8), heads=(4, 1, 2), width=widths, expand=expands)
     yield _grid("global_attention", heads=(4, 1, 2, 8), width=widths, expand=expands)
+    yield _grid("outlook", stride=(2, 1), heads=(4, 1, 2), width=widths, expand=expands)
     yield _grid("pool", kernel=(3, 5, 7), expand=(*expands, 0.125, 0.0625, 3.0))

@@ -19,7 +19,6 @@ from typing import IO, Any
 from lanaprof.errors import LanaprofError, UnsupportedOperator
 from lanaprof.profiler.backends import Settings, backend_class
 from lanaprof.profiler.circuit import circuit_from_json
-from lanaprof.profiler.clock import SystemClock
 from lanaprof.profiler.corelock import hold_cores
 from lanaprof.profiler.rig import LocalRig
 from lanaprof.profiler.sampling import PlannedVisit, Run
@@ -80,7 +79,7 @@ def _start(
     settings = Settings(threads=request["threads"], cores=cores)
     backend = backend_class(request["backend"])(settings)
     circuit = circuit_from_json(request["circuit"]) if request["circuit"] else None
-    rig = LocalRig(backend, SystemClock(every_thread=settings.threads > 1), circuit)
+    rig = LocalRig(backend, backend.clock(), circuit)
     priority = _raise_priority()
     gc.collect()
     gc.freeze()

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from timm.models.volo import OutlookAttention as TimmOutlook
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -47,6 +48,8 @@ KINDS = (
     "window_attention(heads=2,width=0.5,expand=2,out=relu)",
     "global_attention(heads=2)",
     "global_attention(heads=8,width=0.25,expand=1)",
+    "outlook",
+    "outlook(stride=1,heads=2,width=0.5,expand=1)",
     "pool",
     "pool(kernel=5,expand=0)",
 )
@@ -224,3 +227,23 @@ def test_what_does_not_fit_is_refused(
     """An operation that cannot stand between two shapes says why."""
     with pytest.raises(UnknownOperation, match=message):
         build_operation(parse_operation(text), input_shape, output_shape)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(14, 1), (14, 2), (9, 2)])
+def test_outlook_attention_is_the_published_one(size: int, stride: int) -> None:
+    """With timm's weights it computes what timm's module computes, at even and odd sizes."""
+    module = build_operation(parse_operation(f"outlook(heads=2,stride={stride})"), *[(16, size, size)] * 2)
+    theirs = TimmOutlook(16, 2, stride=stride, qkv_bias=False).eval()
+    generator = torch.Generator().manual_seed(3)
+    own = module.eval().branches[0]
+    with torch.no_grad():
+        for mine, other in ((own.value, theirs.v), (own.weigh, theirs.attn), (own.last, theirs.proj)):
+            other.weight.copy_(torch.randn(other.weight.shape, generator=generator) / 4)
+            mine.weight.copy_(other.weight[..., None, None])
+            if other.bias is not None:
+                mine.bias.copy_(other.bias)
+        x = torch.randn(2, 16, size, size, generator=generator)
+        wanted = theirs(nn.functional.layer_norm(x.permute(0, 2, 3, 1), [16], eps=own.norm.norm.eps)).permute(
+            0, 3, 1, 2
+        )
+        assert torch.allclose(own(x), wanted, atol=1e-5)

@@ -4,7 +4,7 @@ Each takes (N, *input_shape) and gives (N, *output_shape). They are made of what
 knows: convolutions, matrix products, norms, activations, means over the pixels, additions.
 """
 
-from lanaprof.ops.blocks.attention import GlobalAttention, PoolMixer, WindowAttention
+from lanaprof.ops.blocks.attention import GlobalAttention, OutlookAttention, PoolMixer, WindowAttention
 from lanaprof.ops.blocks.collapsing import CollapsibleLinear, DiverseBranch, MobileOne, RepVGG
 from lanaprof.ops.blocks.dense import Dilated, LowRank, SplitAttention
 from lanaprof.ops.blocks.mobile import (
@@ -41,6 +41,7 @@ __all__ = [
     "LowRank",
     "MBConv",
     "MobileOne",
+    "OutlookAttention",
     "Partial",
     "PoolMixer",
     "RepVGG",

@@ -13,10 +13,10 @@ from lanaprof.ops.blocks.parts import (
     start_last,
     start_norms,
 )
-from lanaprof.ops.families.shapes import find_window, head_channels, round_channels, strides_of
+from lanaprof.ops.families.shapes import OUTLOOK, find_window, head_channels, round_channels, strides_of
 from lanaprof.ops.family import Shape
 
-__all__ = ["GlobalAttention", "PoolMixer", "WindowAttention"]
+__all__ = ["GlobalAttention", "OutlookAttention", "PoolMixer", "WindowAttention"]
 
 
 class _Mlp(nn.Module):
@@ -106,6 +106,53 @@ class _Attention(nn.Module):
         mixed = (scores.softmax(-1) @ value).transpose(1, 2).reshape(-1, pixels, self.heads * self.head)
         untiled = self.last(mixed).reshape(-1, down, right, tall, broad, channels).permute(0, 5, 1, 3, 2, 4)
         result: Tensor = untiled.reshape(-1, channels, high, wide)
+        return result
+
+
+class _Outlook(nn.Module):
+    """Layer norm and outlook attention: every pixel decides how the pixels around it are mixed.
+
+    The neighbourhoods are gathered and added back by convolutions with fixed ones and zeros, which every exporter and
+    runtime knows, where ``fold`` is known to few.
+    """
+
+    pick: Tensor
+
+    def __init__(self, shape: Shape, *, stride: int, heads: int, head: int) -> None:
+        super().__init__()
+        channels, high, wide = shape
+        inner, kernel, around = heads * head, OUTLOOK, OUTLOOK * OUTLOOK
+        self.shape = shape
+        self.grid = (-(-high // stride), -(-wide // stride))
+        self.stride = stride
+        self.heads = heads
+        self.head = head
+        self.norm = ChannelNorm(channels)
+        self.value = nn.Conv2d(channels, inner, 1, bias=False)
+        self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True)
+        self.weigh = nn.Conv2d(channels, heads * around * around, 1)
+        self.last = nn.Conv2d(inner, channels, 1)
+        pick = torch.eye(around).reshape(around, 1, kernel, kernel).repeat(inner, 1, 1, 1)
+        self.register_buffer("pick", pick, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what is added to x, (N, C, H, W)."""
+        (_, high, wide), (down, right) = self.shape, self.grid
+        inner, around, pixels = self.heads * self.head, OUTLOOK**2, down * right
+        padding, stride = OUTLOOK // 2, self.stride
+        x = self.norm(x)
+        value = nn.functional.conv2d(
+            self.value(x), self.pick, stride=stride, padding=padding, groups=inner
+        ).reshape(-1, self.heads, self.head, around, pixels)
+        scores = self.weigh(self.pool(x)) * self.head**-0.5
+        weights = scores.reshape(-1, self.heads, around, around, pixels).permute(0, 1, 4, 2, 3).softmax(-1)
+        mixed = (weights @ value.permute(0, 1, 4, 3, 2)).permute(0, 1, 4, 3, 2)
+        begins = [(size - 1) * stride - 2 * padding + OUTLOOK for size in self.grid]
+        spread = nn.functional.conv_transpose2d(
+            mixed.reshape(-1, inner * around, down, right), self.pick, stride=stride, padding=padding,
+            output_padding=(high - begins[0], wide - begins[1]), groups=inner,
+        )  # fmt: skip
+        result: Tensor = self.last(spread)
         return result
 
 
@@ -211,6 +258,26 @@ class GlobalAttention(_Stack):
             *_mlps(output_shape, expand, act),
         ]
         super().__init__(input_shape, output_shape, branches, out=out)
+
+
+class OutlookAttention(_Stack):
+    """Outlook attention, then an MLP where wanted."""
+
+    def __init__(
+        self,
+        input_shape: Shape,
+        output_shape: Shape,
+        *,
+        stride: int,
+        heads: int,
+        width: float,
+        expand: float,
+        act: str,
+        out: str,
+    ) -> None:
+        head = head_channels(output_shape[0], width, heads)
+        outlook = _Outlook(output_shape, stride=stride, heads=heads, head=head)
+        super().__init__(input_shape, output_shape, [outlook, *_mlps(output_shape, expand, act)], out=out)
 
 
 class PoolMixer(_Stack):

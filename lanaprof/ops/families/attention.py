@@ -7,6 +7,7 @@ from typing import Any
 
 from lanaprof.ops.families.parameters import GELU, OUT_NONE, heads, kernel, width
 from lanaprof.ops.families.shapes import (
+    OUTLOOK,
     find_window,
     fits_image,
     head_channels,
@@ -85,6 +86,23 @@ def _global_pieces(input_shape: Shape, output_shape: Shape, parameters: _Given) 
     return walk.end(output_shape, parameters["out"], residual=False)
 
 
+def _outlook_pieces(input_shape: Shape, output_shape: Shape, parameters: _Given) -> tuple[Piece, ...]:
+    walk = Walk(input_shape)
+    _project(walk, input_shape, output_shape)
+    channels, count = walk.channels, parameters["heads"]
+    stride = parameters["stride"]
+    head = head_channels(channels, parameters["width"], count)
+    inner, around = head * count, OUTLOOK**2
+    spots = -(-walk.height // stride) * -(-walk.width // stride)
+    walk.step("layer_norm")
+    macs = 2 * channels * inner * walk.pixels  # values and the last map
+    macs += spots * (channels * count * around**2 + inner * around**2 + 2 * inner * around**2)
+    walk.step("outlook", stride, count, head, macs=macs)
+    walk.step("add")
+    _mlp(walk, parameters)
+    return walk.end(output_shape, parameters["out"], residual=False)
+
+
 def _pool_pieces(input_shape: Shape, output_shape: Shape, parameters: _Given) -> tuple[Piece, ...]:
     walk = Walk(input_shape)
     _project(walk, input_shape, output_shape)
@@ -135,6 +153,24 @@ ATTENTION_FAMILIES: tuple[Family, ...] = (
         applies=_global_applies,
         macs=macs_of(_global_pieces),
         pieces=_global_pieces,
+        dense=True,
+    ),
+    Family(
+        name="outlook",
+        parameters=(
+            Parameter("stride", 2, allowed=(1, 2), help="distance of the pixels that decide how to mix"),
+            heads(4),
+            width(1.0),
+            _mlp_expand(0.0),
+            GELU,
+            OUT_NONE,
+        ),
+        module=f"{_BLOCKS}:OutlookAttention",
+        source="Yuan et al., VOLO, arXiv 2106.13112",
+        summary="outlook attention: every pixel decides how the 3×3 around it are mixed; then an MLP",
+        applies=fits_image,
+        macs=macs_of(_outlook_pieces),
+        pieces=_outlook_pieces,
         dense=True,
     ),
     Family(

@@ -9,6 +9,7 @@ from lanaprof.ops.family import Macs, Pieces, Shape
 from lanaprof.ops.pieces import total_macs
 
 __all__ = [
+    "OUTLOOK",
     "eca_kernel",
     "find_strides",
     "find_window",
@@ -20,6 +21,8 @@ __all__ = [
     "split_gate_channels",
     "strides_of",
 ]
+
+OUTLOOK = 3  # pixels of the side of what outlook attention mixes, as published
 
 
 def round_channels(channels: float) -> int:

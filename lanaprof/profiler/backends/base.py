@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lanaprof.errors import BackendError
+from lanaprof.profiler.clock import Clock, SystemClock
 from lanaprof.profiler.rebuild import model_from_graph
 
 __all__ = ["Array", "Backend", "Edges", "Program", "Settings", "onnx_bytes", "random_array"]
@@ -91,6 +92,10 @@ class Backend(ABC):
     @abstractmethod
     def options(cls, threads: int) -> tuple[tuple[str, str], ...]:
         """Return the options that change speed, sorted, as they go into the environment's key."""
+
+    def clock(self) -> Clock:
+        """Return what times the backend's calls: the machine's clocks, unless the runtime has its own on a GPU."""
+        return SystemClock(every_thread=self.settings.threads > 1)
 
     @abstractmethod
     def buffer(self, kind: str, shape: Sequence[int], *, seed: int) -> Any:
