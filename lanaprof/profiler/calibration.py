@@ -3,8 +3,8 @@
 A network is not the sum of its layers: neighbours share layouts and caches, sessions cost overhead. The fit
 minimises Σ (F·w / M − 1)² + λ Σ ((w − w₀) / s)² over whole networks with measured latency M and features
 F = [Σ relay latencies, activation bytes at layer edges, number of operators, bytes of weights, 1], with the prior
-w₀ = (1, 0, 0, 0, 0) and scales s = mean(M) / mean(F). Every feature is additive per candidate, so a solver still sees one
-cost each.
+w₀ = (1, 0, 0, 0, 0) and scales s = mean(M) / mean(F). Every feature is additive per candidate, so a solver still sees
+one cost each.
 """
 
 from __future__ import annotations

@@ -62,7 +62,9 @@ def test_scores_equal_naive_replacement(
     survive.
     """
     scores = _by_name(
-        score_candidates(teacher, space, modules, noise, recipe=ScoreRecipe(images=40, batch_size=16, power=1))
+        score_candidates(
+            teacher, space, modules, noise, recipe=ScoreRecipe(images=40, batch_size=16, power=1)
+        )
     )
     x = torch.cat([x for x, _ in noise.iter_heldout(40, 40)])
     with torch.no_grad():
