@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo demo-real test check benchmarks clean
+.PHONY: help demo demo-real test test-gpu check benchmarks clean
 
 help:
 	@echo "make demo       a trained network made twice as fast on this machine, start to end (Fashion-MNIST)"
 	@echo "make demo-real  the same with EfficientNet-Lite0 and its ImageNet weights"
 	@echo "make test       style, types and tests"
+	@echo "make test-gpu   everything that needs a GPU, with a report to send back (REHEARSE=cpu: the same steps without)"
 	@echo "make benchmarks the benchmarks, a few hours on a quiet machine, and docs/benchmarks.md from their results"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -32,6 +33,9 @@ check: $(STAMP)
 
 test: check
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+test-gpu: $(STAMP)
+	$(BIN)/python benchmarks/gpu_check.py $(if $(REHEARSE),--device $(REHEARSE))
 
 benchmarks: $(STAMP)
 	$(BIN)/python benchmarks/solver.py

@@ -18,6 +18,7 @@ __all__ = ["PRECISIONS", "Device", "known_devices", "parse_device"]
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 _MATCH_FIELDS = ("cpu_model", "gpu_name", "compute_capability")
+_SLICE = " MIG "  # in the names that CUDA gives to slices of GPUs: "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
 _FIELDS = ("backend", "match", "threads", "batch", "precision", "cores")
 
 
@@ -44,8 +45,13 @@ class Device:
     cores: tuple[int, ...] = field(default=())
 
     def matches(self, *, backend: str, cpu_model: str, gpu_model: str, threads: int) -> bool:
-        """Say whether an environment with these fields is this device."""
+        """Say whether an environment with these fields is this device.
+
+        A slice of a GPU (MIG) is no such GPU: it belongs to devices whose pattern says MIG, and to no others.
+        """
         if backend != self.backend or threads != self.threads:
+            return False
+        if _SLICE in gpu_model and _SLICE.strip() not in dict(self.match).get("gpu_name", ""):
             return False
         values = {"cpu_model": cpu_model, "gpu_name": gpu_model}
         return all(re.search(pattern, values[name]) for name, pattern in self.match if name in values)
@@ -92,6 +98,9 @@ def _device(name: str, entry: Any, origin: str) -> Device:
     match = entry.get("match") or {}
     if not isinstance(match, Mapping) or set(match) - set(_MATCH_FIELDS):
         raise BadInput(f"{origin}: device {name!r} may match {', '.join(_MATCH_FIELDS)}, not {match!r}")
+    capability = match.get("compute_capability", "0.0")
+    if not re.fullmatch(r"\d+\.\d+", str(capability)):
+        raise BadInput(f'{origin}: device {name!r}: compute_capability is written "7.0", not {capability!r}')
     cores = entry.get("cores") or []
     if not isinstance(cores, list) or not all(isinstance(core, int) and core >= 0 for core in cores):
         raise BadInput(f"{origin}: device {name!r}: cores must be a list of core numbers, not {cores!r}")

@@ -23,7 +23,7 @@ from lanaprof.profiler.conditions import Snapshot, take_snapshot
 from lanaprof.profiler.corelock import CoreLocks
 from lanaprof.profiler.coresets import choose_core_sets
 from lanaprof.profiler.disturbances import judge
-from lanaprof.profiler.environment import choose_cores, host_hash, local_environment
+from lanaprof.profiler.environment import choose_cores, host_hash, local_environment, runs_on_gpu
 from lanaprof.profiler.journal import unfinished_journals
 from lanaprof.profiler.protocol import Protocol
 from lanaprof.profiler.remote import RemoteRig, WorkerSettings
@@ -45,6 +45,7 @@ class Bench:
         report, notice: told how far it is, and what the user should know.
         core_sets: where so many workers may measure at once; none for one worker on the device's choice.
         share_least: a worker more is worth it for so many operators.
+        gpu: UUID of the GPU that the device is here; empty for a CPU.
     """
 
     device: Device
@@ -56,6 +57,7 @@ class Bench:
     notice: Callable[[str], None] = lambda _text: None
     core_sets: tuple[tuple[int, ...], ...] = ()
     share_least: int = 1
+    gpu: str = ""
 
     def run(
         self,
@@ -218,7 +220,7 @@ class Bench:
         return graph_of
 
     def _settings(self, cores: tuple[int, ...], *, locked: bool) -> WorkerSettings:
-        settings = WorkerSettings(self.device.backend, self.device.threads, cores)
+        settings = WorkerSettings(self.device.backend, self.device.threads, cores, gpu=self.gpu)
         return replace(settings, locks=None) if locked else settings
 
     def _waiting(self, holder: str) -> None:
@@ -273,10 +275,17 @@ def open_bench(
     """
     from lanaprof import __version__
 
-    sets = choose_core_sets(device, workers) if workers != 1 else ()
+    on_gpu = runs_on_gpu(device)
+    sets = choose_core_sets(device, workers) if workers != 1 and not on_gpu else ()
     environment = local_environment(device)
+    gpu = ""
+    if on_gpu:
+        from lanaprof.profiler.gpu.environment import choose_gpu  # only where a GPU is asked for
+        from lanaprof.profiler.gpu.probe import find_gpus
+
+        gpu = choose_gpu(device, find_gpus()).uuid
     store.add([environment])
     provenance = Provenance(team=team, host=host_hash(), tool_version=__version__)
     journals = (state or Path.cwd() / STATE_FOLDER) / "journals"
     least = _SHARE_LEAST if workers is None else 1
-    return Bench(device, environment, provenance, store, journals, report, notice, sets, least)
+    return Bench(device, environment, provenance, store, journals, report, notice, sets, least, gpu)

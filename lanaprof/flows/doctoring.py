@@ -32,14 +32,14 @@ from lanaprof.flows.machine import (
     Gpu,
     available_from_meminfo,
     gpus_from_nvidia_smi,
-    tensorrt_range,
-    version_from_text,
 )
 from lanaprof.lut import open_store
 from lanaprof.lut.engine import locate, network_file_system
 from lanaprof.profiler.backends import backend_class
 from lanaprof.profiler.conditions import take_snapshot
 from lanaprof.profiler.environment import available_cores, choose_cores, local_environment
+from lanaprof.profiler.gpu.probe import driver_version
+from lanaprof.profiler.gpu.support import find_conflict, tensorrt_range, version_of
 from lanaprof.units import format_size
 
 __all__ = ["TEST_S", "Check", "checks_of", "find_gpus", "tensorrt_check"]
@@ -135,9 +135,9 @@ def runtime_check(device: Device) -> Check:
 
 
 def _pin(device: Device) -> str:
-    capability = dict(device.match).get("compute_capability", "")
-    served = tensorrt_range(capability) if capability else None
-    return served.pin if served is not None else "pip install lanaprof[tensorrt]"
+    capability = version_of(dict(device.match).get("compute_capability", ""))
+    pin = tensorrt_range((capability[0], capability[1])).pin if len(capability) > 1 else ""
+    return f"pip install 'lanaprof[tensorrt]' {pin}".rstrip()
 
 
 def find_tensorrt() -> str | None:
@@ -171,18 +171,12 @@ def tensorrt_check(device: Device, gpus: tuple[Gpu, ...], version: str | None) -
     )
     if not capability:
         return Check("tensorrt", "warn", "no GPU says which TensorRT it needs", "nvidia-smi must list one")
-    served = tensorrt_range(capability)
-    if served is None:
-        return Check("tensorrt", "fail", f"no usable TensorRT serves compute capability {capability}")
-    last = f" and ≤ {'.'.join(map(str, served.last))}" if served.last else ""
-    need = f"{served.generation} (compute capability {capability}) needs TensorRT ≥ " + (
-        ".".join(map(str, served.first)) + last + (f", {served.note}" if served.note else "")
-    )
-    if version is None:
-        return Check("tensorrt", "fail", f"{need}; none is installed", served.pin)
-    if not served.serves(version_from_text(version)):
-        return Check("tensorrt", "fail", f"{need}; installed is {version}", served.pin)
-    return Check("tensorrt", "ok", f"TensorRT {version} serves {served.generation}")
+    numbers = version_of(capability)
+    conflict = find_conflict((numbers[0], numbers[1]), version or "", driver_version())
+    if conflict is not None:
+        return Check("tensorrt", "fail", conflict.message, conflict.command)
+    served = tensorrt_range((numbers[0], numbers[1]))
+    return Check("tensorrt", "ok", f"TensorRT {version} serves {served.architecture} ({capability})")
 
 
 def gpu_checks(device: Device, gpus: tuple[Gpu, ...]) -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""What a machine says about itself: parsers of its texts, and which TensorRT serves which GPU.
+"""What a machine says about itself: parsers of its texts.
 
 Nothing here opens a file or starts a program; :mod:`lanaprof.flows.doctoring` does, and hands the text over.
 """
@@ -13,17 +13,12 @@ from itertools import pairwise
 __all__ = [
     "Gpu",
     "NoiseReading",
-    "TensorrtRange",
     "TimerReading",
     "available_from_meminfo",
     "gpus_from_nvidia_smi",
     "noise_from_durations",
-    "tensorrt_range",
     "timer_from_readings",
-    "version_from_text",
 ]
-
-Version = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,73 +64,6 @@ def gpus_from_nvidia_smi(text: str) -> tuple[Gpu, ...]:
 def _mhz(text: str) -> int | None:
     match = re.fullmatch(r"(\d+) MHz", text)
     return int(match[1]) if match else None
-
-
-@dataclass(frozen=True, slots=True)
-class TensorrtRange:
-    """The TensorRT versions that serve a GPU generation.
-
-    Attributes:
-        generation: its name.
-        first: the first version (lanaprof needs 8.6).
-        last: the last; None while it is still served.
-        pin: what to type for the version to have.
-        note: what else must fit.
-    """
-
-    generation: str
-    first: Version
-    last: Version | None
-    pin: str
-    note: str = ""
-
-    def serves(self, version: Version) -> bool:
-        """Say whether a version is in the range; of ``last`` every patch release counts."""
-        if version < self.first:
-            return False
-        return self.last is None or version[: len(self.last)] <= self.last
-
-
-_NEWEST = 'pip install "tensorrt>=10.4"'
-
-# Lowest compute capability → range; the entry with the highest key that is not above the GPU's counts. From NVIDIA's
-# release notes and support matrices: 8.6 is the last with Maxwell and Pascal, Volta was removed in 10.5, and Blackwell
-# came with 10.8. CUDA 13 dropped Volta; the CUDA 12 builds of TensorRT 10.4 are the last that run on it.
-_RANGES: Sequence[tuple[Version, TensorrtRange | None]] = (
-    ((0, 0), None),
-    ((5, 0), TensorrtRange("Maxwell or Pascal", (8, 6), (8, 6), 'pip install "tensorrt==8.6.1"')),
-    (
-        (7, 0),
-        TensorrtRange(
-            "Volta", (8, 6), (10, 4), 'pip install "tensorrt==10.4.0"', "with CUDA 12: CUDA 13 has no Volta"
-        ),
-    ),
-    ((7, 5), TensorrtRange("Turing", (8, 6), None, _NEWEST)),
-    ((8, 0), TensorrtRange("Ampere", (8, 6), None, _NEWEST)),
-    ((8, 9), TensorrtRange("Ada", (8, 6), None, _NEWEST)),
-    ((9, 0), TensorrtRange("Hopper", (8, 6), None, _NEWEST)),
-    ((10, 0), TensorrtRange("Blackwell", (10, 8), None, 'pip install "tensorrt>=10.8"')),
-)
-
-
-def tensorrt_range(compute_capability: str) -> TensorrtRange | None:
-    """Return the TensorRT versions for a compute capability; None when no version that lanaprof can use serves it.
-
-    >>> tensorrt_range("7.0").pin
-    'pip install "tensorrt==10.4.0"'
-    """
-    asked = version_from_text(compute_capability)
-    return [entry for least, entry in _RANGES if least <= asked][-1]
-
-
-def version_from_text(text: str) -> Version:
-    """Return the numbers of a version; what follows them is left out.
-
-    >>> version_from_text("10.4.0.post1")
-    (10, 4, 0)
-    """
-    match = re.match(r"\d+(\.\d+)*", text)
-    return tuple(int(part) for part in match[0].split(".")) if match else (0,)
 
 
 def available_from_meminfo(text: str) -> int | None:

@@ -101,7 +101,7 @@ def _needed(project: Project, bench: Bench, *, retry: Sequence[str] = (), force:
     device, store = bench.device, bench.store
     operators = find_operators(project, device, store)
     circuit = operators.circuit
-    relayed = circuit is not None and bool(circuit.steps)
+    relayed = circuit is not None and bool(circuit.steps) and not bench.gpu
     protocol = RELAY if relayed else HOT
     space = project.space.relay_digest(device.batch, precision=device.precision) if relayed else ""
     rows = store.measurements(environment=bench.environment.id, cache=protocol.cache, space=space or None)
@@ -196,7 +196,7 @@ def _run_campaign(
             circuit=need.operators.circuit,
             fillers=_fillers(project, need.operators),
         )
-    if not need.relayed:
+    if not need.relayed and not bench.gpu:
         bench.notice("the teacher cannot be cut at its layers: measuring hot, without its context")
     protocol = need.protocol if targets else NETWORK
     return bench.run(protocol, [*targets, Target(network)], limit_s=limit_s, still_wanted=still_wanted)

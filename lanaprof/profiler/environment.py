@@ -11,7 +11,7 @@ import os
 import platform
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lanaprof.config.devices import Device
@@ -30,6 +30,7 @@ __all__ = [
     "host_hash",
     "isa_from_cpuinfo",
     "local_environment",
+    "runs_on_gpu",
 ]
 
 # Instruction sets that runtimes pick kernels by, weakest first.
@@ -146,26 +147,30 @@ def _listed(cores: Sequence[int]) -> str:
     return "core " + ", ".join(str(core) for core in cores)
 
 
-def _capability_text(wanted: Mapping[str, str]) -> str:
-    capability = wanted.get("compute_capability", "")
-    return f"of compute capability {capability}" if capability else ""
+def runs_on_gpu(device: Device) -> bool:
+    """Say whether a device is a GPU: its match rules or its backend say so.
+
+    Raises:
+        BackendUnavailable: nobody knows its backend.
+    """
+    return (
+        bool({"gpu_name", "compute_capability"} & set(dict(device.match)))
+        or backend_class(device.backend).on_gpu
+    )
 
 
 def local_environment(device: Device) -> Environment:
     """Return the environment in which the device would be measured here.
 
     Raises:
-        BackendUnavailable: its runtime is not installed.
+        BackendUnavailable: its runtime is not installed, or does not run on the GPU that is here.
         DeviceUnavailable: this machine is not that device.
     """
+    if runs_on_gpu(device):
+        from lanaprof.profiler.gpu.environment import gpu_environment  # only where a GPU is asked for
+
+        return gpu_environment(device)
     wanted = dict(device.match)
-    if device.backend == "tensorrt" or "gpu_name" in wanted or "compute_capability" in wanted:
-        gpu = " ".join(filter(None, (wanted.get("gpu_name", ""), _capability_text(wanted))))
-        raise DeviceUnavailable(
-            f"device {device.name!r} needs an NVIDIA GPU ({gpu or 'any'}) with TensorRT, which this version "
-            "of lanaprof cannot measure yet; it measures CPUs with ONNX Runtime or OpenVINO",
-            hint="use --device cpu here, or bring a table measured on the device: lanaprof lut import FILE",
-        )
     backend = backend_class(device.backend)
     version = backend.version()
     cpuinfo = ""

@@ -35,13 +35,15 @@ class WorkerSettings:
         backend: the runtime's name.
         threads: of one run.
         cores: it is pinned to them.
-        locks: folder of the cores' locks; None where whoever starts it holds them.
+        gpu: the UUID of the GPU it measures; empty on a CPU.
+        locks: folder of the locks of cores and GPUs; None where whoever starts it holds them.
         build_timeout_s: for one operator.
     """
 
     backend: str
     threads: int
     cores: tuple[int, ...]
+    gpu: str = ""
     locks: Path | None = field(default_factory=default_lock_folder)
     build_timeout_s: float = _BUILD_TIMEOUT_S
 
@@ -81,6 +83,7 @@ class RemoteRig:
                     "backend": settings.backend,
                     "threads": settings.threads,
                     "cores": list(settings.cores),
+                    "gpu": settings.gpu,
                     "locks": str(settings.locks) if settings.locks is not None else None,
                     "circuit": circuit.to_json() if circuit is not None else None,
                 },

@@ -76,7 +76,7 @@ def _start(
         held.enter_context(hold_cores(cores, Path(request["locks"]), waiting))
     if cores:
         os.sched_setaffinity(0, cores)
-    settings = Settings(threads=request["threads"], cores=cores)
+    settings = Settings(threads=request["threads"], cores=cores, gpu=request["gpu"])
     backend = backend_class(request["backend"])(settings)
     circuit = circuit_from_json(request["circuit"]) if request["circuit"] else None
     rig = LocalRig(backend, backend.clock(), circuit)

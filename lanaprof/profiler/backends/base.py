@@ -44,11 +44,13 @@ class Settings:
     Attributes:
         threads: how many threads one run may use.
         cores: the cores the process is pinned to; empty leaves it where it is.
+        gpu: the UUID of the GPU to run on; empty on a CPU.
         options: further options of the runtime, part of the environment's key.
     """
 
     threads: int = 1
     cores: tuple[int, ...] = ()
+    gpu: str = ""
     options: tuple[tuple[str, str], ...] = field(default=())
 
 
@@ -72,9 +74,16 @@ class Program(ABC):
 
 
 class Backend(ABC):
-    """A runtime that compiles canonical graphs and runs them."""
+    """A runtime that compiles canonical graphs and runs them.
+
+    Attributes:
+        name: in devices.yaml and in environments.
+        on_gpu: it runs on the GPU that its settings name, which its clock times; operators are timed alone there (hot),
+            for a launch of several in a row would time the gaps between them.
+    """
 
     name: ClassVar[str]
+    on_gpu: ClassVar[bool] = False
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
