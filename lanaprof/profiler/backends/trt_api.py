@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "LACKING", "Api", "Messages", "Module", "open_api"]
 
-# Name → the versions that have it: from the first on, before the second. Everything else that lanaprof uses is there
-# in every version from 8.6 to 11.
+# Name, or method with its arguments → the versions that have it: from the first on, before the second. Everything else
+# that lanaprof uses is there in every version from 8.6 to 11.
 LACKING: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "BuilderFlag.FP16": ((8, 6), (11,)),
     "BuilderFlag.INT8": ((8, 6), (11,)),
     "ExecutionContextAllocationStrategy": ((10,), (99,)),
     "ExecutionContextAllocationStrategy.USER_MANAGED": ((10,), (99,)),
+    "ICudaEngine.create_execution_context(strategy)": ((10,), (99,)),
     "ICudaEngine.create_execution_context_without_device_memory": ((8, 6), (11,)),
     "ICudaEngine.device_memory_size": ((8, 6), (11,)),
     "ICudaEngine.device_memory_size_v2": ((10, 1), (99,)),
