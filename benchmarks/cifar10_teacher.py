@@ -58,11 +58,14 @@ def main() -> None:
     )
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
-    parser.add_argument("--epochs", type=float, default=12.0)
+    parser.add_argument("--epochs", type=float, default=8.0)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.out.exists():
+        print(f"{options.out} is there already")
+        return
     torch.manual_seed(options.seed)
     data = load_data(f"imagefolder:{options.images / 'train'}", input_shape=SHAPE)
     made = network().to(memory_format=torch.channels_last)
