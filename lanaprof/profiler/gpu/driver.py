@@ -27,9 +27,9 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from lanaprof.errors import BackendError, BackendUnavailable, DeviceUnavailable
+from lanaprof.errors import BackendError, BackendUnavailable
 from lanaprof.profiler.gpu.failures import CaptureRefused, DeviceLost, OutOfDeviceMemory
-from lanaprof.profiler.gpu.probe import Gpu, find_gpus, why_no_gpu
+from lanaprof.profiler.gpu.probe import Gpu, get_gpu
 
 __all__ = [
     "CaptureRefused",
@@ -360,20 +360,14 @@ def driver_class() -> type[Driver]:
     )
 
 
-def open_driver(index: int = 0) -> Driver:
+def open_driver(gpu: Gpu | str | int = 0) -> Driver:
     """Return an open GPU; close it, or use it as a context manager.
 
     Args:
-        index: its number among those this process may use.
+        gpu: the GPU, its UUID, or its number among those this process may use.
 
     Raises:
         DeviceUnavailable: there is no such GPU; says why.
         BackendUnavailable: there is one, but no package to speak to it.
     """
-    gpus = find_gpus()
-    if not gpus:
-        raise DeviceUnavailable(f"there is no GPU to use: {why_no_gpu()}")
-    if not 0 <= index < len(gpus):
-        there = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in gpus)
-        raise DeviceUnavailable(f"there is no GPU {index}; there are: {there}")
-    return driver_class()(gpus[index])
+    return driver_class()(gpu if isinstance(gpu, Gpu) else get_gpu(gpu))

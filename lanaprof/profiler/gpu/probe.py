@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from lanaprof.errors import DeviceUnavailable
 from lanaprof.profiler.gpu.library import SUCCESS, CudaLibrary, open_library
 
-__all__ = ["Gpu", "driver_version", "find_gpus", "reason_from_code", "why_no_gpu"]
+__all__ = ["Gpu", "driver_version", "find_gpus", "get_gpu", "reason_from_code", "why_no_gpu"]
 
 _LIBRARY_NAME = "libcuda.so.1"
 _NAME_BYTES = 256
@@ -61,6 +62,25 @@ class Gpu:
 def find_gpus() -> tuple[Gpu, ...]:
     """Return the GPUs this process may use, in CUDA's order; none where there is no driver or no GPU."""
     return _look()[0]
+
+
+def get_gpu(which: str | int = 0) -> Gpu:
+    """Return one GPU.
+
+    Args:
+        which: its UUID, or its number among those this process may use.
+
+    Raises:
+        DeviceUnavailable: there is none like that; says why, or which there are.
+    """
+    gpus = find_gpus()
+    if not gpus:
+        raise DeviceUnavailable(f"there is no GPU to use: {why_no_gpu()}")
+    for gpu in gpus:
+        if which in (gpu.index, gpu.uuid):
+            return gpu
+    there = ", ".join(f"{gpu.index} ({gpu.name}, {gpu.uuid})" for gpu in gpus)
+    raise DeviceUnavailable(f"there is no GPU {which} here; there are: {there}")
 
 
 def why_no_gpu() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import re
+import warnings
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -43,10 +44,12 @@ class PyCudaDriver(Driver):
     @classmethod
     def why_unavailable(cls) -> str:
         """Return why it cannot be used here; empty when it can."""
-        try:
-            import pycuda.driver  # noqa: F401  (whether it can be imported is the question)
-        except ImportError as error:  # not installed, or built for a newer driver than this
-            return f"PyCUDA cannot be imported ({error})"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of a driver older than it was built for, then fails
+            try:
+                import pycuda.driver  # noqa: F401  (whether it can be imported is the question)
+            except ImportError as error:
+                return f"PyCUDA cannot be imported ({error})"
         return ""
 
     @contextlib.contextmanager
