@@ -79,11 +79,12 @@ def main() -> None:
     made.train()
     for step in range(steps):
         x, y = next(batches)
+        assert y is not None
         x = augment(x, seed=options.seed, step=step).to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             loss = nn.functional.cross_entropy(made(x).float(), y, label_smoothing=0.05)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
         total += loss.item()
