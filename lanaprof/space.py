@@ -16,6 +16,7 @@ from typing import Any
 from lanaprof.digest import digest
 from lanaprof.errors import BadArchitecture, BadProject, UnknownOperation
 from lanaprof.ops import GENERATOR_VERSION, TEACHER, get_family, parse_operation
+from lanaprof.ops.quantising import QUANTISED
 
 __all__ = [
     "ARCHITECTURE_FORMAT",
@@ -217,7 +218,7 @@ def _canonical(text: str) -> str:
         return text
 
 
-def recipe(layer: Layer, operation: str, *, batch: int, precision: str) -> str:
+def recipe(layer: Layer, operation: str, *, batch: int, precision: str, grid: str = "") -> str:
     """Return the digest of all that decides which operator a candidate exports to.
 
     Args:
@@ -225,6 +226,7 @@ def recipe(layer: Layer, operation: str, *, batch: int, precision: str) -> str:
         operation: its text.
         batch: samples per run.
         precision: the device's; an operation's own precision comes before it.
+        grid: of activations, where the precision is int8.
 
     Raises:
         UnknownOperation: no registered family provides the operation.
@@ -234,6 +236,7 @@ def recipe(layer: Layer, operation: str, *, batch: int, precision: str) -> str:
     what: Any = layer.structure if parsed.family == TEACHER else dict(parsed.parameters)
     if family.needs_teacher:
         what = [layer.structure, what]  # another layer's copy is another operator
+    precision = parsed.precision or precision
     return digest(
         {
             "family": parsed.family,
@@ -242,7 +245,7 @@ def recipe(layer: Layer, operation: str, *, batch: int, precision: str) -> str:
             "input": list(layer.input_shape),
             "output": list(layer.output_shape),
             "batch": batch,
-            "precision": parsed.precision or precision,
+            "precision": f"{precision} {grid}".rstrip() if precision in QUANTISED else precision,
             "generator": GENERATOR_VERSION,
         }
     )

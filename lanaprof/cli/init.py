@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 )
 @click.option("--ops", default="quick", metavar="quick|lana|FILE|pkg.module:function", help="The candidates.")
 @click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    metavar="int8|fp16|bf16",
+    help="Offer every operation at this one, too; repeatable.",
+)
+@click.option(
     "--device", "devices", multiple=True, metavar="DEVICE", help="Devices to fit; the first is the default."
 )
 @click.option(
@@ -49,6 +56,7 @@ def init(**options: Any) -> Outcome:
         input=options["shape"],
         layers=options["layers"],
         ops=options["ops"],
+        precisions=options["precisions"],
         data=options["data"],
         devices=options["devices"],
         database=options["database"] or "",

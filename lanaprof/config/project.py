@@ -16,7 +16,7 @@ __all__ = ["PROJECT_FILE", "ProjectConfig", "input_shape_from_text", "read_confi
 
 PROJECT_FILE = "lanaprof.toml"
 _TEXTS = ("teacher", "weights", "input", "ops", "data", "database", "team")
-_LISTS = ("layers", "devices", "costs")
+_LISTS = ("layers", "precisions", "devices", "costs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,7 @@ class ProjectConfig:
         input: shape of one sample as ``3x224x224``; empty for the teacher's own.
         layers: globs over submodules; empty finds them.
         ops: ``quick``, ``lana``, a file of operations or ``pkg.module:function``.
+        precisions: at which every operation is offered once more, such as ``int8``.
         data: data spec; empty until distilling needs one.
         devices: device texts, the first is the default.
         database: path or URL; empty for lanaprof.db in the project's folder.
@@ -42,6 +43,7 @@ class ProjectConfig:
     input: str = ""
     layers: tuple[str, ...] = ()
     ops: str = "quick"
+    precisions: tuple[str, ...] = ()
     data: str = ""
     devices: tuple[str, ...] = ()
     database: str = ""

@@ -105,10 +105,9 @@ def _todo(space: Space, modules: Mapping[Name, nn.Module], wanted: Collection[st
             continue
         given = [operation for name, operation in modules if name == layer.name]
         for operation in dict.fromkeys((*layer.candidates, *given)):
-            family = parse_operation(operation).family
-            if family == SKIP:
+            if parse_operation(operation).family == SKIP:
                 found[layer.name, operation] = nn.Identity()
-            elif family != TEACHER and operation in given:
+            elif operation != TEACHER and operation in given:
                 found[layer.name, operation] = modules[layer.name, operation]
     return found
 
@@ -303,7 +302,7 @@ def _in_order(
         given = [operation for name, operation in scores if name == layer.name]
         for operation in dict.fromkeys((*layer.candidates, *given)) if layer.name in wanted else ():
             key = (layer.name, operation)
-            if parse_operation(operation).family == TEACHER:
+            if operation == TEACHER:
                 results.append(CandidateScore(*key, score=0.0, standard_error=0.0, images=images))
             elif key in scores:
                 results.append(scores[key])

@@ -9,6 +9,7 @@ from pathlib import Path
 from lanaprof.config import Device, parse_device
 from lanaprof.flows.operators import OperatorMap, find_operators
 from lanaprof.flows.project import Project
+from lanaprof.flows.recipes import candidate_recipe
 from lanaprof.flows.sources import (
     device_matcher,
     devices_of_environment,
@@ -18,7 +19,6 @@ from lanaprof.flows.sources import (
 )
 from lanaprof.lut import GOOD_STATUSES, Environment, Measurement, Source, Store, Viewpoint, choose_environment
 from lanaprof.lut.policy import choose
-from lanaprof.space import recipe
 
 __all__ = ["Covered", "covered", "covered_devices"]
 
@@ -217,7 +217,7 @@ def _unexported(
     found: dict[str, tuple[tuple[str, str], ...]] = {}
     for (layer, operation), key in operators.candidates.items():
         if key is None:
-            made_by = recipe(layers[layer], operation, batch=device.batch, precision=device.precision)
+            made_by = candidate_recipe(layers[layer], operation, device)
             found[made_by] = (*found.get(made_by, ()), (layer, operation))
     return found
 

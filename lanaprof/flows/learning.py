@@ -13,6 +13,7 @@ from lanaprof.distill.stopping import SpaceCosts
 from lanaprof.errors import BadProject, UserError
 from lanaprof.flows.predicting import Predictor, open_predictor
 from lanaprof.flows.project import Project, write_json
+from lanaprof.flows.scales import modules_at_precision
 from lanaprof.flows.selecting import SIZE_COSTS
 from lanaprof.flows.shrinking import space_costs
 from lanaprof.lut import Store
@@ -140,7 +141,11 @@ def wanted_candidates(
     for layer in project.space.layers:
         if only and layer.name not in only:
             continue
-        trainable = [operation for operation in layer.candidates if operation not in (TEACHER, SKIP)]
+        trainable = [
+            operation
+            for operation in layer.candidates
+            if operation != SKIP and parse_operation(operation).family != TEACHER
+        ]
         verdicts = {operation: _verdict_of_all(tables, layer.name, operation) for operation in trainable}
         counts = Counter(verdicts.values())
         chosen[layer.name] = tuple(one for one in trainable if verdicts[one] in ("cheaper", "unmeasured"))
@@ -264,7 +269,9 @@ def find_trained_candidates(project: Project) -> dict[tuple[str, str], TrainedCa
 def load_trained(
     project: Project, wanted: Iterable[tuple[str, str]], *, teacher: Teacher | None = None
 ) -> dict[tuple[str, str], nn.Module]:
-    """Return the trained modules of these candidates, those that are trained.
+    """Return the trained modules of these candidates, those that are trained; at the precision that each names.
+
+    The teacher's own layer needs no training to be computed at another one.
 
     Args:
         project: whose candidates.
@@ -275,19 +282,35 @@ def load_trained(
 
     key = _distilled(project).get("key", "")
     trained = find_trained_candidates(project)
-    modules = {}
+    modules: dict[tuple[str, str], nn.Module] = {}
+    others: dict[tuple[str, str], nn.Module] = {}  # at another precision
     for layer, operation in wanted:
-        if operation in (TEACHER, SKIP) or (layer, weights_text(operation)) not in trained:
+        parsed = parse_operation(operation)
+        own_layer = parsed.family == TEACHER
+        if operation in (TEACHER, SKIP) or not (own_layer or (layer, weights_text(operation)) in trained):
             continue
         described = project.space.get_layer(layer)
         shapes = (described.input_shape, described.output_shape)
         own = None
-        if get_family(parse_operation(operation).family).needs_teacher:
+        if own_layer or get_family(parsed.family).needs_teacher:
             teacher = teacher or project.load_teacher()
             own = teacher.module.get_submodule(layer)
-        modules[layer, operation] = load_candidate(
-            project.state / "weights", key, layer, operation, shapes, teacher=own
+        module = (
+            own
+            if own_layer and own is not None
+            else load_candidate(project.state / "weights", key, layer, operation, shapes, teacher=own)
         )
+        (others if parsed.precision else modules)[layer, operation] = module
+    if others and project.config.data:
+        digests = {
+            (layer, operation): entry.digest
+            if (entry := trained.get((layer, weights_text(operation))))
+            else ""
+            for layer, operation in others
+        }
+        teacher = teacher or project.load_teacher()
+        data = load_project_data(project)
+        modules |= modules_at_precision(project, others, digests, teacher=teacher, data=data)
     return modules
 
 

@@ -13,10 +13,10 @@ from lanaprof.config import Device
 from lanaprof.digest import digest
 from lanaprof.errors import BadProject, UnsupportedOperator, UserError
 from lanaprof.flows.project import Project, write_json
+from lanaprof.flows.recipes import Choices, candidate_recipe, grid_of, network_recipe
 from lanaprof.lut import Operator, Recipe, Store
-from lanaprof.ops import GENERATOR_VERSION, SKIP, TEACHER, parse_operation
+from lanaprof.ops import GENERATOR_VERSION, SKIP, TEACHER
 from lanaprof.profiler.circuit import Circuit, Segment, Step, circuit_from_json
-from lanaprof.space import recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lanaprof.teachers import Teacher
 
 __all__ = [
+    "Choices",
     "ExportReport",
     "OperatorMap",
     "export_networks",
@@ -36,8 +37,6 @@ __all__ = [
 
 _CHUNK = 16  # operators exported between two acknowledged writes
 _UNEXPORTABLE = ""  # cached for a recipe that no exporter can express
-
-Choices = tuple[str, ...]  # one operation per layer, in the space's order
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,7 @@ def _cached(project: Project) -> tuple[dict[str, str], dict[str, str]]:
 
 def _candidate_recipes(project: Project, device: Device) -> dict[tuple[str, str], str]:
     return {
-        (layer.name, operation): recipe(layer, operation, batch=device.batch, precision=device.precision)
+        (layer.name, operation): candidate_recipe(layer, operation, device)
         for layer in project.space.layers
         for operation in layer.candidates
         if operation != SKIP
@@ -147,25 +146,29 @@ def find_operators(project: Project, device: Device, store: Store | None = None)
     )
 
 
-def _deployed_modules(
-    teacher: Teacher, project: Project, wanted: Iterable[tuple[str, str]]
-) -> Iterable[tuple[tuple[str, str], nn.Module]]:
-    """Yield each candidate's module in its deployed form, in eval mode."""
+def _deployed_module(
+    teacher: Teacher, project: Project, device: Device, layer: str, operation: str
+) -> nn.Module:
+    """Return a candidate's module in its deployed form, in eval mode.
+
+    Raises:
+        UnsupportedOperator: it cannot be built at its precision.
+    """
     from lanaprof.ops import fuse
     from lanaprof.teachers import build_candidate
 
-    for layer, operation in wanted:
-        module = build_candidate(teacher, project.space.get_layer(layer), operation, seed=project.config.seed)
-        own = parse_operation(operation).family == TEACHER  # stays as it is; what is built for this goes
-        yield (layer, operation), fuse(module, in_place=not own)
+    module = build_candidate(
+        teacher, project.space.get_layer(layer), operation, seed=project.config.seed, grid=grid_of(device)
+    )
+    return fuse(module, in_place=operation != TEACHER)  # that one stays as it is; what is built for this goes
 
 
 def _refuse_precision(device: Device) -> None:
     if device.precision != "fp32":
         raise UserError(
-            f"device {device.text!r} asks for precision {device.precision}, which backend {device.backend!r} cannot "
-            "measure in this version; it can: fp32",
-            hint=f"--device {device.name},precision=fp32",
+            f"device {device.text!r} asks for all at precision {device.precision}; what lies around layers stays in "
+            "fp32 in this version, and every operation has a precision of its own",
+            hint=f"--device {device.name},precision=fp32 and, for operations, init --precision {device.precision}",
         )
 
 
@@ -213,12 +216,13 @@ def export_operators(
     new_keys: set[str] = set()
     done = 0
     try:
-        for (layer, operation), module in _deployed_modules(teacher, project, todo.values()):
+        for layer, operation in todo.values():
             if limit_s is not None and time.monotonic() - began_s > limit_s:
                 break
             made_by = recipes[layer, operation]
             shape = (device.batch, *project.space.get_layer(layer).input_shape)
             try:
+                module = _deployed_module(teacher, project, device, layer, operation)
                 operator = Operator(graph=exported_graph(module, shape, exporter=exporter))
             except UnsupportedOperator as error:
                 operators[made_by], problems[made_by] = _UNEXPORTABLE, error.message
@@ -278,24 +282,6 @@ def _export_circuit(project: Project, device: Device, store: Store, teacher: Tea
 
 
 # ------------------------------------------------------------------------------------- whole networks
-
-
-def network_recipe(project: Project, device: Device, choices: Choices) -> str:
-    """Return the recipe of a whole network: the teacher's wiring with one recipe per layer."""
-    names = [
-        recipe(layer, operation, batch=device.batch, precision=device.precision)
-        for layer, operation in zip(project.space.layers, choices, strict=True)
-    ]
-    return digest(
-        {
-            "network": project.facts["structure"],
-            "input": list(project.space.input_shape),
-            "batch": device.batch,
-            "precision": device.precision,
-            "layers": names,
-            "generator": GENERATOR_VERSION,
-        }
-    )
 
 
 def find_networks(
@@ -360,7 +346,7 @@ def _exported_network(project: Project, device: Device, teacher: Teacher, choice
     from lanaprof.teachers import assemble
 
     named = [(layer.name, operation) for layer, operation in zip(project.space.layers, choices, strict=True)]
-    network = assemble(teacher, named, space=project.space, seed=project.config.seed)
+    network = assemble(teacher, named, space=project.space, seed=project.config.seed, grid=grid_of(device))
     return exported_graph(fuse(network, in_place=True), (device.batch, *project.space.input_shape))
 
 

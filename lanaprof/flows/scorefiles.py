@@ -11,6 +11,7 @@ from lanaprof.digest import digest
 from lanaprof.flows.learning import find_trained_candidates
 from lanaprof.flows.operators import Choices
 from lanaprof.flows.project import Project, write_json
+from lanaprof.flows.scales import grid_here, is_quantised, is_teacher_at_precision, scales_version
 from lanaprof.ops import SKIP
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class ScoreFiles:
         if recipe.metric not in METRICS:
             return
         trained = find_trained_candidates(project)
+        scales = [grid_here(project), *scales_version()]
         shared = {
             "teacher": project.weights_digest,
             "structure": project.facts["structure"],
@@ -55,9 +57,15 @@ class ScoreFiles:
                     **shared,
                     "layer": layer.name,
                     "candidates": [
-                        [operation, entry.digest if entry is not None else ""]
+                        [
+                            operation,
+                            entry.digest if entry is not None else "",
+                            *(scales if is_quantised(operation) else ()),
+                        ]
                         for operation in layer.candidates
-                        if (entry := trained.get((layer.name, weights_text(operation)))) or operation == SKIP
+                        if (entry := trained.get((layer.name, weights_text(operation))))
+                        or operation == SKIP
+                        or is_teacher_at_precision(operation)
                     ],
                 }
             )

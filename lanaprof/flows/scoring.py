@@ -17,6 +17,7 @@ from lanaprof.flows.learning import (
 from lanaprof.flows.operators import Choices
 from lanaprof.flows.predicting import Predictor
 from lanaprof.flows.project import Project
+from lanaprof.flows.scales import is_teacher_at_precision
 from lanaprof.flows.scorefiles import ScoreFiles
 from lanaprof.flows.selecting import find_scores
 from lanaprof.lut import Score, Store, utc_now
@@ -111,7 +112,7 @@ def _are_stored(project: Project, store: Store, scores: Iterable[CandidateScore]
 
 
 def scored_layers(project: Project) -> tuple[str, ...]:
-    """Return the layers that ``score`` judges: all, once any candidate is trained.
+    """Return the layers that ``score`` judges: all, once any candidate is trained or needs no training.
 
     Raises:
         UserError: nothing is trained yet.
@@ -120,7 +121,7 @@ def scored_layers(project: Project) -> tuple[str, ...]:
 
     trained = find_trained_candidates(project)
     if not any(
-        (layer.name, weights_text(operation)) in trained
+        (layer.name, weights_text(operation)) in trained or is_teacher_at_precision(operation)
         for layer in project.space.layers
         for operation in layer.candidates
     ):
@@ -181,7 +182,7 @@ def score_layers(
         judged = score_candidates(
             teacher,
             project.space,
-            load_trained(project, names),
+            load_trained(project, names, teacher=teacher),
             data,
             recipe=recipe,
             layers=todo,
@@ -256,7 +257,11 @@ def average_choices(project: Project, predictor: Predictor) -> Choices:
             operation: predictor.candidate_cost_s(layer.name, operation)
             for operation in layer.candidates
             if operation in measured[layer.name]
-            and (operation in (TEACHER, SKIP) or (layer.name, weights_text(operation)) in trained)
+            and (
+                operation in (TEACHER, SKIP)
+                or is_teacher_at_precision(operation)
+                or (layer.name, weights_text(operation)) in trained
+            )
         }
         own = [operation for operation in costs if operation not in (TEACHER, SKIP)]
         if not own:
@@ -272,7 +277,9 @@ def _build_host(project: Project, choices: Choices, teacher: Teacher, data: Data
     from lanaprof.teachers import assemble
 
     pairs = [(layer.name, choice) for layer, choice in zip(project.space.layers, choices, strict=True)]
-    network = assemble(teacher, pairs, space=project.space, modules=load_trained(project, pairs))
+    network = assemble(
+        teacher, pairs, space=project.space, modules=load_trained(project, pairs, teacher=teacher)
+    )
     batches = data.batches("train", 128)
     reestimate_batch_norm(network, (x for x, _ in batches), count=_HOST_BATCHES)
     batches.close()

@@ -13,7 +13,9 @@ from lanaprof.flows.selecting import SIZE_COSTS
 from lanaprof.ops import names_function
 from lanaprof.space import save_space
 
-__all__ = ["init_project"]
+__all__ = ["OFFERED_PRECISIONS", "init_project"]
+
+OFFERED_PRECISIONS = ("int8", "fp16", "bf16")
 
 
 def _check_costs(config: ProjectConfig, folder: Path) -> None:
@@ -30,6 +32,20 @@ def _check_costs(config: ProjectConfig, folder: Path) -> None:
             raise BadInput(
                 f"unknown cost {cost!r}; known: latency_s@DEVICE, {', '.join(SIZE_COSTS)}",
                 hint="--cost latency_s@cpu --cost params",
+            )
+
+
+def _check_precisions(config: ProjectConfig) -> None:
+    """Refuse precisions that nothing can be built at.
+
+    Raises:
+        BadInput: another than those of OFFERED_PRECISIONS.
+    """
+    for precision in config.precisions:
+        if precision not in OFFERED_PRECISIONS:
+            raise BadInput(
+                f"operations cannot be offered at precision {precision!r}",
+                hint=f"--precision {' or '.join(OFFERED_PRECISIONS)}",
             )
 
 
@@ -54,6 +70,7 @@ def init_project(folder: Path, config: ProjectConfig, *, force: bool = False) ->
     for text in config.devices:
         parse_device(text, folder)
     _check_costs(config, folder)
+    _check_precisions(config)
     known_devices(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +98,8 @@ def init_project(folder: Path, config: ProjectConfig, *, force: bool = False) ->
         path = Path(ops).absolute()
         config = replace(config, ops=os.path.relpath(path, folder))
         ops = str(path)
-    space = make_space(teacher, find_layers(teacher, config.layers or None), ops, search_path=folder)
+    found = find_layers(teacher, config.layers or None)
+    space = make_space(teacher, found, ops, precisions=config.precisions, search_path=folder)
     space = replace(space, teacher=config.teacher)
     facts = {
         "weights": teacher.weights,

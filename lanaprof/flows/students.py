@@ -18,8 +18,9 @@ from lanaprof.flows.files import write_whole
 from lanaprof.flows.learning import load_project_data, load_trained
 from lanaprof.flows.operators import Choices
 from lanaprof.flows.project import Project, write_json
+from lanaprof.flows.scales import grid_here
 from lanaprof.lut import Store
-from lanaprof.ops import SKIP, TEACHER
+from lanaprof.ops import SKIP, TEACHER, parse_operation
 from lanaprof.space import Architecture, architecture_to_json, load_architecture
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ _ARCHITECTURE = "architecture.json"
 _EXPORTS = "exports.json"
 _FORMAT = "lanaprof-student/1"
 _AGREEMENT = 1e-4  # largest difference between ONNX Runtime and torch, relative to the largest output
+# The same where layers are narrower than float32: a value that is rounded to the other side moves all behind it.
+_ROUNDED_AGREEMENT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,11 @@ class Student:
     module: nn.Module
     untrained: tuple[str, ...]
     finetuned: bool
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether some layers are computed at a lower precision than float32."""
+        return any(parse_operation(operation).precision not in ("", "fp32") for operation in self.choices)
 
 
 def selected(project: Project, store: Store, which: str | None, architecture: Path | None) -> Choices:
@@ -107,7 +115,14 @@ def build_student(
     names = [layer.name for layer in project.space.layers]
     pairs = list(zip(names, choices, strict=True))
     modules = load_trained(project, pairs, teacher=teacher)
-    network = assemble(teacher, pairs, space=project.space, modules=modules, seed=project.config.seed)
+    network = assemble(
+        teacher,
+        pairs,
+        space=project.space,
+        modules=modules,
+        seed=project.config.seed,
+        grid=grid_here(project),
+    )
     path = student_path(project, choices)
     if finetuned and path.is_file():
         network.load_state_dict(load_file(path))
@@ -231,11 +246,15 @@ def _write_onnx(student: Student, shape: Sequence[int], out: Path) -> float:
 
     from lanaprof.ops import fuse
     from lanaprof.profiler.export import exported_model
+    from lanaprof.profiler.roundings import deployed_model
 
     module = fuse(student.module)
-    data = exported_model(module, shape).SerializeToString()
+    model = exported_model(module, shape)
+    if student.is_narrow:
+        model = deployed_model(model)
+    data = model.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    difference = _difference(student.module, shape, lambda x: session.run(None, {"input": x.numpy()})[0])
+    difference = _difference(student, shape, lambda x: session.run(None, {"input": x.numpy()})[0])
     write_whole(out, data)
     return difference
 
@@ -251,20 +270,20 @@ def _write_program(student: Student, shape: Sequence[int], out: Path) -> float:
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     loaded: Any = program.module()
-    difference = _difference(student.module, shape, lambda x: loaded(x).detach().numpy())
+    difference = _difference(student, shape, lambda x: loaded(x).detach().numpy())
     write_whole(out, buffer.getvalue())
     return difference
 
 
-def _difference(module: nn.Module, shape: Sequence[int], run: Callable[[Any], Any]) -> float:
+def _difference(student: Student, shape: Sequence[int], run: Callable[[Any], Any]) -> float:
     import numpy as np
     import torch
 
     x = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        expected = module(x).numpy()
+        expected = student.module(x).numpy()
     difference = float(np.max(np.abs(run(x) - expected)) / max(1e-12, float(np.max(np.abs(expected)))))
-    if not difference <= _AGREEMENT:
+    if not difference <= (_ROUNDED_AGREEMENT if student.is_narrow else _AGREEMENT):
         raise UserError(
             f"the exported network differs from torch's by {difference:.1e} of the largest output; nothing was written",
             hint="please report this with the architecture",
@@ -293,6 +312,7 @@ def _write_folder(project: Project, student: Student, out: Path) -> None:
         "preprocessing": project.facts["preprocessing"],
         "layers": layers,
         "untrained": list(student.untrained),
+        "grid": grid_here(project),
     }
     architecture = architecture_to_json(Architecture(space.teacher, choices))
     files: dict[str, bytes] = {
@@ -329,7 +349,7 @@ def load_student(folder: str | Path) -> nn.Module:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from lanaprof.ops import build_operation, parse_operation
+    from lanaprof.ops import build_operation, make_operation, parse_operation
     from lanaprof.teachers import bare_teacher, set_submodule
 
     folder = Path(folder)
@@ -348,11 +368,15 @@ def load_student(folder: str | Path) -> nn.Module:
     )
     for layer in manifest["layers"]:
         operation = parse_operation(choices[layer["name"]])
-        if operation.family != TEACHER:
+        if operation != make_operation(TEACHER):
             # weights are loaded below: of the bare network's layer, where it is asked for, only shapes matter
             own = network.get_submodule(layer["name"])
             module = build_operation(
-                operation, tuple(layer["input_shape"]), tuple(layer["output_shape"]), teacher=own
+                operation,
+                tuple(layer["input_shape"]),
+                tuple(layer["output_shape"]),
+                teacher=own,
+                grid=manifest.get("grid", "uint8"),
             )
             set_submodule(network, layer["name"], module)
     network.load_state_dict(state)

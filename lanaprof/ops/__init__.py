@@ -5,6 +5,7 @@ Importing this package does not import torch; building a module does.
 
 from lanaprof.ops.build import (
     GENERATOR_VERSION,
+    at_precision,
     build_operation,
     candidate_seed,
     fuse,
@@ -13,7 +14,7 @@ from lanaprof.ops.build import (
     why_not,
     why_not_from,
 )
-from lanaprof.ops.catalogue import operations_for, read_operations
+from lanaprof.ops.catalogue import at_precisions, operations_for, read_operations
 from lanaprof.ops.families import find_strides, round_channels
 from lanaprof.ops.family import ACTIVATIONS, Family, Parameter, Shape, Value
 from lanaprof.ops.lana import lana_operations
@@ -34,6 +35,8 @@ __all__ = [
     "Parameter",
     "Shape",
     "Value",
+    "at_precision",
+    "at_precisions",
     "build_operation",
     "candidate_seed",
     "families",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lanaprof.digest import digest
 from lanaprof.errors import UnknownOperation
 from lanaprof.ops.family import Family, Shape
+from lanaprof.ops.quantising.grids import QUANTISED, get_grid
 from lanaprof.ops.registry import get_family
 from lanaprof.ops.spec import TEACHER, Operation
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GENERATOR_VERSION",
+    "at_precision",
     "build_operation",
     "candidate_seed",
     "fuse",
@@ -30,7 +33,8 @@ __all__ = [
 GENERATOR_VERSION = (
     "1"  # raise it when the same operation gives another graph: cached operators are then stale
 )
-_QUANTISED = ("int8", "fp8")
+_FULL = ("", "fp32")  # the precisions that modules are built in
+_SAMPLES = 2  # in a batch that only shows what a module computes
 
 
 def candidate_seed(seed: int, layer: str, operation: str) -> int:
@@ -93,27 +97,31 @@ def build_operation(
     *,
     teacher: nn.Module | None = None,
     seed: int = 0,
+    grid: str = "uint8",
 ) -> nn.Module:
     """Return the module of an operation between two shapes.
 
     Args:
-        operation: what to build. ``fp16`` and ``bf16`` are left to whoever runs it: the module is float32.
+        operation: what to build. At another precision than float32 it is built in its deployed form; in int8 its
+            scales are not calibrated yet.
         input_shape: of one sample, (C, H, W) or (T, D).
         output_shape: of one sample; strides follow from the two shapes.
         teacher: the teacher's own layer, returned itself (no copy) for the family ``teacher``; families that
             are made from it leave it as it is.
         seed: of the initial weights. Torch's global random numbers are left as they were.
+        grid: of activations in int8, one of ``lanaprof.ops.quantising.GRIDS``.
 
     Raises:
         UnknownOperation: the operation does not fit the shapes or the teacher's layer, needs one that was not
-            given, or is quantised, which nothing here can do.
+            given, or is in fp8, which nothing here can build.
+        UnsupportedOperator: its module cannot be quantised.
     """
     input_shape, output_shape = tuple(input_shape), tuple(output_shape)
-    if operation.precision in _QUANTISED:
-        raise UnknownOperation(
-            f"{operation.text} cannot be built: there is no quantiser for {operation.precision} yet",
-            hint="leave the precision out, or use @fp16 or @bf16",
+    if operation.precision not in _FULL:
+        in_full = build_operation(
+            replace(operation, precision=""), input_shape, output_shape, teacher=teacher, seed=seed
         )
+        return at_precision(in_full, operation.precision, input_shape, grid=grid)
     family = get_family(operation.family)
     if teacher is None and (family.needs_teacher or operation.family == TEACHER):
         raise UnknownOperation(
@@ -134,6 +142,38 @@ def build_operation(
     if not family.module.startswith("lanaprof."):
         _check_foreign(family, module, input_shape, output_shape)
     return module
+
+
+def at_precision(module: nn.Module, precision: str, input_shape: Shape, *, grid: str = "uint8") -> nn.Module:
+    """Return a module at a precision, in eval mode and its deployed form; in float32 it is returned itself.
+
+    Args:
+        module: in float32; left as it is.
+        precision: one of PRECISIONS, or empty for float32.
+        input_shape: of one sample.
+        grid: of activations in int8; their scales are not calibrated yet.
+
+    Raises:
+        UnknownOperation: nothing here can build this precision.
+        UnsupportedOperator: the module cannot be quantised.
+    """
+    if precision in _FULL:
+        return module
+    if precision == "fp8":
+        raise UnknownOperation(
+            "nothing can be built in fp8: it needs ONNX opset 19, and lanaprof writes opset 18",
+            hint="use @int8, @fp16 or @bf16",
+        )
+    import torch  # heavy
+
+    x = torch.randn((_SAMPLES, *input_shape), generator=torch.Generator().manual_seed(0))
+    if precision in QUANTISED:
+        from lanaprof.ops.quantising.module import Quantised
+
+        return Quantised(fuse(module), get_grid(grid), x).eval()
+    from lanaprof.ops.quantising.half import HalfPrecision
+
+    return HalfPrecision(fuse(module), precision, x).eval()
 
 
 def _check_foreign(family: Family, module: nn.Module, input_shape: Shape, output_shape: Shape) -> None:

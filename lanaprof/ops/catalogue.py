@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from lanaprof.ops.token_pools import token_quick
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["operations_for", "read_operations"]
+__all__ = ["at_precisions", "operations_for", "read_operations"]
 
 _QUICK_COUNT = 10  # beside teacher and skip: 12 in all
 _QUICK_WIDTHS = (0.5, 0.75)  # of the teacher's own layer, beside those
@@ -111,6 +112,35 @@ def operations_for(
     return (kept, *distinct)
 
 
+def at_precisions(
+    operations: Sequence[Operation], precisions: Sequence[str], input_shape: Shape, output_shape: Shape
+) -> tuple[Operation, ...]:
+    """Return a layer's candidates, and behind them those that compute something once more at each precision.
+
+    Twins share their trained weights. What names a precision of its own has none; nor has what multiplies nothing.
+
+    Args:
+        operations: the candidates.
+        precisions: one or more of PRECISIONS.
+        input_shape: of one sample.
+        output_shape: of one sample.
+    """
+    twins = [
+        replace(operation, precision=precision)
+        for precision in precisions
+        for operation in operations
+        if not operation.precision and _multiplies(operation, tuple(input_shape), tuple(output_shape))
+    ]
+    return tuple(dict.fromkeys((*operations, *twins)))
+
+
+def _multiplies(operation: Operation, input_shape: Shape, output_shape: Shape) -> bool:
+    macs = get_family(operation.family).macs
+    if operation.family in (TEACHER, SKIP) or macs is None:
+        return operation.family != SKIP
+    return macs(input_shape, output_shape, dict(operation.parameters)) > 0
+
+
 def _without_equal_slices(
     operations: list[Operation], input_shape: Shape, output_shape: Shape, teacher: nn.Module | None
 ) -> list[Operation]:
@@ -154,10 +184,10 @@ def read_operations(path: str | Path) -> tuple[Operation, ...]:
             operation = parse_operation(text)
         except UnknownOperation as error:
             raise UnknownOperation(f"{path}, line {number}: {error.message}", hint=error.hint) from error
-        if operation.precision in ("int8", "fp8"):
+        if operation.precision == "fp8":
             raise UnknownOperation(
-                f"{path}, line {number}: {text} cannot be built, there is no quantiser yet",
-                hint="leave the precision out, or use @fp16 or @bf16",
+                f"{path}, line {number}: {text} cannot be built, there is no fp8 yet",
+                hint="use @int8, @fp16 or @bf16, or leave the precision out",
             )
         operations.append(operation)
     if not operations:

@@ -15,7 +15,16 @@ import numpy as np
 
 from lanaprof.digest import digest
 from lanaprof.errors import UnsupportedOperator
-from lanaprof.profiler.draft import Array, Draft, Node, attribute_value, json_tensor, normalise, type_name
+from lanaprof.profiler.draft import (
+    Array,
+    Draft,
+    Node,
+    attribute_value,
+    is_float,
+    json_tensor,
+    normalise,
+    type_name,
+)
 from lanaprof.profiler.prepare import OPSET, prepared_model
 
 if TYPE_CHECKING:
@@ -29,7 +38,7 @@ Graph = dict[str, Any]
 # Inputs that are weights whatever their shape: they change from training to training.
 _WEIGHT_INPUTS: Mapping[str, frozenset[int]] = {
     "QuantizeLinear": frozenset({1, 2}),
-    "DequantizeLinear": frozenset({1, 2}),
+    "DequantizeLinear": frozenset({0, 1, 2}),
     "QLinearConv": frozenset({1, 2, 3, 4, 5, 6, 7, 8}),
     "QLinearMatMul": frozenset({1, 2, 4, 5, 6, 7}),
     "Conv": frozenset({1, 2}),
@@ -102,7 +111,7 @@ def _is_weight(op: str, position: int, array: Array) -> bool:
     """Weights are known by shape and type; shape-like and scalar constants by value."""
     if position in _WEIGHT_INPUTS.get(op, ()):
         return True
-    return bool(np.issubdtype(array.dtype, np.floating) and array.ndim > 0 and array.size > 1)
+    return is_float(array.dtype) and array.ndim > 0 and array.size > 1
 
 
 def graph_from_draft(draft: Draft) -> Graph:

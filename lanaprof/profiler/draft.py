@@ -14,11 +14,12 @@ import numpy.typing as npt
 
 from lanaprof.errors import UnsupportedOperator
 from lanaprof.profiler.prepare import OPSET
+from lanaprof.profiler.roundings import join_roundings
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Array", "Draft", "Node", "attribute_value", "json_tensor", "normalise", "type_name"]
+__all__ = ["Array", "Draft", "Node", "attribute_value", "is_float", "json_tensor", "normalise", "type_name"]
 
 Array = npt.NDArray[Any]
 
@@ -68,6 +69,11 @@ def type_name(dtype: np.dtype[Any]) -> str:
     return str(dtype)
 
 
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Say whether numbers of a type are floating-point ones; NumPy itself does not know the small ones."""
+    return bool(np.issubdtype(dtype, np.floating)) or type_name(dtype).startswith(("bfloat", "float8"))
+
+
 def attribute_value(attribute: onnx.AttributeProto) -> Any:
     """Return an attribute as plain JSON.
 
@@ -109,7 +115,15 @@ def json_tensor(array: Array) -> dict[str, Any]:
 
 def normalise(draft: Draft) -> None:
     """Run every step, in place."""
-    for step in (_drop_idle_nodes, _fold_batch_norms, _fold_pads, _respell, _add_biases, _drop_dead_nodes):
+    for step in (
+        _drop_idle_nodes,
+        _fold_batch_norms,
+        _fold_pads,
+        _respell,
+        join_roundings,
+        _add_biases,
+        _drop_dead_nodes,
+    ):
         step(draft)
 
 

@@ -13,13 +13,16 @@ from lanaprof.errors import UnsupportedOperator
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["OPSET", "prepared_model"]
+__all__ = ["OPSET", "fold_constants", "prepared_model"]
 
 OPSET = 18  # both of torch's exporters write it
 
 Array = npt.NDArray[Any]
 
-_NEVER_FOLDED = frozenset({"Constant", "RandomNormal", "RandomUniform", "If", "Loop", "Scan"})
+# A weight in int8 stays one: its rounding is computed ahead of time, its way back into float32 is the runtime's affair.
+_NEVER_FOLDED = frozenset(
+    {"Constant", "DequantizeLinear", "RandomNormal", "RandomUniform", "If", "Loop", "Scan"}
+)
 _WEIGHED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})  # by their inputs behind the first
 _LARGE_WEIGHT = 512  # elements: smaller ones are not worth the bookkeeping
 _LARGEST_FOLDED = 10**8  # elements: beyond it folding would cost more memory than it saves work
@@ -62,7 +65,7 @@ def prepared_model(
             model = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
         except Exception as error:  # onnx raises InferenceError and ValueError, both from C++
             raise UnsupportedOperator(f"shapes cannot be inferred: {error}") from error
-        if not _fold_constants(model):
+        if not fold_constants(model):
             return model, weights
 
 
@@ -130,7 +133,7 @@ def _fix_inputs(model: onnx.ModelProto, batch: int | None) -> None:
                 )
 
 
-def _fold_constants(model: onnx.ModelProto) -> bool:
+def fold_constants(model: onnx.ModelProto) -> bool:
     """Compute, in place, what depends on no input (padding arithmetic, shapes); say whether anything did."""
     from onnx import helper, numpy_helper
 

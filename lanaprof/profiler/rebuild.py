@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from lanaprof.profiler.draft import is_float
+
 if TYPE_CHECKING:
     import onnx
 
@@ -17,6 +19,9 @@ __all__ = ["model_from_graph"]
 
 Array = npt.NDArray[Any]
 
+_MOVES = ("MaxPool", "Reshape", "Transpose", "Slice", "Pad")  # with one output; values as they were
+_SCALE = 0.0205  # of activations in int8: standard normal ones fit into 256 of it
+_INT8_DEVIATION = 32.0  # of weights in int8, before what is too large is cut off
 _BLOCK = 8191  # numbers drawn once; a prime, so that no row or channel repeats its neighbour
 
 
@@ -33,9 +38,12 @@ def model_from_graph(graph: Mapping[str, Any], *, seed: int = 0) -> onnx.ModelPr
     names: dict[str, str] = {f"i{index}": f"x{index}" for index in range(len(graph["inputs"]))}
     outputs = {reference: f"y{index}" for index, reference in enumerate(graph["outputs"])}
     roles = _constant_roles(graph["nodes"])
+    rounding = _rounding_constants(graph, generator)
     initial = []
     for index, constant in enumerate(graph["constants"]):
-        array = _constant_value(constant, roles.get(index, ("", 0)), generator)
+        array = rounding.get(index)
+        if array is None:
+            array = _constant_value(constant, roles.get(index, ("", 0)), generator)
         initial.append(numpy_helper.from_array(array, f"c{index}"))
         names[f"c{index}"] = f"c{index}"
     nodes = []
@@ -102,10 +110,8 @@ def _constant_value(
     if "value" in constant:
         return np.asarray(constant["value"], dtype=dtype).reshape(shape)
     op, position = role
-    if not np.issubdtype(dtype, np.floating):
+    if not is_float(dtype):
         return np.zeros(shape, dtype=dtype)  # zero points
-    if op in ("QuantizeLinear", "DequantizeLinear"):
-        return np.full(shape, 0.02, dtype=dtype)
     if (op, position) == ("BatchNormalization", 4) or (  # a variance, or scales
         op in ("Mul", "Div", "BatchNormalization", "LayerNormalization") and position == 1
     ):
@@ -115,6 +121,46 @@ def _constant_value(
         fan_in = max(1, math.prod(shape) // max(1, shape[0] if op != "MatMul" else shape[-1]))
         deviation = math.sqrt(2 / fan_in)
     return _filled((_blocks()[0] * np.float32(deviation)).astype(dtype), shape, generator)
+
+
+def _rounding_constants(graph: Mapping[str, Any], generator: np.random.Generator) -> dict[int, Array]:
+    """Return the constants of all roundings: runtimes look at these values when they choose kernels.
+
+    What is rounded and what turns it back have one scale, and so have values that were only moved in between. Any two
+    others differ, so that a runtime joins what the graph has joined and nothing else. All scales stay below 6 / 255:
+    a clipping at 6, behind which trained scales lie, is then part of the rounding.
+    """
+    found: dict[int, Array] = {}
+    scales: dict[str, float] = {}  # value → its scale
+    for number, node in enumerate(graph["nodes"]):
+        source = node["inputs"][0] if node["inputs"] else ""
+        if node["op"] not in ("QuantizeLinear", "DequantizeLinear"):
+            if node["op"] in _MOVES and source in scales:
+                scales[f"n{number}.0"] = scales[source]
+            continue
+        weight = _constant_of(graph, source)
+        scale = scales.setdefault(source, _SCALE * (1 + len(scales) % 1024 / 8192))
+        scales[f"n{number}.0"] = scale
+        for name in node["inputs"][1:2]:
+            constant = _constant_of(graph, name)
+            if constant is None:
+                continue
+            if weight is not None:  # keeps the power of what goes through, as weights in float32 do
+                fan_in = max(1, math.prod(weight["shape"]) // max(1, math.prod(constant["shape"])))
+                scale = math.sqrt(2 / fan_in) / _INT8_DEVIATION
+            found[int(name[1:])] = np.full(constant["shape"], scale, dtype=constant["type"])
+        if weight is not None and "value" not in weight:
+            kind, shape = np.dtype(weight["type"]), tuple(weight["shape"])
+            values = _filled(_blocks()[0] * np.float32(_INT8_DEVIATION), shape, generator)
+            ends = (-127, 127) if kind == np.int8 else (0, 255)
+            found[int(source[1:])] = np.clip(np.round(values), *ends).astype(kind)
+    return found
+
+
+def _constant_of(graph: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """Return the constant that a name means; None where it is computed."""
+    constant: Mapping[str, Any] | None = graph["constants"][int(name[1:])] if name.startswith("c") else None
+    return constant
 
 
 @cache

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from lanaprof.errors import BadArchitecture
-from lanaprof.ops import TEACHER, build_operation, candidate_seed, operations_for, parse_operation
+from lanaprof.ops import (
+    TEACHER,
+    at_precisions,
+    build_operation,
+    candidate_seed,
+    operations_for,
+    parse_operation,
+)
 from lanaprof.space import Architecture, Layer, Space
 from lanaprof.teachers.layers import FoundLayer
 from lanaprof.teachers.sources import Teacher
@@ -28,6 +35,7 @@ def make_space(
     found: Iterable[FoundLayer],
     ops: str | Path = "quick",
     *,
+    precisions: Sequence[str] = (),
     search_path: str | Path | None = None,
 ) -> Space:
     """Return the space of a teacher's layers with the candidates of a catalogue.
@@ -36,6 +44,7 @@ def make_space(
         teacher: whose layers they are.
         found: the layers, in the order in which the teacher runs them.
         ops: ``"quick"``, ``"lana"``, ``"package.module:function"``, or a file with one operation a line.
+        precisions: at which every candidate is offered once more.
         search_path: the project's folder, where the user's own module lies.
 
     Raises:
@@ -55,6 +64,7 @@ def make_space(
                 teacher=teacher.module.get_submodule(layer.name),
                 search_path=search_path,
             )
+            operations = at_precisions(operations, precisions, layer.input_shape, layer.output_shape)
             known[kind] = tuple(operation.text for operation in operations)
         layers.append(
             Layer(
@@ -82,14 +92,17 @@ def set_submodule(root: nn.Module, name: str, module: nn.Module) -> None:
     setattr(parent, own_name, module)
 
 
-def build_candidate(teacher: Teacher, layer: Layer, operation: str, *, seed: int = 0) -> nn.Module:
+def build_candidate(
+    teacher: Teacher, layer: Layer, operation: str, *, seed: int = 0, grid: str = "uint8"
+) -> nn.Module:
     """Return the module of one candidate with its initial weights, in training mode.
 
     Args:
         teacher: its own layer is returned, not a copy, for ``teacher``.
         layer: where the operation stands.
         operation: its text.
-        seed: of the project; each candidate's weights depend on it, its layer and its text alone.
+        seed: of the project; each candidate's weights depend on it, its layer and its text without the precision.
+        grid: of activations in int8, whose scales are not calibrated yet.
     """
     parsed = parse_operation(operation)
     return build_operation(
@@ -97,7 +110,8 @@ def build_candidate(teacher: Teacher, layer: Layer, operation: str, *, seed: int
         layer.input_shape,
         layer.output_shape,
         teacher=teacher.module.get_submodule(layer.name),
-        seed=candidate_seed(seed, layer.name, parsed.text),
+        seed=candidate_seed(seed, layer.name, replace(parsed, precision="").text),
+        grid=grid,
     )
 
 
@@ -108,6 +122,7 @@ def assemble(
     space: Space,
     modules: Mapping[tuple[str, str], nn.Module] | None = None,
     seed: int = 0,
+    grid: str = "uint8",
 ) -> nn.Module:
     """Return a network: a copy of the teacher with the chosen candidates in its layers, in eval mode.
 
@@ -119,6 +134,7 @@ def assemble(
         space: the layers and their candidates.
         modules: trained candidates by (layer, operation); the others get seeded initial weights.
         seed: of those.
+        grid: of their activations in int8.
 
     Raises:
         BadArchitecture: a layer that does not exist, or no candidate of its layer.
@@ -126,12 +142,12 @@ def assemble(
     chosen = Architecture(space.teacher, tuple(choices)).complete(space)
     network = copy.deepcopy(teacher.module)
     for layer, operation in zip(space.layers, chosen, strict=True):
-        if parse_operation(operation).family == TEACHER:
-            continue  # at another precision, too: that is the exporter's affair
+        if operation == TEACHER:
+            continue
         _expect_layer(teacher, layer)
         trained = (modules or {}).get((layer.name, operation))
         module = (
-            build_candidate(teacher, layer, operation, seed=seed)
+            build_candidate(teacher, layer, operation, seed=seed, grid=grid)
             if trained is None
             else copy.deepcopy(trained)
         )

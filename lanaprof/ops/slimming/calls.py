@@ -1,14 +1,18 @@
-"""One call of a torch function while channels are followed."""
+"""One call of a torch function while a module is followed."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Call"]
+__all__ = ["Call", "function_name"]
+
+_DUNDER = re.compile(r"__[ri]?(add|sub|mul|truediv|pow|matmul|getitem)__")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +37,12 @@ class Call:
     def outputs(self) -> list[Tensor]:
         """All tensors in the result."""
         return [x for x in tree_leaves(self.result) if isinstance(x, Tensor)]
+
+
+def function_name(func: Callable[..., Any]) -> str:
+    """Return a torch function's plain name: ``add`` for ``torch.add``, ``Tensor.add_`` and ``x += y``."""
+    name = getattr(func, "__name__", type(func).__name__)
+    if name == "__get__":  # a property, such as x.mT
+        return f"the property {getattr(getattr(func, '__self__', None), '__name__', '?')}"
+    dunder = _DUNDER.fullmatch(name)
+    return dunder[1] if dunder else name.rstrip("_")

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 
-from lanaprof.ops.slimming.calls import Call
+from lanaprof.ops.slimming.calls import Call, function_name
 from lanaprof.ops.slimming.classes import Ids, Room
 from lanaprof.ops.slimming.rules import apply_rule
 from lanaprof.ops.slimming.tracking import Marks, Tracker, Use
@@ -29,7 +29,6 @@ from lanaprof.ops.slimming.tracking import Marks, Tracker, Use
 __all__ = ["Trace", "trace_channels"]
 
 _ACTIVATION = re.compile(r"(?i)swish|mish|silu|gelu|relu|sigmoid|tanh|drop")
-_DUNDER = re.compile(r"__[ri]?(add|sub|mul|truediv|pow|matmul|getitem)__")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +103,8 @@ class _Following(TorchFunctionMode):
     ) -> Any:
         del types
         result = func(*args, **(kwargs or {}))
-        apply_rule(self._tracker, Call(_name(func), args, kwargs or {}, result))
+        apply_rule(self._tracker, Call(function_name(func), args, kwargs or {}, result))
         return result
-
-
-def _name(func: Callable[..., Any]) -> str:
-    """Return a torch function's plain name: ``add`` for ``torch.add``, ``Tensor.add_`` and ``x += y``."""
-    name = getattr(func, "__name__", type(func).__name__)
-    if name == "__get__":  # a property, such as x.mT
-        return f"the property {getattr(getattr(func, '__self__', None), '__name__', '?')}"
-    dunder = _DUNDER.fullmatch(name)
-    return dunder[1] if dunder else name.rstrip("_")
 
 
 def _watch(tracker: Tracker, name: str, module: nn.Module) -> list[RemovableHandle]:

@@ -31,8 +31,11 @@ __all__ = ["OnnxRuntime"]
 
 # Trained weights may hold some: 10× slower otherwise.
 _FLUSH_DENORMALS = ("session.set_denormal_as_zero", "1")
-# No kernel of this type; no operator of this name, in ONNX's domain and in others.
-_NO_KERNEL = ("NOT_IMPLEMENTED", "No Op registered for", "not a registered function/op")
+# No kernel of this type; no operator of this name, in ONNX's domain and in others; a type it is not defined for.
+_NO_KERNEL = (
+    *("NOT_IMPLEMENTED", "No Op registered for", "not a registered function/op"),
+    "Type Error: Type 'tensor(bfloat16)'",
+)
 _WIDEST_BLOCK = 16  # channels kept together in memory, on AVX-512; 8 elsewhere
 _ALIGNMENT_BYTES = 64  # a cache line
 
@@ -41,6 +44,7 @@ class OnnxRuntime(Backend):
     """The CPU provider of ONNX Runtime, static shapes, bound inputs and outputs."""
 
     name = "onnxruntime"
+    grid = "uint8"
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

@@ -33,6 +33,7 @@ class OpenVino(Backend):
     """The CPU plugin of OpenVINO: static shapes, one stream, tensors that programs share."""
 
     name = "openvino"
+    grid = "uint8"
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
