@@ -80,10 +80,12 @@ class Backend(ABC):
         name: in devices.yaml and in environments.
         on_gpu: it runs on the GPU that its settings name, which its clock times; operators are timed alone there (hot),
             for a launch of several in a row would time the gaps between them.
+        grid: of activations in int8, one of ``lanaprof.ops.quantising.GRIDS``: what the runtime computes fastest.
     """
 
     name: ClassVar[str]
     on_gpu: ClassVar[bool] = False
+    grid: ClassVar[str] = "int8"
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
