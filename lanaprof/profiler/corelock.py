@@ -1,16 +1,16 @@
-"""One measuring process per core, machine-wide."""
+"""One measuring process per core, machine-wide; the same for other parts of a machine."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["CoreLocks", "default_lock_folder", "hold_cores"]
+__all__ = ["CoreLocks", "default_lock_folder", "hold", "hold_cores"]
 
 
 def default_lock_folder() -> Path:
@@ -22,12 +22,25 @@ def default_lock_folder() -> Path:
 def hold_cores(cores: Sequence[int], folder: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     """Hold the cores for this process; wait for whoever holds them now.
 
-    The kernel releases the locks when the process ends, however it ends.
-
     Args:
         cores: taken in ascending order, so that two processes cannot wait for each other.
         folder: where the lock files lie; made when absent, writable for everyone.
         waiting: called once with the holder's process id when there is something to wait for.
+    """
+    with hold({f"core-{core}": f"core {core}" for core in sorted(cores)}, folder, waiting):
+        yield
+
+
+@contextlib.contextmanager
+def hold(things: Mapping[str, str], folder: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Hold parts of the machine for this process, in the order given; wait for whoever holds them now.
+
+    The kernel releases the locks when the process ends, however it ends.
+
+    Args:
+        things: the name of the lock file → what it stands for, in words.
+        folder: where the lock files lie; made when absent, writable for everyone.
+        waiting: called with what the holder wrote, for each thing that somebody else holds.
     """
     import fcntl
 
@@ -35,8 +48,8 @@ def hold_cores(cores: Sequence[int], folder: Path, waiting: Callable[[str], None
         folder.mkdir(parents=True)
         folder.chmod(0o1777)
     with contextlib.ExitStack() as stack:
-        for core in sorted(cores):
-            path = folder / f"core-{core}.lock"
+        for name, words in things.items():
+            path = folder / f"{name}.lock"
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR))
                 path.chmod(0o666)
@@ -48,7 +61,7 @@ def hold_cores(cores: Sequence[int], folder: Path, waiting: Callable[[str], None
                 fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             file.truncate()
-            file.write(f"process {os.getpid()} on core {core}")
+            file.write(f"process {os.getpid()} on {words}")
             file.flush()
         yield
 

@@ -46,8 +46,10 @@ class BindingsDriver(Driver):
         return int(free), int(total)
 
     def _release(self) -> None:
-        checked("cuCtxPopCurrent")
-        checked("cuDevicePrimaryCtxRelease", self._device)
+        try:
+            checked("cuCtxPopCurrent")
+        finally:
+            checked("cuDevicePrimaryCtxRelease", self._device)
 
     def _allocate(self, size_bytes: int) -> tuple[Any, int]:
         pointer = checked("cuMemAlloc", size_bytes)

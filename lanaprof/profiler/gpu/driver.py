@@ -237,9 +237,11 @@ class Driver(ABC):
         if self.closed:
             return
         self.closed = True
-        with contextlib.suppress(BackendError):  # a lost GPU has nothing left to wait for or to give back
-            self._wait_for_all()
-            self._release()
+        for finish in (self._wait_for_all, self._release):
+            with contextlib.suppress(
+                BackendError
+            ):  # a lost GPU has nothing to wait for, and nothing left to give
+                finish()
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from lanaprof.errors import BackendError
 from lanaprof.profiler.gpu.failures import CaptureRefused, error_from_code
+from lanaprof.profiler.gpu.probe import driver_version
 
 __all__ = ["abandon", "begin", "checked", "destroy", "end", "launch"]
 
@@ -37,9 +39,11 @@ def checked(call: str, *arguments: Any) -> Any:
     driver = _cuda()
     try:
         code, *values = getattr(driver, call)(*arguments)
-    except RuntimeError as error:  # 'Function "cu…" not found': a driver older than the package
-        raise error_from_code(
-            -1, call=call, name="not in this driver", text=f"{error}; cuda-bindings newer than the driver"
+    except RuntimeError as error:  # 'Function "cu…" not found': the driver is older than the package
+        major, minor = driver_version() or (0, 0)
+        raise BackendError(
+            f"{call}: {error}; this driver speaks CUDA {major}.{minor}",
+            hint=f"pip install 'cuda-bindings<={major}.{minor}.99'",
         ) from error
     if code != driver.CUresult.CUDA_SUCCESS:
         text = driver.cuGetErrorString(code)[1] or b""

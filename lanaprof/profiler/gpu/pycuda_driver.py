@@ -71,9 +71,12 @@ class PyCudaDriver(Driver):
         return int(free), int(total)
 
     def _release(self) -> None:
-        with self._translated():
-            self._context.pop()
-            self._context.detach()
+        try:
+            with self._translated():
+                self._context.pop()
+        finally:  # also takes it from PyCUDA's stack when CUDA refused to pop it
+            with self._translated():
+                self._context.detach()
 
     def _allocate(self, size_bytes: int) -> tuple[Any, int]:
         with self._translated():

@@ -21,6 +21,7 @@
  *   EMULATED_CUDA_BYTES_NS   bytes that the GPU sets or copies in a nanosecond (1000)
  *   EMULATED_CUDA_FAIL       FUNCTION:NUMBER:CODE,…: from that call on (counted from 1) the function fails with the
  *                            code; with NUMBER=N! only that one call does. Codes that CUDA calls unrecoverable stick.
+ *   EMULATED_CUDA_LACKS      a function that this driver is too old to have
  *   CUDA_VISIBLE_DEVICES     numbers, as CUDA reads them: up to the first that does not exist
  */
 #define _GNU_SOURCE
@@ -772,7 +773,8 @@ CUresult cuGetProcAddress_v2(
     const char *name, void **function, int wanted, cuuint64_t flags, CUdriverProcAddressQueryResult *status)
 {
     (void)flags;
-    *function = find(name, wanted);
+    const char *lacking = getenv("EMULATED_CUDA_LACKS");
+    *function = lacking && !strcmp(lacking, name) ? NULL : find(name, wanted);
     if (status)
         *status = *function ? CU_GET_PROC_ADDRESS_SUCCESS : CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
     return *function ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND;
