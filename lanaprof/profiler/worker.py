@@ -20,6 +20,7 @@ from lanaprof.errors import LanaprofError, UnsupportedOperator
 from lanaprof.profiler.backends import Settings, backend_class
 from lanaprof.profiler.circuit import circuit_from_json
 from lanaprof.profiler.corelock import hold_cores
+from lanaprof.profiler.gpu.locks import hold_gpu
 from lanaprof.profiler.rig import LocalRig
 from lanaprof.profiler.sampling import PlannedVisit, Run
 
@@ -74,6 +75,8 @@ def _start(
 
     if request["locks"] is not None:
         held.enter_context(hold_cores(cores, Path(request["locks"]), waiting))
+        if request["gpu"]:
+            held.enter_context(hold_gpu(request["gpu"], waiting, Path(request["locks"])))
     if cores:
         os.sched_setaffinity(0, cores)
     settings = Settings(threads=request["threads"], cores=cores, gpu=request["gpu"])
