@@ -98,13 +98,22 @@ def _schema_problems(engine: Engine, version: str) -> list[str]:
     from alembic.migration import MigrationContext
 
     with engine.begin() as connection:
-        options = {"version_table": VERSION_TABLE, "compare_type": True}
+        options: dict[str, Any] = {"version_table": VERSION_TABLE, "compare_type": True}
+        if (
+            engine.dialect.name != "sqlite"
+        ):  # a server's database may be shared with other programs, a file not
+            options["include_object"] = _is_ours
         context = MigrationContext.configure(connection, opts=options)
         differences: list[Any] = compare_metadata(context, metadata)
         views = inspect(connection).get_view_names()
     problems = [f"the schema differs from what migrations make: {difference}" for difference in differences]
     problems += [f"the view {view} is missing" for view in VIEWS if view not in views]
     return problems
+
+
+def _is_ours(_: Any, name: str | None, kind: str, reflected: bool, __: Any) -> bool:
+    """Return whether something in the database concerns us: another program's tables do not."""
+    return not (kind == "table" and reflected and name not in metadata.tables)
 
 
 def _record_problems(engine: Engine, kind: str, count: list[int]) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Where a database is and how to talk to it: paths and URLs, connections, locks, and errors in plain words.
 
 SQLite is opened so that several processes can write and an acknowledged row survives a killed process or a
-power cut: write-ahead log, full synchronisation, writers that queue for up to 30 seconds.
+power cut: write-ahead log, full synchronisation, writers that queue for up to 30 seconds. What is particular to
+PostgreSQL is in `lanaprof.lut.postgres`.
 """
 
 from __future__ import annotations
@@ -10,24 +11,28 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from lanaprof.errors import StoreError
+from lanaprof.lut.postgres import DRIVERS, explained, may_be_repeated, postgres_engine, without_passwords
 
 __all__ = [
     "SQLITE_HEADER",
     "Location",
     "engine_for",
+    "for_writing",
     "locate",
     "network_file_system",
+    "repeating",
     "translated_errors",
     "use_write_ahead_log",
     "writing",
@@ -69,6 +74,9 @@ _NETWORK_FILE_SYSTEMS = frozenset(
     ]
 )
 _WRITE = "lanaprof_write"  # execution option: this transaction takes the write lock at its start
+_REPEAT_S = 60.0  # how long a write is sent again while a server restarts
+_PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)  # between attempts; the last one repeats
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +101,20 @@ def locate(database: str | Path) -> Location:
         return Location(URL.create("sqlite", database=text), Path(text), text)
     try:
         url = make_url(text)
-        backend, driver = url.get_backend_name(), url.drivername
-    except (ArgumentError, ValueError, NoSuchModuleError):
+        backend, driver = url.drivername.partition("+")[0], url.drivername
+    except (ArgumentError, ValueError):
         raise StoreError(
             f"{text.split('://', maxsplit=1)[0]}://… is not a database URL",
             hint="write a path, sqlite:///FILE or postgresql://USER@HOST/NAME",
         ) from None
-    shown = url.render_as_string(hide_password=True)
-    if backend == "postgresql":
+    shown = without_passwords(url)
+    if driver in DRIVERS:
         return Location(url, None, shown)
+    if backend in ("postgresql", "postgres"):
+        raise StoreError(
+            f"lanaprof speaks to PostgreSQL by psycopg 3, not by {driver!r}",
+            hint="write postgresql://USER@HOST/NAME",
+        )
     if driver not in ("sqlite", "sqlite+pysqlite"):
         raise StoreError(
             f"lanaprof keeps its database in SQLite or PostgreSQL, not in {driver!r}",
@@ -124,12 +137,7 @@ def engine_for(location: Location, *, create: bool = False, readonly: bool = Fal
         StoreError: the database driver is not installed.
     """
     if location.path is None:
-        try:
-            return create_engine(location.url, pool_pre_ping=True)
-        except ImportError as error:
-            raise StoreError(
-                f"the PostgreSQL driver is not installed ({error})", hint='pip install "lanaprof[postgres]"'
-            ) from None
+        return postgres_engine(location.url, readonly=readonly)
     path = location.path.absolute()
     parameters = "mode=rwc" if create else "mode=rw"
     if not create and not _writable(path):
@@ -166,9 +174,40 @@ def engine_for(location: Location, *, create: bool = False, readonly: bool = Fal
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """Yield a connection in a transaction that holds the write lock; commit at the end, or roll back."""
-    with engine.connect().execution_options(**{_WRITE: True}) as connection, connection.begin():
-        yield connection
+    """Yield a connection in a transaction that may write; commit at the end, or roll back.
+
+    On SQLite it holds the write lock. On PostgreSQL it sees what others commit meanwhile, and waits for those who
+    insert the same rows.
+    """
+    with engine.connect() as plain:
+        connection = for_writing(plain)
+        with connection.begin():
+            yield connection
+
+
+def for_writing(connection: Connection) -> Connection:
+    """Return the connection with the options of a transaction that writes; it has not begun one yet."""
+    if connection.dialect.name == "sqlite":
+        return connection.execution_options(**{_WRITE: True})
+    return connection.execution_options(isolation_level="READ COMMITTED")
+
+
+def repeating(location: Location, work: Callable[[], T]) -> T:
+    """Return what the work returns; on a server, do it again when the connection was lost, for up to a minute.
+
+    The work must be one transaction that may be done twice: it may have been committed before its answer was lost.
+    """
+    end = time.monotonic() + _REPEAT_S
+    attempt = 0
+    while True:
+        try:
+            return work()
+        except SQLAlchemyError as error:
+            pause_s = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
+            if location.path is not None or not may_be_repeated(error) or time.monotonic() + pause_s > end:
+                raise
+        attempt += 1
+        time.sleep(pause_s)
 
 
 def use_write_ahead_log(engine: Engine) -> None:
@@ -278,13 +317,12 @@ def translated_errors(location: Location) -> Iterator[None]:
             f"the database {location.shown} is damaged: {error.object!r} is not text", hint=_DAMAGED_HINT
         ) from error
     except (SQLAlchemyError, sqlite3.Error) as error:
+        if location.path is None:
+            known = explained(error, location.shown)
+            if known is not None:
+                raise known from error
         cause = str(getattr(error, "orig", None) or error).strip()
-        for part, problem, hint in _EXPLANATIONS:
+        for part, problem, hint in _EXPLANATIONS if location.path is not None else ():
             if part in cause.lower():
                 raise StoreError(f"the database {location.shown} {problem}", hint=hint) from error
-        if location.path is None and isinstance(error, OperationalError):
-            raise StoreError(
-                f"the database {location.shown} cannot be used: {cause}",
-                hint="check that the server is running and that the URL is right",
-            ) from error
         raise StoreError(f"the database {location.shown} failed: {cause}", users_fault=False) from error

@@ -44,14 +44,19 @@ metadata = MetaData(
 )
 
 
+# On a server text is ordered and compared by code point, as SQLite does, whatever its locale.
+_DIGEST = String(DIGEST_LENGTH).with_variant(String(DIGEST_LENGTH, collation="C"), "postgresql")
+_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+
+
 def _digest(name: str = "id", *, refers_to: str | None = None, key: bool = False) -> Column[str]:
     if refers_to is None:
-        return Column(name, String(DIGEST_LENGTH), primary_key=key, nullable=False)
-    return Column(name, String(DIGEST_LENGTH), ForeignKey(f"{refers_to}.id"), nullable=False)
+        return Column(name, _DIGEST, primary_key=key, nullable=False)
+    return Column(name, _DIGEST, ForeignKey(f"{refers_to}.id"), nullable=False)
 
 
 def _text(name: str) -> Column[str]:
-    return Column(name, Text, nullable=False)
+    return Column(name, _TEXT, nullable=False)
 
 
 def _integer(name: str) -> Column[int]:

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from lanaprof.errors import BadInput, MissingMeasurement
 from lanaprof.lut.adding import chunked
-from lanaprof.lut.engine import Location, translated_errors
+from lanaprof.lut.engine import Location, repeating, translated_errors
 from lanaprof.lut.graph import GraphStatistics
 from lanaprof.lut.models import TABLES
 from lanaprof.lut.queries import kept, since_condition, visible_retraction
@@ -123,7 +123,7 @@ class Reader:
             BadInput: none, or several; the message lists what is there.
         """
         table = TABLES["environment"]
-        found = self._select(Environment, table.c.id.startswith(key, autoescape=True)) if key else ()
+        found = self._select(Environment, table.c.id.startswith(key.lower(), autoescape=True)) if key else ()
         if len(found) == 1:
             return found[0]
         there = found or self.environments()
@@ -217,7 +217,8 @@ class Reader:
     def measurement_ids(self, prefix: str) -> tuple[str, ...]:
         """Return the ids of measurements that start so, retracted ones too, sorted."""
         table = TABLES["measurement"]
-        query = select(table.c.id).where(table.c.id.startswith(prefix, autoescape=True)).order_by(table.c.id)
+        start = prefix.lower()  # SQLite would find capitals too, a server would not
+        query = select(table.c.id).where(table.c.id.startswith(start, autoescape=True)).order_by(table.c.id)
         return tuple(row[0] for row in self._rows(query))
 
     def retractions(self) -> tuple[Retraction, ...]:
@@ -261,8 +262,12 @@ class Reader:
             yield connection
 
     def _rows(self, query: Any) -> list[Any]:
-        with self._reading() as connection:
-            return list(connection.execute(query))
+        def read() -> list[Any]:
+            with self._engine.connect() as connection:
+                return list(connection.execute(query))
+
+        with translated_errors(self._location):
+            return repeating(self._location, read)
 
     def _select(
         self, cls: type[R], *conditions: ColumnElement[bool], with_samples: bool = True

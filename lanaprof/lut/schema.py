@@ -20,6 +20,7 @@ from lanaprof.lut.engine import (
     SQLITE_HEADER,
     Location,
     engine_for,
+    for_writing,
     locate,
     network_file_system,
     translated_errors,
@@ -207,9 +208,9 @@ def _run_locked(engine: Engine) -> None:
             assert isinstance(raw, sqlite3.Connection)
             raw.execute("PRAGMA foreign_keys = OFF")
         try:
-            connection = plain.execution_options(lanaprof_write=True)
+            connection = for_writing(plain)
             with connection.begin():
-                if not sqlite:
+                if not sqlite:  # what others did while we waited is seen: READ COMMITTED
                     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CREATION_LOCK})
                 if _version(connection) != HEAD:
                     run_migrations(connection)

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from lanaprof.errors import UnknownSelection
 from lanaprof.lut.adding import AddReport, Refusal, add_records, chunked
-from lanaprof.lut.engine import locate, translated_errors, writing
+from lanaprof.lut.engine import locate, repeating, translated_errors, writing
 from lanaprof.lut.models import TABLES
 from lanaprof.lut.queries import RecordFilter, within
 from lanaprof.lut.reading import Holding, Reader
@@ -86,15 +86,20 @@ class Store(Reader):
 
         Idempotent: a record whose id is there already counts as known. A record that refers to an operator
         or environment which is neither stored nor given is refused with a reason, and so is a retraction of
-        another team's measurement; the rest is added. One transaction per 10,000 records.
+        another team's measurement; the rest is added. One transaction per 10,000 records. When the connection to
+        a server is lost, the transaction is sent again for up to a minute; what had arrived then counts as known.
         """
         kinds = list(RECORD_TYPES)  # operators and environments stand first there, then what refers to them
         ordered = sorted(records, key=lambda record: kinds.index(record.record))
         total = AddReport()
         for chunk in chunked(ordered, _TRANSACTION):
-            with translated_errors(self._location), writing(self._engine) as connection:
-                total += add_records(connection, chunk)
+            with translated_errors(self._location):
+                total += repeating(self._location, lambda chunk=chunk: self._add(chunk))  # type: ignore[misc]
         return total
+
+    def _add(self, records: list[Record]) -> AddReport:
+        with writing(self._engine) as connection:
+            return add_records(connection, records)
 
     def retract(self, ids: Iterable[str], *, team: str, reason: str, time: str | None = None) -> AddReport:
         """Retract measurements of one's own team, for good; an id may be absent (yet).

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lanaprof.errors import StoreError
 from lanaprof.lut import (
     Calibration,
     Environment,
@@ -26,6 +29,8 @@ from lanaprof.lut import (
     Store,
     open_store,
 )
+from lanaprof.lut.models import TABLES
+from lanaprof.lut.testing import ThrowAwayServer, throw_away_server
 
 TIME = "2026-03-01T12:00:00Z"
 
@@ -143,11 +148,95 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that asks for a store on both kinds of database, but those that need a file."""
+    if "dialect" in metafunc.fixturenames:
+        asked = inspect.signature(metafunc.function).parameters
+        metafunc.parametrize("dialect", ["sqlite"] if "database" in asked else ["sqlite", "postgresql"])
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThrowAwayServer]:
+    """A PostgreSQL server, one for all workers of the test run; the last one out ends it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(throw_away_server(base))
+        except StoreError as error:
+            pytest.skip(f"no PostgreSQL server: {error.message}")
+        yield running
+
+
+class Databases:
+    """Databases on the server: made once, emptied for each test, dropped at the end."""
+
+    def __init__(self, server: ThrowAwayServer) -> None:
+        self._server = server
+        self._made: list[str] = []
+        self._worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+
+    def run(self, *statements: str, name: str = "postgres") -> list[Any]:
+        """Run SQL as the superuser, and return the rows of the last statement."""
+        import psycopg  # an extra: without it there is no server either
+
+        rows: list[Any] = []
+        with psycopg.connect(self.libpq(name), autocommit=True) as connection:
+            for statement in statements:
+                cursor = connection.execute(statement.encode())
+                rows = cursor.fetchall() if cursor.description else []
+        return rows
+
+    def libpq(self, name: str) -> str:
+        return self._server.url(name)
+
+    def bare(self, name: str, owner: str = "postgres") -> str:
+        """Return the URL of a new database without any table."""
+        full = f"{name}_{self._worker}"
+        self.run(f"DROP DATABASE IF EXISTS {full} WITH (FORCE)", f"CREATE DATABASE {full} OWNER {owner}")
+        self._made.append(full)
+        return self._server.url(full)
+
+    def empty(self, number: int = 0) -> str:
+        """Return the URL of a database at head without records; the same number gives the same database."""
+        name = f"lut{number}"
+        full = f"{name}_{self._worker}"
+        if full in self._made:
+            tables = ", ".join(table.name for table in TABLES.values())
+            self.run(f"TRUNCATE {tables}", name=full)
+            return self._server.url(full)
+        url = self.bare(name)
+        open_store(url, create=True).close()
+        return url
+
+    def drop(self) -> None:
+        self.run(*(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)" for name in self._made))
+
+
+@pytest.fixture(scope="session")
+def databases(server: ThrowAwayServer) -> Iterator[Databases]:
+    """This worker's databases on the server."""
+    made = Databases(server)
+    yield made
+    made.drop()
+
+
 @pytest.fixture
-def store(database: Path, empty_database: Path) -> Iterator[Store]:
-    """An open, empty store at the path ``database``."""
-    shutil.copy(empty_database, database)
-    with open_store(database) as opened:
+def address(dialect: str, request: pytest.FixtureRequest) -> str:
+    """What opens an empty database at head: a path, or a server's URL."""
+    if dialect == "postgresql":
+        databases: Databases = request.getfixturevalue("databases")
+        return databases.empty()
+    path: Path = request.getfixturevalue("database")
+    shutil.copy(request.getfixturevalue("empty_database"), path)
+    return str(path)
+
+
+@pytest.fixture
+def store(address: str) -> Iterator[Store]:
+    """An open, empty store: at the path ``database``, and on a server."""
+    with open_store(address) as opened:
         yield opened
 
 

@@ -28,7 +28,7 @@ FORMATS = ("jsonl", "jsonl.zst", "parquet", "sqlite", "db")
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
-def lines_of(database: Path, folder: Path) -> list[str]:
+def lines_of(database: str | Path, folder: Path) -> list[str]:
     """Return a database's export after the manifest: equal lists mean equal content."""
     out = folder / "compare.jsonl"
     with open_store(database) as store:
@@ -86,7 +86,7 @@ def test_json_lines_are_as_documented(store: Store, make: Any, tmp_path: Path) -
     assert places == sorted(places)
 
 
-def test_equal_content_gives_equal_bytes(store: Store, make: Any, tmp_path: Path) -> None:
+def test_equal_content_gives_equal_bytes(store: Store, make: Any, address: str, tmp_path: Path) -> None:
     """The order in which records came leaves no trace after line 1."""
     records = make.one_of_each()
     store.add(records)
@@ -94,7 +94,7 @@ def test_equal_content_gives_equal_bytes(store: Store, make: Any, tmp_path: Path
         for record in sorted(records, key=lambda each: each.record not in ("environment", "operator")):
             assert other.add([record]).added == 1
 
-    assert lines_of(tmp_path / "lut.db", tmp_path) == lines_of(tmp_path / "other.db", tmp_path)
+    assert lines_of(address, tmp_path) == lines_of(tmp_path / "other.db", tmp_path)
 
 
 def test_compressed_lines_are_the_plain_ones(store: Store, make: Any, tmp_path: Path) -> None:
@@ -155,11 +155,14 @@ def test_filter_chooses_what_is_exported(store: Store, make: Any, tmp_path: Path
         ("database.jsonl", "is a database already"),
     ],
 )
-def test_unsuitable_output_is_refused(store: Store, tmp_path: Path, name: str, reason: str) -> None:
+def test_unsuitable_output_is_refused(
+    store: Store, database: Path, tmp_path: Path, name: str, reason: str
+) -> None:
     """Unknown formats, missing folders and databases in the way are plain errors; nothing is left over."""
     (tmp_path / "folder.jsonl").mkdir()
     shutil.copy(FIXTURES / "schema_0002.db", tmp_path / "database.jsonl")
     before = sorted(tmp_path.iterdir())
+    assert database in before
 
     with pytest.raises(BadInput) as caught:
         export_file(store, tmp_path / name)
@@ -169,12 +172,12 @@ def test_unsuitable_output_is_refused(store: Store, tmp_path: Path, name: str, r
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_failed_export_leaves_the_old_file(store: Store, make: Any, tmp_path: Path) -> None:
+def test_failed_export_leaves_the_old_file(store: Store, make: Any, database: Path, tmp_path: Path) -> None:
     """An export that breaks off does not touch what was there."""
     store.add(make.one_of_each())
     out = tmp_path / "out.jsonl"
     out.write_text("last week's")
-    connection = sqlite3.connect(tmp_path / "lut.db")
+    connection = sqlite3.connect(database)
     connection.execute("UPDATE measurements SET samples = x'00'")
     connection.commit()
     connection.close()
@@ -365,19 +368,19 @@ def test_old_sqlite_file_says_how_to_upgrade_it(store: Store, tmp_path: Path) ->
     assert "lanaprof lut upgrade" in caught.value.hint
 
 
-def test_merge_makes_its_destination(store: Store, make: Any, tmp_path: Path) -> None:
+def test_merge_makes_its_destination(store: Store, make: Any, address: str, tmp_path: Path) -> None:
     """A missing destination is made; a missing source is an error that leaves no destination behind."""
     store.add(make.one_of_each())
 
-    assert merge(tmp_path / "lut.db", tmp_path / "new.db") == ImportReport(added=8)
+    assert merge(address, tmp_path / "new.db") == ImportReport(added=8)
     assert merge(store, tmp_path / "new.db") == ImportReport(known=8)
     with pytest.raises(StoreError, match="there is no database"):
         merge(tmp_path / "nothing.db", tmp_path / "never.db")
     assert not (tmp_path / "never.db").exists()
 
 
-def test_merge_with_itself_changes_nothing(store: Store, make: Any, tmp_path: Path) -> None:
+def test_merge_with_itself_changes_nothing(store: Store, make: Any, address: str) -> None:
     """A set united with itself is itself."""
     store.add(make.one_of_each())
 
-    assert merge(tmp_path / "lut.db", tmp_path / "lut.db") == ImportReport(known=8)
+    assert merge(address, address) == ImportReport(known=8)

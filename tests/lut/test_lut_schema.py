@@ -59,9 +59,9 @@ def test_missing_database_is_not_made_unasked(database: Path) -> None:
     assert list(database.parent.iterdir()) == []
 
 
-def test_acknowledged_rows_survive_power_cuts(store: Store) -> None:
+def test_acknowledged_rows_survive_power_cuts(store: Store, database: Path) -> None:
     """Every connection waits for the disk, checks foreign keys, and queues for the lock for 30 seconds."""
-    with engine_for(store._location).connect() as connection:
+    with engine_for(locate(database)).connect() as connection:
         pragmas = ("synchronous", "foreign_keys", "busy_timeout")
         values = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in pragmas]
     assert values == [2, 1, 30_000]

@@ -24,6 +24,11 @@ _INDEXES = (
 )
 
 
+# On a server text is ordered and compared by code point, as SQLite does, whatever its locale.
+_DIGEST = sa.String(32).with_variant(sa.String(32, collation="C"), "postgresql")
+_TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
 def upgrade() -> None:
     _create_what_is_timed()
     _create_measurements()
@@ -141,11 +146,11 @@ def _create_what_is_derived() -> None:
 
 
 def _digest(name: str) -> sa.Column[str]:
-    return sa.Column(name, sa.String(32), nullable=False)
+    return sa.Column(name, _DIGEST, nullable=False)
 
 
 def _text(*names: str) -> list[sa.Column[Any]]:
-    return [sa.Column(name, sa.Text(), nullable=False) for name in names]
+    return [sa.Column(name, _TEXT, nullable=False) for name in names]
 
 
 def _integers(*names: str) -> list[sa.Column[Any]]:
