@@ -38,7 +38,8 @@ from lanaprof.lut.engine import locate, network_file_system
 from lanaprof.profiler.backends import backend_class
 from lanaprof.profiler.conditions import take_snapshot
 from lanaprof.profiler.environment import available_cores, choose_cores, local_environment
-from lanaprof.profiler.gpu.probe import driver_version
+from lanaprof.profiler.gpu.probe import driver_version, why_no_gpu
+from lanaprof.profiler.gpu.probe import find_gpus as usable_gpus
 from lanaprof.profiler.gpu.support import find_conflict, tensorrt_range, version_of
 from lanaprof.units import format_size
 
@@ -151,6 +152,15 @@ def find_tensorrt() -> str | None:
 
 
 def find_gpus() -> tuple[Gpu, ...]:
+    """Return the GPUs that this process may use, with their clocks where nvidia-smi lists them."""
+    listed = {gpu.name: gpu for gpu in _listed_gpus()}
+    found = [
+        listed.get(one.name, Gpu(one.name, ".".join(map(str, one.capability)), "")) for one in usable_gpus()
+    ]
+    return tuple(found or listed.values())
+
+
+def _listed_gpus() -> tuple[Gpu, ...]:
     """Return what nvidia-smi lists; nothing where there is none."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(
@@ -185,7 +195,7 @@ def gpu_checks(device: Device, gpus: tuple[Gpu, ...]) -> Iterator[Check]:
 
     if not gpus:
         hint = "install NVIDIA's driver, or measure on a machine that has the GPU"
-        yield Check("hardware", "fail", "nvidia-smi lists no GPU here", hint)
+        yield Check("hardware", "fail", why_no_gpu() or "there is no GPU here", hint)
         return
     wanted = dict(device.match)
     gpu = next((g for g in gpus if re.search(wanted.get("gpu_name", ""), g.name)), None)

@@ -14,6 +14,7 @@
  *   EMULATED_CUDA_INIT       the code that cuInit returns (0)
  *   EMULATED_CUDA_VERSION    of the driver (13000)
  *   EMULATED_CUDA_DEVICES    how many GPUs there are (1)
+ *   EMULATED_CUDA_NAME       of every GPU (Emulated GPU and its number)
  *   EMULATED_CUDA_MIG        1: they are slices, with ids of their own (0)
  *   EMULATED_CUDA_MEMORY     bytes of each (8 GiB); what goes beyond is out of memory
  *   EMULATED_CUDA_CALL_NS    the host's time for a call that enqueues (5000)
@@ -217,7 +218,9 @@ CUresult cuDeviceGet(CUdevice *device, int ordinal)
 CUresult cuDeviceGetName(char *name, int length, CUdevice device)
 {
     ENTER("cuDeviceGetName");
-    snprintf(name, (size_t)length, "Emulated GPU %d", visible[device]);
+    const char *given = getenv("EMULATED_CUDA_NAME");
+    if (given) snprintf(name, (size_t)length, "%s", given);
+    else snprintf(name, (size_t)length, "Emulated GPU %d", visible[device]);
     return CUDA_SUCCESS;
 }
 
