@@ -28,7 +28,7 @@ SCRIPTED_GPU = Gpu(
     capability=(7, 0),
     uuid="GPU-00000000-0000-0000-0000-000000000000",
     memory_bytes=16_000_000_000,
-    l2_bytes=6 << 20,
+    l2_bytes=64 << 10,
     sm_count=80,
 )
 _Cost = Callable[[float], float]
