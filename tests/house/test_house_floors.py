@@ -74,7 +74,7 @@ def test_every_room_has_a_floor() -> None:
     assert rooms <= set(FLOOR)
 
 
-HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "pandas", "timm", "pulp")
+HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "pandas", "timm", "pulp", "pycuda", "cuda", "pynvml")
 
 
 @pytest.mark.parametrize(
