@@ -72,7 +72,7 @@ def import_(files: tuple[Path, ...], database: str | None) -> Outcome:
     with open_store(target, create=True) as store:
         report = import_files(store, files)
         name = store.name
-    return _added(report, name)
+    return added_outcome(report, name)
 
 
 @command("merge")
@@ -89,10 +89,11 @@ def merge(source: str, destination: str) -> Outcome:
     target = whole_database(destination, None, folder, what="the destination of a merge")
     with open_store(chosen.database, readonly=True) as store:
         report = run(store, target, records=record_filter(store, chosen, folder))
-    return _added(report, database_text(target))
+    return added_outcome(report, database_text(target))
 
 
-def _added(report: ImportReport, database: str) -> Outcome:
+def added_outcome(report: ImportReport, database: str) -> Outcome:
+    """Return the outcome of adding records to a database."""
     document: dict[str, Any] = {
         "database": database,
         "added": report.added,

@@ -55,23 +55,30 @@ def retract(ids: tuple[str, ...], reason: str, database: str | None, team: str |
 @command("upgrade")
 @click.argument("source", required=False)
 @click.option("--backup/--no-backup", default=True, show_default=True, help="Copy a SQLite file first.")
+@click.option("--dry-run", is_flag=True, help="Print the SQL and change nothing.")
 @database_option
-def upgrade(source: str | None, *, backup: bool, database: str | None) -> Outcome:
+def upgrade(source: str | None, *, backup: bool, dry_run: bool, database: str | None) -> Outcome:
     """Bring a database to this program's schema; one that has it stays as it is."""
     from lanaprof.flows.sources import database_text, whole_database
+    from lanaprof.lut import plan_upgrade
     from lanaprof.lut import upgrade as run
 
     target = whole_database(source, database, Path.cwd(), what="an upgrade")
-    report = run(target, backup=backup)
+    report = plan_upgrade(target) if dry_run else run(target, backup=backup)
     name = database_text(target)
     document = {
         "database": name,
         "before": report.before,
         "after": report.after,
         "backup": str(report.backup) if report.backup is not None else None,
+        "sql": report.sql,
     }
 
     def show(console: Console) -> None:
+        if report.sql:
+            notice(f"{name}: schema {report.before or 'none'} → {report.after}; nothing was changed")
+            console.out(report.sql.strip(), highlight=False)
+            return
         kept = f"; the old one is {report.backup}" if report.backup is not None else ""
         text = (
             f"{name} has schema {report.after} already"

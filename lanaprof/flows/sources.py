@@ -165,7 +165,7 @@ def record_filter(store: Store, source: Source, folder: Path) -> RecordFilter:
     """Return which of a database's records a SOURCE chooses."""
     environments = find_environments(store, source, folder)
     keys = None if environments is None else tuple(each.id for each in environments)
-    return RecordFilter(environments=keys, team=source.team, since=source.since)
+    return RecordFilter(environments=keys, team=source.team, since=source.since, protocol=source.protocol)
 
 
 def viewpoint_of(device: Device | None, *, team: str = "", wanted: Iterable[str] = ()) -> Viewpoint:

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
         record_from_json,
         utc_now,
     )
-    from lanaprof.lut.schema import UpgradeReport, upgrade
+    from lanaprof.lut.schema import UpgradeReport, plan_upgrade, upgrade
+    from lanaprof.lut.sending import transfer
     from lanaprof.lut.source import Source, parse_source
     from lanaprof.lut.store import Holding, Store, open_store
     from lanaprof.lut.table import EnvironmentChoice, Table, choose_environment, open_table
@@ -98,7 +99,9 @@ __all__ = [
     "open_table",
     "operator_key",
     "parse_source",
+    "plan_upgrade",
     "record_from_json",
+    "transfer",
     "upgrade",
     "utc_now",
 ]
@@ -115,7 +118,8 @@ _MODULES = {
     "queries": "RecordFilter",
     "records": "CACHES GOOD_STATUSES STATUSES Calibration Environment Measurement Operator Recipe Record "
     "Retraction Score Selection record_from_json utc_now",
-    "schema": "UpgradeReport upgrade",
+    "schema": "UpgradeReport plan_upgrade upgrade",
+    "sending": "transfer",
     "source": "Source parse_source",
     "store": "Holding Store open_store",
     "table": "EnvironmentChoice Table choose_environment open_table",

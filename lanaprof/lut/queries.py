@@ -23,20 +23,23 @@ class RecordFilter:
 
     Measurements, calibrations and selections are chosen by environment, team and time; operators,
     environments, recipes and retractions come along where a chosen record needs or concerns them. Scores
-    are of no environment: they are chosen by team and time, and left out when environments are named.
+    are of no environment: they are chosen by team and time, and left out when environments are named. Only
+    measurements have a protocol: when one is named, scores, calibrations and selections are left out.
 
     Attributes:
         environments: environment keys; None means all.
         team: empty means all.
         since: from this UTC time or date on, e.g. ``2026-01-31``; empty means all.
+        protocol: of measurements, e.g. ``relay/2``; empty means all.
     """
 
     environments: tuple[str, ...] | None = None
     team: str = ""
     since: str = ""
+    protocol: str = ""
 
     def __bool__(self) -> bool:
-        return self.environments is not None or bool(self.team or self.since)
+        return self.environments is not None or bool(self.team or self.since or self.protocol)
 
 
 def comparable_since(text: str) -> str:
@@ -90,7 +93,8 @@ def within(kind: str, records: RecordFilter) -> ColumnElement[bool]:
     if kind == "retraction":
         chosen = select(_measurements.c.id).where(_chosen("measurement", records))
         concerned: ColumnElement[bool] = table.c.target.in_(chosen)
-        if records.environments is None:  # of a measurement that is not here, no environment is known
+        # Of a measurement that is not here neither environment nor protocol is known.
+        if records.environments is None and not records.protocol:
             concerned = or_(concerned, _by_team_and_time(table, records))
         return and_(visible_retraction(), concerned)
     operators = select(_measurements.c.operator).where(_chosen("measurement", records))
@@ -107,6 +111,10 @@ def within(kind: str, records: RecordFilter) -> ColumnElement[bool]:
 def _chosen(kind: str, records: RecordFilter) -> ColumnElement[bool]:
     table = TABLES[kind]
     condition = _by_team_and_time(table, records)
+    if records.protocol:
+        if kind != "measurement":
+            return false()
+        condition = and_(condition, table.c.protocol == records.protocol)
     if records.environments is None:
         return condition
     if kind == "score":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ __all__ = ["Holding", "Reader"]
 
 _FETCH = 2_000  # rows read at a time while streaming
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,9 +233,11 @@ class Reader:
         condition = kept()
         operators = select(*group, func.count(table.c.operator.distinct()), func.max(table.c.time))
         detail = (*group, table.c.status, table.c.team)
-        with self._reading() as connection:
-            sums = connection.execute(operators.where(condition).group_by(*group).order_by(*group)).all()
-            parts = connection.execute(select(*detail, func.count()).where(condition).group_by(*detail)).all()
+        first = operators.where(condition).group_by(*group).order_by(*group)
+        second = select(*detail, func.count()).where(condition).group_by(*detail)
+        sums, parts = self._read(
+            lambda connection: [connection.execute(each).all() for each in (first, second)]
+        )
         statuses: dict[tuple[str, ...], dict[str, int]] = {}
         teams: dict[tuple[str, ...], set[str]] = {}
         for *key, status, team, count in parts:
@@ -261,13 +264,18 @@ class Reader:
         with translated_errors(self._location), self._engine.connect() as connection:
             yield connection
 
-    def _rows(self, query: Any) -> list[Any]:
-        def read() -> list[Any]:
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        """Return what the work returns of one state; it may be done again when a connection is lost."""
+
+        def read() -> T:
             with self._engine.connect() as connection:
-                return list(connection.execute(query))
+                return work(connection)
 
         with translated_errors(self._location):
             return repeating(self._location, read)
+
+    def _rows(self, query: Any) -> list[Any]:
+        return self._read(lambda connection: list(connection.execute(query)))
 
     def _select(
         self, cls: type[R], *conditions: ColumnElement[bool], with_samples: bool = True

@@ -9,8 +9,9 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from importlib import resources
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from sqlalchemy import Engine, inspect, text
 from sqlalchemy.engine import Connection
@@ -36,6 +37,7 @@ __all__ = [
     "alembic_config",
     "demand_head",
     "open_engine",
+    "plan_upgrade",
     "run_migrations",
     "seal",
     "upgrade",
@@ -47,11 +49,17 @@ _CREATION_LOCK = 5_018_417  # any fixed number: PostgreSQL's advisory lock while
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradeReport:
-    """What an upgrade did; ``backup`` is the copy of the file made before, or None."""
+    """What an upgrade did, or would do.
+
+    Attributes:
+        backup: the copy of the file made before; None when none was made.
+        sql: the statements, when they were only asked for.
+    """
 
     before: str
     after: str
-    backup: Path | None
+    backup: Path | None = None
+    sql: str = ""
 
 
 def open_engine(location: Location, *, create: bool = False, readonly: bool = False) -> Engine:
@@ -125,11 +133,41 @@ def upgrade(database: str | Path, *, backup: bool = True) -> UpgradeReport:
         engine.dispose()
 
 
-def alembic_config() -> Config:
-    """Return Alembic's configuration, built in code; a connection goes into its ``attributes``."""
+def plan_upgrade(database: str | Path) -> UpgradeReport:
+    """Return the SQL that `upgrade` would run, for people who run it themselves. Changes and locks nothing.
+
+    Raises:
+        StoreError: there is no such database, or it is not ours.
+        SchemaMismatch: it is newer than this program.
+    """
+    from alembic import command  # heavy, see alembic_config
+
+    location = locate(database)
+    engine = open_engine(location, readonly=True)
+    try:
+        with translated_errors(location):
+            before = version_of(engine)
+    finally:
+        engine.dispose()
+    _refuse_ahead(before, location)
+    if before == HEAD:
+        return UpgradeReport(before=before, after=HEAD)
+    text = StringIO()
+    config = alembic_config(text)
+    config.attributes["dialect"] = engine.dialect.name
+    command.upgrade(config, f"{before}:{HEAD}", sql=True)
+    return UpgradeReport(before=before, after=HEAD, sql=text.getvalue())
+
+
+def alembic_config(output: TextIO | None = None) -> Config:
+    """Return Alembic's configuration, built in code; a connection goes into its ``attributes``.
+
+    Args:
+        output: where the SQL goes when there is no connection.
+    """
     from alembic.config import Config  # heavy, and needed only to make, upgrade or check a schema
 
-    config = Config()
+    config = Config(output_buffer=output)
     folder = str(resources.files("lanaprof") / "migrations")
     config.set_main_option("script_location", folder.replace("%", "%%"))
     config.set_main_option("path_separator", "os")

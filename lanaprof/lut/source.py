@@ -1,4 +1,4 @@
-"""SOURCE texts: a database's URL or path with an optional ``#device=…,environment=…,team=…,since=…``."""
+"""SOURCE texts: a database's URL or path with an optional ``#device=…,environment=…,team=…,since=…,protocol=…``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lanaprof.lut.queries import comparable_since
 
 __all__ = ["Source", "parse_source"]
 
-_KEYS = ("device", "environment", "team", "since")
+_KEYS = ("device", "environment", "team", "since", "protocol")
 _OF_DEVICE = ("threads", "batch", "precision")  # a device is written name,threads=2,batch=8
 
 
@@ -28,6 +28,7 @@ class Source:
     environment: str = ""
     team: str = ""
     since: str = ""
+    protocol: str = ""
 
 
 def parse_source(text: str | Path) -> Source:
@@ -40,7 +41,7 @@ def parse_source(text: str | Path) -> Source:
         BadInput: an unknown or repeated part, or a time that is none.
 
     >>> parse_source("lab.db#device=cpu,threads=2,team=vision")
-    Source(database='lab.db', device='cpu,threads=2', environment='', team='vision', since='')
+    Source(database='lab.db', device='cpu,threads=2', environment='', team='vision', since='', protocol='')
     """
     whole = str(text)
     database, mark, fragment = whole.rpartition("#")

@@ -179,16 +179,48 @@ class Store(Reader):
 
     # All records
 
-    def counts(self) -> dict[str, int]:
-        """Return how many records of each kind there are, retracted measurements included."""
-        with self._reading() as connection:
-            return {
-                kind: connection.scalar(
-                    select(func.count()).select_from(table).where(within(kind, RecordFilter()))
-                )
-                or 0
-                for kind, table in TABLES.items()
-            }
+    def counts(self, records: RecordFilter | None = None) -> dict[str, int]:
+        """Return how many records of each kind there are, retracted measurements included.
+
+        Args:
+            records: only these; see RecordFilter.
+        """
+        chosen = records or RecordFilter()
+        queries = {
+            kind: select(func.count()).select_from(table).where(within(kind, chosen))
+            for kind, table in TABLES.items()
+        }
+        return self._read(
+            lambda connection: {kind: connection.scalar(each) or 0 for kind, each in queries.items()}
+        )
+
+    def ids(
+        self, kind: str, records: RecordFilter | None = None, *, after: str = "", limit: int
+    ) -> list[str]:
+        """Return the first ids of one kind of record behind an id, sorted: a page of them.
+
+        Args:
+            kind: of record.
+            records: only these; see RecordFilter.
+            after: the last id of the page before.
+            limit: how many at most.
+        """
+        table = TABLES[kind]
+        query = select(table.c.id).where(table.c.id > after, within(kind, records or RecordFilter()))
+        return [row[0] for row in self._rows(query.order_by(table.c.id).limit(limit))]
+
+    def lacking(self, kind: str, ids: Iterable[str]) -> list[str]:
+        """Return which ids of one kind of record are not stored, in the given order."""
+        wanted = list(ids)
+        table = TABLES[kind]
+        queries = (select(table.c.id).where(table.c.id.in_(chunk)) for chunk in chunked(wanted))
+        there = {row[0] for query in queries for row in self._rows(query)}
+        return [each for each in wanted if each not in there]
+
+    def records_of(self, kind: str, ids: Iterable[str]) -> list[Record]:
+        """Return records of one kind by id, whole, sorted by id; absent ones are left out."""
+        cls, column = RECORD_TYPES[kind], TABLES[kind].c.id
+        return [each for chunk in chunked(sorted(set(ids))) for each in self._select(cls, column.in_(chunk))]
 
     def iter_records(
         self, records: RecordFilter | None = None, *, kinds: Iterable[str] | None = None

@@ -47,7 +47,8 @@ from click.testing import CliRunner
 from lanaprof.cli import main
 key = sys.argv[1]
 for words in ("ls", "show " + key, "coverage --device cpu", "coverage", "compare lanaprof.db lanaprof.db",
-              "export --out f.jsonl.zst", "import f.jsonl.zst", "merge lanaprof.db other.db", "check", "upgrade",
+              "export --out f.jsonl.zst", "import f.jsonl.zst", "merge lanaprof.db other.db", "push third.db --create",
+              "pull third.db", "check", "upgrade", "upgrade --dry-run",
               "retract " + "0" * 32 + " --reason x"):
     result = CliRunner().invoke(main, ["lut", *words.split()])
     assert result.exit_code == 0, (words, result.output)

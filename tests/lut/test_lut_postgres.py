@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import MetaData, create_engine, inspect, select
 
 from lanaprof.errors import SchemaMismatch, StoreError
-from lanaprof.lut import check, open_store, upgrade
+from lanaprof.lut import check, open_store, plan_upgrade, upgrade
 from lanaprof.lut.engine import engine_for, locate, writing
 from lanaprof.lut.models import HEAD, REVISIONS, TABLES, VERSION_TABLE, VIEWS
 from lanaprof.lut.schema import run_migrations
@@ -108,6 +108,23 @@ def test_released_schema_is_upgraded_and_used(databases: Any, make: Any, revisio
             make.one_of_each(), key=lambda each: (each.record, each.id)
         )
         assert store.add([make.measurement(team="robots")]).added == 1
+
+
+def test_planned_upgrade_is_what_an_upgrade_does(databases: Any, server: ThrowAwayServer) -> None:
+    """The SQL that an owner may run by hand ends in the same schema, and planning changes nothing."""
+    url = old_database(databases, REVISIONS[0])
+    before = dump(server, url)
+
+    plan = plan_upgrade(url)
+    untouched = dump(server, url)
+    subprocess.run(
+        [server.programs / "psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", url],
+        input=plan.sql, text=True, check=True, env=os.environ,
+    )  # fmt: skip
+
+    assert untouched == before
+    assert check(url).problems == ()
+    assert plan_upgrade(url).sql == ""
 
 
 def test_opening_never_migrates(databases: Any) -> None:
