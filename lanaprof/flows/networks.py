@@ -17,7 +17,7 @@ from lanaprof.flows.predicting import Predictor, open_predictor, table_digest
 from lanaprof.flows.project import Project
 from lanaprof.lut import Calibration, Measurement, utc_now
 from lanaprof.ops import TEACHER
-from lanaprof.profiler.calibration import FEATURES, FitResult, Prediction, fit
+from lanaprof.profiler.calibration import FitResult, Prediction, fit
 from lanaprof.profiler.campaign import Target
 from lanaprof.profiler.protocol import NETWORK
 from lanaprof.space import random_architecture
@@ -215,7 +215,7 @@ def store_calibration(predictor: Predictor, bench: Bench, fitted: FitResult, net
                 space=predictor.project.space.relay_digest(device.batch, precision=device.precision),
                 table=table_digest(predictor.table, predictor.operators),
                 weights=fitted.weights,
-                features=FEATURES,
+                features=predictor.feature_names,
                 covariance=fitted.covariance,
                 residual_sd=fitted.residual_sd,
                 degrees=fitted.degrees,

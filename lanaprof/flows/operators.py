@@ -14,6 +14,7 @@ from lanaprof.digest import digest
 from lanaprof.errors import BadProject, UnsupportedOperator, UserError
 from lanaprof.flows.project import Project, write_json
 from lanaprof.flows.recipes import Choices, candidate_recipe, grid_of, network_recipe
+from lanaprof.flows.scales import is_quantised
 from lanaprof.lut import Operator, Recipe, Store
 from lanaprof.ops import GENERATOR_VERSION, SKIP, TEACHER
 from lanaprof.profiler.circuit import Circuit, Segment, Step, circuit_from_json
@@ -223,7 +224,9 @@ def export_operators(
             shape = (device.batch, *project.space.get_layer(layer).input_shape)
             try:
                 module = _deployed_module(teacher, project, device, layer, operation)
-                operator = Operator(graph=exported_graph(module, shape, exporter=exporter))
+                # the other exporter writes a rounding as arithmetic, of which no runtime makes a kernel for int8
+                chosen = "torchscript" if is_quantised(operation) else exporter
+                operator = Operator(graph=exported_graph(module, shape, exporter=chosen))
             except UnsupportedOperator as error:
                 operators[made_by], problems[made_by] = _UNEXPORTABLE, error.message
             else:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lanaprof.config import Device
 from lanaprof.errors import MissingMeasurement
+from lanaprof.flows.joining import JOINED_FEATURES, Joints, joints_of
 from lanaprof.flows.operators import Choices, OperatorMap, find_networks, find_operators
 from lanaprof.flows.project import Project
 from lanaprof.flows.sources import device_matcher, viewpoint_of
@@ -42,6 +45,7 @@ class Predictor:
         fitted: the calibration, or None before ``calibrate``.
         teacher_s: the teacher's measured latency, None when nobody timed it.
         warnings: what the user should know about where the numbers come from.
+        joints: what neighbours of one lower precision spare each other; None where there are none.
     """
 
     project: Project
@@ -52,6 +56,12 @@ class Predictor:
     fitted: FitResult | None
     teacher_s: float | None
     warnings: tuple[str, ...]
+    joints: Joints | None = None
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Return what :meth:`features` gives, by name."""
+        return FEATURES if self.joints is None else (*FEATURES, *JOINED_FEATURES)
 
     @property
     def cost_name(self) -> str:
@@ -67,6 +77,8 @@ class Predictor:
     def features(self, choices: Choices) -> tuple[float, ...]:
         """Return a network's features: latency sum, activation bytes at layer edges, operators, weight bytes, 1.
 
+        Behind them stands what is joined between neighbours of one lower precision, in spaces that have such.
+
         Raises:
             MissingMeasurement: an operator has no latency; names it and what to type.
         """
@@ -74,7 +86,14 @@ class Predictor:
         for layer, operation in zip(self.project.space.layers, choices, strict=True):
             for index, value in enumerate(self.candidate_features(layer.name, operation)):
                 total[index] += value
-        return (*total, 1.0)
+        return (*total, 1.0, *self._joined(choices))
+
+    def _joined(self, choices: Choices) -> tuple[float, ...]:
+        if self.joints is None:
+            return ()
+        names = [layer.name for layer in self.project.space.layers]
+        pairs = zip(names, choices, strict=True)
+        return self.joints.features({name: self.operators.operator(name, op) or "" for name, op in pairs})
 
     def candidate_features(self, layer: str, operation: str) -> tuple[float, float, float, float]:
         """Return what one candidate adds to a network's features."""
@@ -120,7 +139,7 @@ class Predictor:
         """Return the latency that no choice changes: before calibration the teacher's minus the sum of its layers."""
         if self.fitted is not None:
             row = (*self._fixed_features, 1.0)
-            return sum(w * x for w, x in zip(self.fitted.weights, row, strict=True))
+            return sum(w * x for w, x in zip(self.fitted.weights, row, strict=False))  # nothing is joined
         if self.teacher_s is not None:
             layers = [self.candidate_features(layer.name, TEACHER)[0] for layer in self.project.space.layers]
             return self.teacher_s - sum(layers)
@@ -132,6 +151,35 @@ class Predictor:
         if self.fitted is None:
             return row[0]
         return sum(w * x for w, x in zip(self.fitted.weights, row, strict=False))
+
+    def joined_costs_s(self, names: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+        """Return what neighbours spare each other, as ``pairs`` of a selection problem; nothing before a calibration.
+
+        Args:
+            names: the candidates of every layer.
+        """
+        if self.joints is None or self.fitted is None:
+            return []
+        weights = self.fitted.weights[len(FEATURES) :]
+        layers = [layer.name for layer in self.project.space.layers]
+        keys = [
+            [self.operators.operator(layer, operation) or "" for operation in row]
+            for layer, row in zip(layers, names, strict=True)
+        ]
+        found = []
+        for place, pair in enumerate(itertools.pairwise(layers)):
+            borders = self.joints.borders(keys[place], keys[place + 1], pair)
+            terms = [
+                [
+                    names[place][border.first],
+                    names[place + 1][border.second],
+                    sum(w * x for w, x in zip(weights, border.features, strict=True)),
+                ]
+                for border in borders
+            ]
+            if terms:
+                found.append({"layers": list(pair), "cost": self.cost_name, "terms": terms})
+        return found
 
     def predict(self, choices: Choices, *, level: float = 0.9, common: bool = True) -> Prediction:
         """Return a network's latency with its central interval.
@@ -232,7 +280,9 @@ def open_predictor(
         )
     table = table_for(store, device, team=team, space=space, wanted=operators.keys, environment=environment)
     warnings = [table.warning] if table.warning else []
-    found = [c for c in store.calibrations(table.environment.id, space) if c.features == FEATURES]
+    joints = _joints(operators, store)
+    features = FEATURES if joints is None else (*FEATURES, *JOINED_FEATURES)
+    found = [c for c in store.calibrations(table.environment.id, space) if c.features == features]
     fitted = None
     if found:
         newest = found[-1]
@@ -248,7 +298,16 @@ def open_predictor(
     estimate = table.find(network) if network else None
     teacher_s = estimate.latency_s if estimate is not None else None
     statistics = store.operator_statistics(keys)
-    return Predictor(project, device, operators, table, statistics, fitted, teacher_s, tuple(warnings))
+    return Predictor(
+        project, device, operators, table, statistics, fitted, teacher_s, tuple(warnings), joints
+    )
+
+
+def _joints(operators: OperatorMap, store: Store) -> Joints | None:
+    """Return what may be joined; only operations that name a precision can have such ends."""
+    narrow = {key for (_, operation), key in operators.candidates.items() if key and "@" in operation}
+    graphs = ((one.id, one.graph) for one in store.iter_operators(narrow)) if narrow else ()
+    return joints_of(operators.circuit, graphs)
 
 
 def table_digest(table: Table, operators: OperatorMap) -> str:

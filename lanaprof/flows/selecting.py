@@ -42,6 +42,9 @@ SIZE_COSTS: Mapping[str, Callable[[GraphStatistics], float]] = {
     "macs": lambda s: float(s.macs),
 }
 _MARGIN_ROUNDS = 5
+_MOST_PAIRED = (
+    20_000  # candidates that spare each other something: with more the integer program takes minutes
+)
 
 
 def find_scores(project: Project, store: Store, metric: str | None = None) -> dict[tuple[str, str], float]:
@@ -161,8 +164,19 @@ def build_problem(
         scores=[0.0 if operation == TEACHER else scores[layer, operation] for layer, operation in chosen],
         costs=costs,
         fixed=fixed,
-        optional={"combine": {"peak_bytes": "max"}} if "peak_bytes" in sizes else None,
+        optional=_optional(predictors, names, sizes),
     )
+
+
+def _optional(
+    predictors: Sequence[Predictor], names: Sequence[Sequence[str]], sizes: Sequence[str]
+) -> dict[str, Any]:
+    """Return how costs combine where they are no sums over candidates."""
+    pairs = [pair for predictor in predictors for pair in predictor.joined_costs_s(names)]
+    if sum(len(pair["terms"]) for pair in pairs) > _MOST_PAIRED:
+        pairs = []  # each candidate then costs what it does beside float32: never less than in the network
+    combine = {"combine": {"peak_bytes": "max"}} if "peak_bytes" in sizes else {}
+    return {**combine, **({"pairs": pairs} if pairs else {})}
 
 
 def _shifted(raw: Sequence[float], names: Sequence[Sequence[str]], fixed: float) -> tuple[list[float], float]:

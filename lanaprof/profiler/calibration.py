@@ -65,26 +65,31 @@ def fit(
     """Return the calibration for whole networks.
 
     Args:
-        features: one row per network, in the order of FEATURES.
+        features: one row per network, in the order of FEATURES; more may follow, which are expected to weigh nothing.
         measured_s: their latencies.
         weights: importance of each network; default 1.
     """
     matrix = np.asarray(features, dtype=np.float64)
     target = np.asarray(measured_s, dtype=np.float64)
     importance = np.sqrt(np.ones(len(target)) if weights is None else np.asarray(weights, dtype=np.float64))
-    scales = target.mean() / np.maximum(matrix.mean(axis=0), 1e-300)
+    prior = np.concatenate([_PRIOR, np.zeros(matrix.shape[1] - len(_PRIOR))])
+    means = matrix.mean(axis=0)
+    scales = np.divide(
+        target.mean(), means, out=np.zeros_like(means), where=means > 0
+    )  # never seen: weighs nothing
     relative = matrix / target[:, None] * importance[:, None]
     # In units of the scales the prior has unit variance; it also keeps the matrix well conditioned.
     design = relative * scales
     normal = design.T @ design + _RIDGE * np.eye(design.shape[1])
+    expected = np.divide(prior, scales, out=np.zeros_like(prior), where=scales > 0)
     inverse = np.linalg.inv(normal)
-    scaled = inverse @ (design.T @ importance + _RIDGE * (_PRIOR / scales))
+    scaled = inverse @ (design.T @ importance + _RIDGE * expected)
     solution = scaled * scales
     covariance = inverse * np.outer(scales, scales)
     residual = (relative @ solution - importance) / importance
     leverage = np.einsum("ij,jk,ik->i", relative, covariance, relative)
     others = residual / np.maximum(1 - leverage, _LEAST_FREE)
-    degrees = max(1, len(target) - len(FEATURES))
+    degrees = max(1, len(target) - matrix.shape[1])
     return FitResult(
         tuple(float(value) for value in solution),
         tuple(tuple(float(value) for value in row) for row in covariance),

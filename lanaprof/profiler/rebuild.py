@@ -132,6 +132,7 @@ def _rounding_constants(graph: Mapping[str, Any], generator: np.random.Generator
     """
     found: dict[int, Array] = {}
     scales: dict[str, float] = {}  # value → its scale
+    turned: set[str] = set()  # values right behind whole numbers
     for number, node in enumerate(graph["nodes"]):
         source = node["inputs"][0] if node["inputs"] else ""
         if node["op"] not in ("QuantizeLinear", "DequantizeLinear"):
@@ -139,8 +140,13 @@ def _rounding_constants(graph: Mapping[str, Any], generator: np.random.Generator
                 scales[f"n{number}.0"] = scales[source]
             continue
         weight = _constant_of(graph, source)
-        scale = scales.setdefault(source, _SCALE * (1 + len(scales) % 1024 / 8192))
+        fresh = _SCALE * (1 + number % 1024 / 8192)
+        # Rounded once more behind a rounding: were it by the same scale, it would not be in the graph.
+        is_second = node["op"] == "QuantizeLinear" and source in turned
+        scale = fresh if is_second else scales.setdefault(source, fresh)
         scales[f"n{number}.0"] = scale
+        if node["op"] == "DequantizeLinear":
+            turned.add(f"n{number}.0")
         for name in node["inputs"][1:2]:
             constant = _constant_of(graph, name)
             if constant is None:

@@ -33,6 +33,8 @@ _FEATURES = {
     "operators": "number of layers",
     "weight_bytes": "bytes of weights",
     "constant": "constant",
+    "joined_bytes": "bytes not converted between neighbours of one lower precision",
+    "joined": "such borders",
 }
 _SHARES: Mapping[str, Callable[[float], str]] = {
     "relay_sum_s": lambda weight: f"{weight:.4g} times their sum",
@@ -40,6 +42,8 @@ _SHARES: Mapping[str, Callable[[float], str]] = {
     "operators": lambda weight: f"{format_duration(weight, digits=3)} each",
     "weight_bytes": lambda weight: f"{format_duration(weight * 1e6, digits=3)} per MB",
     "constant": lambda weight: format_duration(weight, digits=3),
+    "joined_bytes": lambda weight: f"{format_duration(weight * 1e6, digits=3)} per MB",
+    "joined": lambda weight: f"{format_duration(weight, digits=3)} each",
 }
 
 
@@ -91,7 +95,8 @@ def calibration_section(known: ReportFacts) -> Section:
     if predictor is None or store is None or predictor.fitted is None:
         return Section(name="calibration", title=title, body="", missing=known.command("calibrate"))
     space = known.project.space.relay_digest(known.device.batch, precision=known.device.precision)
-    newest = store.calibrations(predictor.table.environment.id, space)[-1]
+    fits = store.calibrations(predictor.table.environment.id, space)
+    newest = [one for one in fits if one.features == predictor.feature_names][-1]
     networks = _timed_networks(known, predictor, store, newest)
     body = ""
     if networks:
