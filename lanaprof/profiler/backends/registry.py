@@ -14,6 +14,8 @@ ENTRY_POINT_GROUP = "lanaprof.backends"
 
 BACKENDS: Mapping[str, str] = {
     "onnxruntime": "lanaprof.profiler.backends.onnxruntime:OnnxRuntime",
+    "onnxruntime-cuda": "lanaprof.profiler.backends.onnxruntime_gpu:OnnxRuntimeCuda",
+    "onnxruntime-tensorrt": "lanaprof.profiler.backends.onnxruntime_gpu:OnnxRuntimeTensorRt",
     "openvino": "lanaprof.profiler.backends.openvino:OpenVino",
 }
 _FOR_TESTS: Mapping[str, str] = {"scripted": "lanaprof.profiler.testing:ScriptedBackend"}

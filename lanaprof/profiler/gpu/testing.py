@@ -1,8 +1,8 @@
 """A GPU without a GPU: a driver whose work takes scripted times, and a script of its clocks.
 
-Public, for tests of whoever builds on the door. Memory is the host's; work is done at once, and takes time on a
-:class:`~lanaprof.profiler.testing.FakeClock` for the host's part and on each stream for the GPU's, so that every
-number is exact. A graph's launch costs the host one call, whatever is in it, as CUDA's do.
+Public, for tests of whoever builds on the door. Memory is the host's, and so are its addresses; work is done at once,
+and takes time on a :class:`~lanaprof.profiler.testing.FakeClock` for the host's part and on each stream for the GPU's:
+every number is exact. A graph's launch costs the host one call, whatever is in it, as CUDA's do.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ class _Queue:
 @dataclass(slots=True)
 class _Block:
     content: Array
-    address: int
 
 
 @dataclass(slots=True)
@@ -130,8 +129,8 @@ class ScriptedDriver(Driver):
         if size_bytes > self.gpu.memory_bytes - self.used_bytes:
             raise OutOfDeviceMemory(f"allocate: the script's GPU has no {size_bytes} bytes left")
         self.used_bytes += size_bytes
-        block = _Block(np.zeros(size_bytes, dtype=np.uint8), next(self._addresses) << 40)
-        return block, block.address
+        block = _Block(np.zeros(size_bytes, dtype=np.uint8))
+        return block, int(block.content.ctypes.data)
 
     def _free(self, memory: Any) -> None:
         self.used_bytes -= memory.content.nbytes
