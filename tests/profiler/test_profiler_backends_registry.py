@@ -47,7 +47,7 @@ def test_an_unknown_backend_lists_those_known(plug: Callable[..., None]) -> None
     """Those of other packages, too."""
     plug("abaci", "abacus", "plugged:Abacus")
 
-    with pytest.raises(BackendUnavailable, match="known: abacus, onnxruntime, .*openvino"):
+    with pytest.raises(BackendUnavailable, match=r"known: abacus, onnxruntime, .*openvino"):
         backend_class("abacis")
 
 

@@ -171,7 +171,7 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
     """
 
     name = "onnxruntime-tensorrt"
-    providers = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+    providers: ClassVar[tuple[str, ...]] = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
 
     @classmethod
     def options(cls, threads: int) -> tuple[tuple[str, str], ...]:
