@@ -74,17 +74,18 @@ def postgres_engine(url: URL, *, readonly: bool = False) -> Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: Any) -> None:
-        # Not by the startup option `options`, which connection poolers refuse.
-        settings = {
-            "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
-            "lock_timeout": f"{LOCK_TIMEOUT_S}s",
-            "default_transaction_read_only": "on" if readonly else "off",
-        }
-        if not readonly:
-            del settings["default_transaction_read_only"]  # a standby, or the role's own setting, decides
+        # Not by the startup option `options`, which connection poolers refuse; in one statement, hence one journey.
+        wanted = [
+            f"set_config('statement_timeout', '{STATEMENT_TIMEOUT_S}s', false)",
+            f"set_config('lock_timeout', '{LOCK_TIMEOUT_S}s', false)",
+            # Where it is off, a crash of the server loses what it acknowledged. A stricter setting stays.
+            "CASE current_setting('synchronous_commit') WHEN 'off' "
+            "THEN set_config('synchronous_commit', 'local', false) END",
+        ]
+        if readonly:
+            wanted.append("set_config('default_transaction_read_only', 'on', false)")
         cursor = connection.cursor()
-        for name, value in settings.items():
-            cursor.execute(f"SET {name} = '{value}'")
+        cursor.execute(f"SELECT {', '.join(wanted)}")
         cursor.close()
         connection.commit()
 

@@ -191,10 +191,12 @@ class Databases:
     def libpq(self, name: str) -> str:
         return self._server.url(name)
 
-    def bare(self, name: str, owner: str = "postgres") -> str:
-        """Return the URL of a new database without any table."""
+    def bare(self, name: str, template: str = "template1") -> str:
+        """Return the URL of a new database: without any table, or a copy of another one."""
         full = f"{name}_{self._worker}"
-        self.run(f"DROP DATABASE IF EXISTS {full} WITH (FORCE)", f"CREATE DATABASE {full} OWNER {owner}")
+        self.run(
+            f"DROP DATABASE IF EXISTS {full} WITH (FORCE)", f"CREATE DATABASE {full} TEMPLATE {template}"
+        )
         self._made.append(full)
         return self._server.url(full)
 
@@ -206,9 +208,10 @@ class Databases:
             tables = ", ".join(table.name for table in TABLES.values())
             self.run(f"TRUNCATE {tables}", name=full)
             return self._server.url(full)
-        url = self.bare(name)
-        open_store(url, create=True).close()
-        return url
+        template = f"template_{self._worker}"
+        if template not in self._made:
+            open_store(self.bare("template"), create=True).close()
+        return self.bare(name, template)
 
     def drop(self) -> None:
         self.run(*(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)" for name in self._made))

@@ -1,4 +1,4 @@
-"""Import and merge are set unions: idempotent, commutative, associative, by every route."""
+"""Import, merge, push and pull are set unions: idempotent, commutative, associative, by every route, anywhere."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lanaprof.lut import Operator, Record, Score, export_file, import_files, merge, open_store
+from lanaprof.lut import Operator, Record, Score, export_file, import_files, merge, open_store, transfer
 
+Address = str | Path
+Route = Callable[[Address, Address, Path], None]
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # what is tested here is not the disk
 
 
-def lines_of(database: Path, folder: Path) -> list[str]:
+def lines_of(database: Address, folder: Path) -> list[str]:
     """Return a database's export after the manifest: equal lists mean equal content."""
     out = folder / "compare.jsonl"
     with open_store(database) as store:
@@ -69,12 +71,17 @@ def populations(draw: st.DrawFn, make: Any) -> list[list[Record]]:
     ]
 
 
-def by_merge(source: Path, destination: Path, folder: Path) -> None:
+def by_merge(source: Address, destination: Address, folder: Path) -> None:
     merge(source, destination)
 
 
-def by_file(ending: str) -> Callable[[Path, Path, Path], None]:
-    def route(source: Path, destination: Path, folder: Path) -> None:
+def by_transfer(source: Address, destination: Address, folder: Path) -> None:
+    with open_store(source, readonly=True) as store, open_store(destination, create=True) as other:
+        transfer(store, other)
+
+
+def by_file(ending: str) -> Route:
+    def route(source: Address, destination: Address, folder: Path) -> None:
         file = folder / f"route{next(COUNTER)}.{ending}"
         with open_store(source) as store, open_store(destination, create=True) as other:
             export_file(store, file)
@@ -84,10 +91,39 @@ def by_file(ending: str) -> Callable[[Path, Path, Path], None]:
 
 
 COUNTER = itertools.count()
-ROUTES: dict[str, Callable[[Path, Path, Path], None]] = {
+ROUTES: dict[str, Route] = {
     "merge": by_merge,
+    "transfer": by_transfer,
     **{ending: by_file(ending) for ending in ("jsonl", "jsonl.zst", "parquet", "sqlite")},
 }
+
+
+def unions(data: st.DataObject, make: Any, folder: Path, place: Callable[[str], Address]) -> list[list[str]]:
+    """Return the exports of three unions of the same three databases, made in different orders by any routes.
+
+    Args:
+        data: draws the content and the routes.
+        make: makes records.
+        folder: for files.
+        place: gives an empty database by name.
+    """
+    a, b, c = (place(name) for name in "abc")
+    for address, records in zip((a, b, c), data.draw(populations(make)), strict=True):
+        with open_store(address) as store:
+            store.add(records)
+    routes = st.sampled_from(sorted(ROUTES))
+
+    def unite(target: str, *sources: Address) -> Address:
+        destination = place(target)
+        for source in sources:
+            ROUTES[data.draw(routes)](source, destination, folder)
+        return destination
+
+    return [
+        lines_of(unite("1", a, unite("1bc", b, c)), folder),
+        lines_of(unite("2", unite("2cb", c, b), a), folder),
+        lines_of(unite("3", a, a, b, c, b), folder),
+    ]
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
@@ -96,27 +132,30 @@ def test_union_does_not_depend_on_order_or_route(
     make: Any, empty_database: Path, data: st.DataObject
 ) -> None:
     """A ∪ (B ∪ C), (C ∪ B) ∪ A and A ∪ A ∪ B ∪ C, by any mix of routes, export the same bytes."""
-    populated = data.draw(populations(make))
-    routes = st.sampled_from(sorted(ROUTES))
     with tempfile.TemporaryDirectory(dir=MEMORY) as name:
-        folder = Path(name)
-        paths = []
-        for index, records in enumerate(populated):
-            paths.append(folder / f"{index}.db")
-            shutil.copy(empty_database, paths[-1])
-            with open_store(paths[-1]) as store:
-                store.add(records)
-        a, b, c = paths
 
-        def unite(target: str, *sources: Path) -> Path:
-            for source in sources:
-                ROUTES[data.draw(routes)](source, folder / target, folder)
-            return folder / target
+        def place(base: str) -> Path:
+            return Path(shutil.copy(empty_database, Path(name) / f"{base}.db"))
 
-        exports = [
-            lines_of(unite("1.out.db", a, unite("1.bc.db", b, c)), folder),
-            lines_of(unite("2.out.db", unite("2.cb.db", c, b), a), folder),
-            lines_of(unite("3.out.db", a, a, b, c, b), folder),
-        ]
+        exports = unions(data, make, Path(name), place)
+
+        assert exports[0] == exports[1] == exports[2]
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_union_is_the_same_on_a_server(
+    make: Any, empty_database: Path, databases: Any, data: st.DataObject
+) -> None:
+    """The same where some of the databases, the results' too, are on a server and others are files."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
+        number = itertools.count(1)
+
+        def place(base: str) -> Address:
+            if base in "13" or data.draw(st.booleans()):
+                return str(databases.empty(next(number)))
+            return Path(shutil.copy(empty_database, Path(name) / f"{base}.db"))
+
+        exports = unions(data, make, Path(name), place)
 
         assert exports[0] == exports[1] == exports[2]
