@@ -88,7 +88,7 @@ class ScriptedBackend(Backend):
 
     def __init__(self, settings: Settings, clock: FakeClock | None = None) -> None:
         super().__init__(settings)
-        self.clock = clock
+        self.fake_clock = clock
         self.runs: list[str] = []
 
     @classmethod
@@ -150,8 +150,8 @@ class _Script(Program):
         return self._run
 
     def _run(self) -> None:
-        if self._backend.clock is not None:
-            self._backend.clock.advance(self._latency_s)
+        if self._backend.fake_clock is not None:
+            self._backend.fake_clock.advance(self._latency_s)
             return
         end_s = time.perf_counter() + self._latency_s
         while time.perf_counter() < end_s:

@@ -280,7 +280,7 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
     """kill -9 of the measuring program leaves no process behind on the core."""
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom lanaprof.profiler.remote import RemoteRig, WorkerSettings\n"
-        f"rig = RemoteRig(WorkerSettings('scripted', 1, (), Path({str(tmp_path)!r})))\n"
+        f"rig = RemoteRig(WorkerSettings('scripted', 1, (), locks=Path({str(tmp_path)!r})))\n"
         "print(rig._process.pid, flush=True)\ntime.sleep(60)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -318,7 +318,7 @@ def test_two_workers_never_share_a_core(tmp_path: Path, remote: Callable[..., Re
         told.append(holder)
         first.close()
 
-    second = RemoteRig(WorkerSettings("scripted", 1, core, tmp_path / "locks"), waiting=release)
+    second = RemoteRig(WorkerSettings("scripted", 1, core, locks=tmp_path / "locks"), waiting=release)
     second.close()
 
     assert [f"process {first._process.pid} on core {core[0]}"] == told
