@@ -144,6 +144,9 @@ class RemoteRig:
                 self._waiting(reply["waiting"])
                 timeout_s = float("inf")
                 continue
+            if reply.get("error") == "lost":
+                self._process.kill()
+                raise WorkerDied(reply["message"])
             if "error" in reply:
                 kind = UnsupportedOperator if reply["error"] == "unsupported" else BackendError
                 raise kind(reply["message"])

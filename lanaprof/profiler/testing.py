@@ -14,6 +14,7 @@ from typing import Any
 from lanaprof.errors import BackendError, UnsupportedOperator
 from lanaprof.profiler.backends.base import Array, Backend, Program, Settings, random_array
 from lanaprof.profiler.clock import RawSample
+from lanaprof.profiler.gpu.failures import DeviceLost
 
 __all__ = ["FakeClock", "ScriptedBackend", "scripted_latency_s"]
 
@@ -77,7 +78,7 @@ class ScriptedBackend(Backend):
     """Runs nothing: a run takes what :func:`scripted_latency_s` says.
 
     Graphs with a node ``Unsupported`` are refused, and those in which a node reads what no earlier one writes;
-    ``Crash`` ends the process, ``Hang`` never returns.
+    ``Crash`` ends the process, ``Hang`` never returns, ``Lost`` breaks the device for everything after it.
 
     Args:
         settings: as for every backend.
@@ -90,6 +91,7 @@ class ScriptedBackend(Backend):
         super().__init__(settings)
         self.fake_clock = clock
         self.runs: list[str] = []
+        self._lost = False
 
     @classmethod
     def version(cls) -> str:
@@ -126,6 +128,9 @@ class ScriptedBackend(Backend):
             os._exit(70)
         if "Hang" in ops:
             time.sleep(3600)
+        self._lost = self._lost or "Lost" in ops
+        if self._lost:
+            raise DeviceLost("the script lost its device")
         return _Script(self, scripted_latency_s(graph))
 
 

@@ -20,6 +20,7 @@ from lanaprof.errors import LanaprofError, UnsupportedOperator
 from lanaprof.profiler.backends import Settings, backend_class
 from lanaprof.profiler.circuit import circuit_from_json
 from lanaprof.profiler.corelock import hold_cores
+from lanaprof.profiler.gpu.failures import DeviceLost
 from lanaprof.profiler.gpu.locks import hold_gpu
 from lanaprof.profiler.rig import LocalRig
 from lanaprof.profiler.sampling import PlannedVisit, Run
@@ -49,6 +50,8 @@ def main() -> None:
                     raise LanaprofError("the worker was not started")
                 else:
                     reply = _serve(rig, request)
+            except DeviceLost as error:  # every later operator would fail in this process
+                reply = {"error": "lost", "message": error.message}
             except UnsupportedOperator as error:
                 reply = {"error": "unsupported", "message": error.message}
             except LanaprofError as error:

@@ -261,6 +261,23 @@ def test_a_crash_of_the_runtime_costs_one_operator(tmp_path: Path, remote: Calla
     assert {KEYS[0], KEYS[1]} == {record.operator for record in kept if record.latency_s is not None}
 
 
+def test_a_lost_device_costs_one_operator_and_its_process(
+    tmp_path: Path, remote: Callable[..., RemoteRig]
+) -> None:
+    """What breaks the device for everything after it is a row of failure; the next process measures the others."""
+    losing = graph_of_size(9, "Lost")
+    graphs = {KEYS[0]: GRAPHS[KEYS[0]], operator_key(losing): losing, KEYS[1]: GRAPHS[KEYS[1]]}
+    kept: list[Measurement] = []
+
+    result = campaign(
+        tmp_path / "journals", FakeClock(), kept, graph_of=graphs.__getitem__, new_rig=remote
+    ).run([Target(key) for key in graphs])
+
+    assert result.counts["failed"] == 1
+    assert [record.message for record in kept if record.status == "failed"] == ["the script lost its device"]
+    assert {KEYS[0], KEYS[1]} == {record.operator for record in kept if record.latency_s is not None}
+
+
 def test_a_hang_of_the_runtime_is_a_timeout(remote: Callable[..., RemoteRig]) -> None:
     """An operator that does not come back is given up after its time."""
     with pytest.raises(OperatorTimeout, match="no answer"):
