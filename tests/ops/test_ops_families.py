@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -235,7 +237,8 @@ def test_outlook_attention_is_the_published_one(size: int, stride: int) -> None:
     module = build_operation(parse_operation(f"outlook(heads=2,stride={stride})"), *[(16, size, size)] * 2)
     theirs = TimmOutlook(16, 2, stride=stride, qkv_bias=False).eval()
     generator = torch.Generator().manual_seed(3)
-    own = module.eval().branches[0]
+    stack: Any = module.eval()
+    own = stack.branches[0]
     with torch.no_grad():
         for mine, other in ((own.value, theirs.v), (own.weigh, theirs.attn), (own.last, theirs.proj)):
             other.weight.copy_(torch.randn(other.weight.shape, generator=generator) / 4)
