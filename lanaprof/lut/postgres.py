@@ -7,6 +7,7 @@ other, and a write whose answer was lost may be sent again.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
@@ -71,6 +72,11 @@ def postgres_engine(url: URL, *, readonly: bool = False) -> Engine:
         raise StoreError(
             f"the PostgreSQL driver is not installed ({error})", hint='pip install "lanaprof[postgres]"'
         ) from None
+
+    # The driver warns of every lost connection; we take it up again, or say so in words of our own.
+    log = logging.getLogger("psycopg")
+    if log.level == logging.NOTSET:
+        log.setLevel(logging.ERROR)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: Any) -> None:

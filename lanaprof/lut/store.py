@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from lanaprof.errors import UnknownSelection
 from lanaprof.lut.adding import AddReport, Refusal, add_records, chunked
@@ -193,6 +193,14 @@ class Store(Reader):
         return self._read(
             lambda connection: {kind: connection.scalar(each) or 0 for kind, each in queries.items()}
         )
+
+    def size_bytes(self) -> int:
+        """Return how large the database is: a file without its log, or all that a server keeps of it."""
+        if self.path is not None:
+            query = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+        else:
+            query = "SELECT pg_database_size(current_database())"
+        return int(self._rows(text(query))[0][0])
 
     def ids(
         self, kind: str, records: RecordFilter | None = None, *, after: str = "", limit: int

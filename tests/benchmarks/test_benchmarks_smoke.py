@@ -96,3 +96,19 @@ def test_contest_runs(tmp_path: Path) -> None:
     assert {"lanaprof", "uniform", "scratch"} <= {row["method"] for row in students}
     assert {result["teacher"]["images"]} == {row["images"] for row in students}
     assert all(row["behind_wrong"] == [0.0, 0.0] for row in students if row["method"] == "lanaprof")
+
+
+@pytest.mark.slow
+def test_shared_store_runs(tmp_path: Path) -> None:
+    """benchmarks/shared_store.py --quick kills a writer, crashes the server, and takes sizes."""
+    from lanaprof.errors import StoreError
+    from lanaprof.lut.testing import find_programs
+
+    try:
+        find_programs()
+    except StoreError as error:
+        pytest.skip(f"no PostgreSQL server: {error.message}")
+    writers, *sizes = run("shared_store", tmp_path)
+
+    assert (writers["stored"], writers["lost"], writers["twice"], writers["problems"]) == (200, 0, 0, 0)
+    assert [size["rows"] for size in sizes] == [40, 200]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from sqlalchemy import MetaData, create_engine, inspect, select
 
 from lanaprof.errors import SchemaMismatch, StoreError
-from lanaprof.lut import check, open_store, plan_upgrade, upgrade
+from lanaprof.lut import check, open_store, plan_upgrade, transfer, upgrade
 from lanaprof.lut.engine import engine_for, locate, writing
 from lanaprof.lut.models import HEAD, REVISIONS, TABLES, VERSION_TABLE, VIEWS
 from lanaprof.lut.schema import run_migrations
@@ -63,7 +64,7 @@ def test_migrations_make_what_the_models_say(databases: Any) -> None:
     engine = engine_for(locate(url))
     inspector = inspect(engine)
     collations = {
-        column["type"].collation  # type: ignore[attr-defined]
+        column["type"].collation
         for table in TABLES.values()
         for column in inspector.get_columns(table.name)
         if hasattr(column["type"], "collation")
@@ -316,6 +317,16 @@ def test_another_driver_is_refused() -> None:
     assert "postgresql://" in caught.value.hint
 
 
+def test_missing_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain install has no driver: the error says what to type."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+
+    with pytest.raises(StoreError, match="driver is not installed") as caught:
+        open_store("postgresql://lab@host/lut")
+
+    assert caught.value.hint == 'pip install "lanaprof[postgres]"'
+
+
 def test_floats_and_text_are_those_of_a_file(databases: Any, make: Any, database: Path) -> None:
     """Smallest and largest floats, emoji and blobs come back bit for bit, equal to SQLite's."""
     records = [
@@ -340,3 +351,34 @@ def test_floats_and_text_are_those_of_a_file(databases: Any, make: Any, database
     connection.close()
     name = name_of(url)
     assert databases.run("SELECT samples FROM measurements", name=name) == [(blob,)]
+
+
+def test_documented_roles_are_enough(
+    databases: Any, server: ThrowAwayServer, make: Any, tmp_path: Path
+) -> None:
+    """The SQL of docs/sharing.md runs as it stands; its roles may do what it says, and no more."""
+    page = (Path(__file__).parents[2] / "docs" / "sharing.md").read_text(encoding="utf-8")
+    sql = page.partition("```sql\n")[2].partition("```")[0]
+    psql = [str(server.programs / "psql"), "-q", "-v", "ON_ERROR_STOP=1", "-d", server.url()]
+    subprocess.run(psql, input=sql, text=True, check=True, env=os.environ)
+    owner, ann, dashboard = (
+        server.url("lanaprof", user=user, password=password)
+        for user, password in (
+            ("lanaprof_owner", "change-me"), ("ann", "change-me-too"), ("dashboard", "change-me-three"),
+        )
+    )  # fmt: skip
+    try:
+        with pytest.raises(StoreError, match="rights that are needed"):
+            open_store(ann, create=True)
+        open_store(owner, create=True).close()
+        with open_store(ann) as store:
+            assert store.add(make.one_of_each()).added == 8
+        with (
+            open_store(dashboard, readonly=True) as store,
+            open_store(tmp_path / "own.db", create=True) as own,
+        ):
+            assert transfer(store, own).added == 8
+        with open_store(dashboard) as store, pytest.raises(StoreError, match="rights that are needed"):
+            store.add([make.score(images=3)])
+    finally:
+        databases.run("DROP DATABASE lanaprof WITH (FORCE)")

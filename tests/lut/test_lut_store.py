@@ -350,6 +350,14 @@ def test_large_calls_are_split(store: Store, make: Any) -> None:
     assert store.counts()["score"] == 10_050
 
 
+def test_size_grows_with_content(store: Store, make: Any) -> None:
+    """The size is that of what is stored, on either kind of database."""
+    before = store.size_bytes()
+    store.add([make.score(images=images) for images in range(2_000)])
+
+    assert 0 < before < store.size_bytes()
+
+
 def test_readonly_store_cannot_write(store: Store, make: Any, database: Path) -> None:
     """A store opened for reading refuses to add, with a plain message."""
     with open_store(database, readonly=True) as reader, pytest.raises(StoreError, match="is read-only"):
