@@ -13,13 +13,14 @@ Options that ``Settings.options`` may carry: ``optimization_level``, ``timing_it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from lanaprof.digest import digest
-from lanaprof.errors import BackendError, BackendUnavailable, BadInput, DeviceUnavailable
+from lanaprof.errors import BackendError, BackendUnavailable, BadInput
 from lanaprof.profiler.backends.base import Array, Backend, Edges, Program, Settings, random_array
 from lanaprof.profiler.backends.trt_api import Api, open_api
 from lanaprof.profiler.backends.trt_build import (
@@ -31,11 +32,13 @@ from lanaprof.profiler.backends.trt_build import (
     merged_timings,
     model_for,
 )
-from lanaprof.profiler.backends.trt_cache import BlobFile, plan_file, timing_file
+from lanaprof.profiler.backends.trt_cache import BlobFile, plan_file, timing_file, to_stderr
 from lanaprof.profiler.backends.trt_run import DeviceArray, Engine, Port, Scratch
 from lanaprof.profiler.clock import Clock
+from lanaprof.profiler.gpu.clock import GpuClock
 from lanaprof.profiler.gpu.driver import Driver, driver_class
-from lanaprof.profiler.gpu.probe import Gpu, driver_version, find_gpus, why_no_gpu
+from lanaprof.profiler.gpu.nvml import ClockWatch, find_nvml
+from lanaprof.profiler.gpu.probe import Gpu, driver_version, get_gpu
 from lanaprof.profiler.gpu.support import cuda_of_package, find_conflict, version_of
 
 __all__ = ["TensorRt", "installed_package"]
@@ -57,18 +60,20 @@ class TensorRt(Backend):
 
     name = "tensorrt"
     on_gpu = True
+    grid = "int8"  # of activations; it reads no other
 
     def __init__(self, settings: Settings, *, driver: Driver | None = None, api: Api | None = None) -> None:
         super().__init__(settings)
         self._choices, self._build_options = _read_options(settings.options)
         # Before TensorRT is imported: without a GPU its runtime ends the process at the first call.
-        gpu = driver.gpu if driver is not None else _gpu_of(settings.gpu)
+        gpu = driver.gpu if driver is not None else get_gpu(settings.gpu or 0)
         if api is None:
             _demand_support(gpu)
         self._driver = driver if driver is not None else driver_class()(gpu)
         self._api = api if api is not None else open_api()
         self._runtime = self._api.module.Runtime(self._api.logger)
         self._stream, self._scratch = self._driver.stream(), Scratch(self._driver)
+        self._not_kept: set[str] = set()
         self._environment = {
             "capability": ".".join(map(str, gpu.capability)),
             "driver": ".".join(map(str, driver_version() or ())),
@@ -100,9 +105,7 @@ class TensorRt(Backend):
 
     def clock(self) -> Clock:
         """Return the GPU's clock."""
-        from lanaprof.profiler.gpu.clock import GpuClock  # reads the GPU's sensors; builds need none of it
-
-        return GpuClock(self._driver)
+        return GpuClock(self._driver, watch=ClockWatch(find_nvml(self._driver.gpu, to_stderr)))
 
     def buffer(self, kind: str, shape: Sequence[int], *, seed: int) -> Any:
         """Return a tensor on the GPU."""
@@ -125,8 +128,7 @@ class TensorRt(Backend):
 
     def write(self, buffer: Any, values: Array) -> None:
         """Put values into a tensor."""
-        whole = np.broadcast_to(np.asarray(values, dtype=buffer.kind), buffer.shape)
-        self._driver.write(buffer.memory, whole)
+        self._driver.write(buffer.memory, np.asarray(values, dtype=buffer.kind).reshape(buffer.shape))
 
     def compile(self, graph: Mapping[str, Any], *, seed: int) -> Program:
         """Return an engine that reads and writes plain tensors."""
@@ -138,19 +140,18 @@ class TensorRt(Backend):
 
     def _engine(self, graph: Mapping[str, Any], seed: int, edges: Edges | None) -> Engine:
         kept = self._kept_plan(graph, seed, edges)
-        plan = kept.read() if kept is not None else b""
+        plan = b"" if kept is None else kept.read()
         engine = self._runtime.deserialize_cuda_engine(plan) if plan else None
-        if plan and engine is None and kept is not None:
-            kept.set_aside("TensorRT cannot read it")
+        if kept is not None and plan and engine is None:
+            kept.set_aside("TensorRT cannot load it")
         if engine is None:
             plan = self._build(graph, seed, edges)
             if kept is not None:
-                kept.write(plan)
+                self._keep("plans", partial(kept.write, plan))
             engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise BackendError(
-                f"TensorRT cannot load the plan it built: {self._api.messages.text or 'no reason given'}"
-            )
+            reason = self._api.messages.text or "no reason given"
+            raise BackendError(f"TensorRT cannot load the plan it built: {reason}")
         return Engine(self._api, engine, ports=_ports_of(graph), stream=self._stream, scratch=self._scratch)
 
     def _kept_plan(self, graph: Mapping[str, Any], seed: int, edges: Edges | None) -> BlobFile | None:
@@ -176,11 +177,22 @@ class TensorRt(Backend):
         if shared is not None and built.timings:
             if built.stale:
                 shared.set_aside("TensorRT says it is of another version or GPU")
-            # What the build started with is in what it left; only what others left meanwhile is to be added.
-            shared.update(
-                lambda now: built.timings if now in (b"", before) else merged_timings(api, now, built.timings)
-            )
+
+            def change(now: bytes) -> bytes:
+                # What the build started with is in what it left; only what others left meanwhile is to be added.
+                return built.timings if now in (b"", before) else merged_timings(api, now, built.timings)
+
+            self._keep("kernel timings", partial(shared.update, change))
         return built.plan
+
+    def _keep(self, what: str, write: Callable[[], None]) -> None:
+        """Write a file that only saves time; where it cannot be, say so once and go on."""
+        try:
+            write()
+        except OSError as error:
+            if what not in self._not_kept:
+                to_stderr(f"{what} of TensorRT cannot be kept: {error}")
+            self._not_kept.add(what)
 
 
 def installed_package() -> tuple[str, str] | None:
@@ -214,21 +226,6 @@ def _read_options(options: Sequence[tuple[str, str]]) -> tuple[dict[str, str], B
         else:
             raise BadInput(f"TensorRT's option {name} is {' or '.join(_CHOICES[name])}, not {value!r}")
     return choices, BuildOptions().changed(rest)
-
-
-def _gpu_of(uuid: str) -> Gpu:
-    """Return the GPU with a UUID; the first for an empty one.
-
-    Raises:
-        DeviceUnavailable: it is not here.
-    """
-    gpus = find_gpus()
-    for gpu in gpus:
-        if uuid in ("", gpu.uuid):
-            return gpu
-    if not gpus:
-        raise DeviceUnavailable(f"there is no GPU to use: {why_no_gpu()}")
-    raise DeviceUnavailable(f"there is no GPU {uuid}; there are: {', '.join(gpu.uuid for gpu in gpus)}")
 
 
 def _demand_support(gpu: Gpu) -> None:

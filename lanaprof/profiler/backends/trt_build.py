@@ -16,7 +16,7 @@ import numpy as np
 from lanaprof.errors import BackendError, BadInput, UnsupportedOperator
 from lanaprof.profiler.backends.base import Edges, onnx_bytes
 from lanaprof.profiler.backends.trt_api import KINDS, Api
-from lanaprof.profiler.gpu.driver import OutOfDeviceMemory
+from lanaprof.profiler.gpu.failures import OutOfDeviceMemory
 from lanaprof.profiler.gpu.support import opset_limit
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ _NO_IMPORTER = (
 _NO_KERNEL = ("Could not find any implementation", "not supported", "nsupported")
 _NO_ROOM = ("out of memory", "OutOfMemory", "insufficient workspace", "insufficient memory")
 _LONGEST_MESSAGE = 400
+_COMMUTATIVE = frozenset({"Add", "Mul"})
 # Formats that a neighbour in a network would hand over without a copy, besides the plain one. A channel count is
 # filled up to a multiple of the format's vector, hence :func:`edge_bytes`.
 _EDGE_FORMATS: Mapping[str, tuple[str, ...]] = {"float16": ("HWC8",), "int8": ("CHW4", "CHW32")}
@@ -141,7 +142,7 @@ def model_for(graph: Mapping[str, Any], *, seed: int, tensorrt_version: str) -> 
         UnsupportedOperator: its opset cannot be expressed in one the version's parser knows.
         BackendError: the graph is none.
     """
-    model, limit = onnx_bytes(graph, seed=seed), opset_limit(tensorrt_version)
+    model, limit = onnx_bytes(_constants_last(graph), seed=seed), opset_limit(tensorrt_version)
     if graph["opset"] <= limit:
         return model
     import onnx  # heavy; only TensorRT 8 comes here
@@ -162,6 +163,23 @@ def model_for(graph: Mapping[str, Any], *, seed: int, tensorrt_version: str) -> 
         ) from error
     serialized: bytes = converted.SerializeToString()
     return serialized
+
+
+def _constants_last(graph: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the graph with the constants of sums and products behind what they are added to.
+
+    Canonical graphs order both by digests. NVIDIA's fusion of attention fails or crashes on a scale of queries or keys
+    that stands before them (seen in TensorRT-RTX 1.7.1); exporters write it behind.
+    """
+    nodes = [
+        {**node, "inputs": node["inputs"][::-1]}
+        if node["op"] in _COMMUTATIVE
+        and not node.get("domain")
+        and [name[:1] == "c" for name in node["inputs"]] == [True, False]
+        else node
+        for node in graph["nodes"]
+    ]
+    return {**graph, "nodes": nodes}
 
 
 def kinds_of(graph: Mapping[str, Any]) -> frozenset[str]:
@@ -239,7 +257,7 @@ def build_plan(
     try:
         builder = api.module.Builder(api.logger)
         network = builder.create_network(api.network_flags())
-        _parse(api, network, model)
+        parser = _parse(api, network, model)
         if edges is not None:
             _open_edges(api, network, edges)
         config = builder.create_builder_config()
@@ -247,6 +265,7 @@ def build_plan(
         api.allow_types(config, kinds)
         stale = not _use_timings(config, timings or Timings())
         plan = builder.build_serialized_network(network, config)
+        del parser  # it owns the weights: without it the builder reads what is no longer there
     except BackendError:
         raise
     except Exception as error:  # pybind11 raises RuntimeError, TypeError, ValueError and MemoryError
@@ -262,7 +281,8 @@ def build_plan(
     )
 
 
-def _parse(api: Api, network: trt.INetworkDefinition, model: bytes) -> None:
+def _parse(api: Api, network: trt.INetworkDefinition, model: bytes) -> trt.OnnxParser:
+    """Fill the network; return the parser, which must live until the plan is built."""
     parser = api.module.OnnxParser(network, api.logger)
     read = parser.parse(model)
     if not read:
@@ -279,6 +299,7 @@ def _parse(api: Api, network: trt.INetworkDefinition, model: bytes) -> None:
         raise kind(f"TensorRT's parser refused the operator: {text}")
     if not network.num_layers:  # what is no ONNX is parsed with success
         raise BackendError("TensorRT's parser found no layer in the model")
+    return parser
 
 
 def _open_edges(api: Api, network: trt.INetworkDefinition, edges: Edges) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lanaprof.digest import DIGEST_LENGTH, digest
 
-__all__ = ["BlobFile", "cache_folder", "environment_folder", "plan_file", "timing_file"]
+__all__ = ["BlobFile", "cache_folder", "environment_folder", "plan_file", "timing_file", "to_stderr"]
 
 _FORMAT = "lanaprof-blob/1"
 _LONGEST_HEADER = 1 << 16  # bytes; what has no line end by then is no file of ours
@@ -50,7 +50,7 @@ def timing_file(
     return BlobFile(
         environment_folder(environment, root=root) / "timings",
         digest(dict(environment)),
-        report or _to_stderr,
+        report or to_stderr,
     )
 
 
@@ -63,10 +63,11 @@ def plan_file(
 ) -> BlobFile:
     """Return the file of a plan; the key says what was built."""
     folder = environment_folder(environment, root=root) / "plans"
-    return BlobFile(folder / key, digest([dict(environment), key]), report or _to_stderr)
+    return BlobFile(folder / key, digest([dict(environment), key]), report or to_stderr)
 
 
-def _to_stderr(text: str) -> None:
+def to_stderr(text: str) -> None:
+    """Say something beside the results: in a worker process, stdout carries replies."""
     sys.stderr.write(f"lanaprof: {text}\n")
 
 

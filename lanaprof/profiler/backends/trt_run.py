@@ -12,7 +12,8 @@ from lanaprof.errors import BackendError, UnsupportedOperator
 from lanaprof.profiler.backends.base import Program
 from lanaprof.profiler.backends.trt_api import KINDS, Api
 from lanaprof.profiler.gpu.clock import GpuCall
-from lanaprof.profiler.gpu.driver import CaptureRefused, Driver, Memory, OutOfDeviceMemory, Stream
+from lanaprof.profiler.gpu.driver import Driver, Memory, Stream
+from lanaprof.profiler.gpu.failures import CaptureRefused, OutOfDeviceMemory
 
 if TYPE_CHECKING:
     import tensorrt as trt
