@@ -196,7 +196,10 @@ def explained(error: BaseException, shown: str) -> StoreError | None:
             problem, hint = _BY_STATE[known]
             return StoreError(f"the database {shown} {problem}: {_first_line(cause)}", hint=hint)
     if not state or state.startswith(("08", "57", "53")):
-        problem, hint = "cannot be used", "check that the server is running and that the URL is right"
+        problem, hint = (
+            "cannot be used",
+            "check that the PostgreSQL server is running and that the URL is right",
+        )
         if "resolve host" in lowered or "could not translate host" in lowered:
             problem, hint = "cannot be reached: its host is unknown", "check the host in the URL"
         elif "pg_hba.conf" in lowered:

@@ -291,7 +291,7 @@ def test_server_that_cannot_be_reached_is_a_plain_error() -> None:
     with pytest.raises(StoreError) as caught:
         open_store("postgresql://lab:secret@127.0.0.1:9/lut")
 
-    assert "lanaprof[postgres]" in caught.value.hint or "server is running" in caught.value.hint
+    assert "lanaprof[postgres]" in caught.value.hint or "PostgreSQL server is running" in caught.value.hint
     assert caught.value.exit_code == 2
 
 
