@@ -22,6 +22,7 @@ from lanaprof.flows.learning import wanted_candidates
 from lanaprof.flows.operators import find_operators
 from lanaprof.flows.predicting import Predictor, open_predictor, table_digest
 from lanaprof.flows.project import Project
+from lanaprof.flows.scales import is_teacher_at_precision
 from lanaprof.flows.shrinking import dropped_candidates
 from lanaprof.lut import Score, Selection, Store, open_store
 from lanaprof.lut.engine import locate
@@ -124,7 +125,8 @@ def project_steps(
     trained = {name: entry for name, entry in trained_candidates(project).items() if name in candidates}
     steps.append(_distill_step(project, list(predictors.values()), trained))
     scores = store.scores(teacher=project.weights_digest) if store is not None else ()
-    steps.append(_score_step(trained, scores))
+    untrained = any(is_teacher_at_precision(op) for layer in project.space.layers for op in layer.candidates)
+    steps.append(_score_step(trained, scores, needs_none=untrained))
     selections = own_selections(project, store)
     steps.append(_select_step(selections, scores, devices))
     steps += _student_steps(project, selections)
@@ -290,8 +292,13 @@ def _distill_step(
     return replace(step, detail=detail, seconds=training_seconds(project, trained, left))
 
 
-def _score_step(trained: Mapping[tuple[str, str], Trained], scores: Sequence[Score]) -> Step:
+def _score_step(
+    trained: Mapping[tuple[str, str], Trained], scores: Sequence[Score], *, needs_none: bool
+) -> Step:
+    """Return how far scoring is; ``needs_none``: there are candidates that need no training."""
     step = Step(name="score", done=False, detail="no candidate has a score", command="lanaprof score")
+    if not trained and not scores and needs_none:
+        return step
     if not trained and not scores:
         return replace(step, detail="waits for trained candidates", waits=True)
     newest = {(row.layer, without_precision(row.operation)): row for row in scores}  # sorted by time

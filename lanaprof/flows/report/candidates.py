@@ -14,6 +14,7 @@ from lanaprof.flows.artifacts import Curve, Trained, without_precision
 from lanaprof.flows.learning import wanted_candidates
 from lanaprof.flows.predicting import Predictor
 from lanaprof.flows.report.facts import ReportFacts
+from lanaprof.flows.scales import is_teacher_at_precision
 from lanaprof.lut import Estimate
 from lanaprof.ops import SKIP, TEACHER
 from lanaprof.space import Layer
@@ -148,7 +149,7 @@ def _candidate(
         state = operation
     elif row is not None:
         state = "scored"
-    elif trained is not None:
+    elif trained is not None or is_teacher_at_precision(operation):
         state = "trained"
     elif dropped is not None:
         state = "stopped"

@@ -59,7 +59,7 @@ def _fold(holder: nn.Module, norm: nn.modules.batchnorm._BatchNorm) -> None:
         kernel.mul_(factor.reshape(-1, *(1 for _ in kernel.shape[1:])).to(kernel.dtype))
         holder.bias = nn.Parameter(bias.to(kernel.dtype), requires_grad=kernel.requires_grad)
         mean.zero_()
-        variance.fill_(1.0)
+        variance.fill_(1.0 - norm.eps)  # which is added to it
         for parameter, value in ((norm.weight, 1.0), (norm.bias, 0.0)):
             if parameter is not None:
                 parameter.fill_(value)
