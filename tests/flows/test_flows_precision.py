@@ -80,7 +80,7 @@ def test_composed_is_exported_at_any_precision(kind: str, tmp_path: Path) -> Non
 
 def test_neighbours_share_their_conversions(tmp_path: Path) -> None:
     """All layers in int8 are rounded once less at each border than the same layers alone."""
-    project = made_project(tmp_path, *TEACHERS["squeeze and excitation"])
+    project = made_project(tmp_path, *TEACHERS["residual"])
     layers = project.space.layers
 
     def rounded(graph: Graph) -> int:
