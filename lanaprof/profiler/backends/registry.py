@@ -17,6 +17,7 @@ BACKENDS: Mapping[str, str] = {
     "onnxruntime-cuda": "lanaprof.profiler.backends.onnxruntime_gpu:OnnxRuntimeCuda",
     "onnxruntime-tensorrt": "lanaprof.profiler.backends.onnxruntime_gpu:OnnxRuntimeTensorRt",
     "openvino": "lanaprof.profiler.backends.openvino:OpenVino",
+    "tensorrt": "lanaprof.profiler.backends.tensorrt:TensorRt",
 }
 _FOR_TESTS: Mapping[str, str] = {"scripted": "lanaprof.profiler.testing:ScriptedBackend"}
 _OURS = {**BACKENDS, **_FOR_TESTS}

@@ -28,11 +28,10 @@ from lanaprof.profiler.backends.trt_build import (
     Timings,
     build_plan,
     edge_bytes,
-    kinds_of,
     merged_timings,
-    model_for,
 )
 from lanaprof.profiler.backends.trt_cache import BlobFile, plan_file, timing_file, to_stderr
+from lanaprof.profiler.backends.trt_model import kinds_of, model_for
 from lanaprof.profiler.backends.trt_run import DeviceArray, Engine, Port, Scratch
 from lanaprof.profiler.clock import Clock
 from lanaprof.profiler.gpu.clock import GpuClock
@@ -56,6 +55,9 @@ class TensorRt(Backend):
         settings: ``gpu`` is a UUID; empty for the first GPU there is.
         driver: an open GPU, where there is one already; it stays its owner's.
         api: TensorRT, where it is not the module ``tensorrt``.
+
+    Attributes:
+        environment: what the files that builds leave are valid for.
     """
 
     name = "tensorrt"
@@ -74,7 +76,7 @@ class TensorRt(Backend):
         self._runtime = self._api.module.Runtime(self._api.logger)
         self._stream, self._scratch = self._driver.stream(), Scratch(self._driver)
         self._not_kept: set[str] = set()
-        self._environment = {
+        self.environment = {
             "capability": ".".join(map(str, gpu.capability)),
             "driver": ".".join(map(str, driver_version() or ())),
             "gpu": gpu.name,
@@ -158,13 +160,13 @@ class TensorRt(Backend):
         if self._choices["plans"] != "reuse":
             return None
         inside = None if edges is None else [list(edges.inputs), list(edges.outputs)]
-        return plan_file(self._environment, digest([dict(graph), seed, inside]))
+        return plan_file(self.environment, digest([dict(graph), seed, inside]))
 
     def _build(self, graph: Mapping[str, Any], seed: int, edges: Edges | None) -> bytes:
         """Return a new plan; the first of an operator takes and leaves the environment's kernel timings."""
         api = self._api
         is_shared = seed == 0 and self._choices["timing_cache"] == "shared"
-        shared = timing_file(self._environment) if is_shared else None
+        shared = timing_file(self.environment) if is_shared else None
         before = b"" if shared is None else shared.read()
         built = build_plan(
             api,

@@ -1,4 +1,4 @@
-"""Canonical graph → ONNX → TensorRT network → plan; one way for 8.6 to 11, and no GPU call of ours in it.
+"""ONNX → TensorRT network → plan; one way for 8.6 to 11, and no GPU call of ours in it.
 
 The precision is in the ONNX model, so that no flag of one version decides it. TensorRT's own errors name no cause:
 the parser's list and the log are what there is to tell an operator without a kernel from a broken build.
@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from lanaprof.errors import BackendError, BadInput, UnsupportedOperator
-from lanaprof.profiler.backends.base import Edges, onnx_bytes
+from lanaprof.profiler.backends.base import Edges
 from lanaprof.profiler.backends.trt_api import KINDS, Api
 from lanaprof.profiler.gpu.failures import OutOfDeviceMemory
-from lanaprof.profiler.gpu.support import opset_limit
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -26,12 +25,9 @@ __all__ = [
     "BuildOptions",
     "Built",
     "Timings",
-    "baseline_graph",
     "build_plan",
     "edge_bytes",
-    "kinds_of",
     "merged_timings",
-    "model_for",
 ]
 
 # What the parser says of an operator it knows no importer or kernel for; its codes call that an invalid node.
@@ -46,7 +42,6 @@ _NO_IMPORTER = (
 _NO_KERNEL = ("Could not find any implementation", "not supported", "nsupported")
 _NO_ROOM = ("out of memory", "OutOfMemory", "insufficient workspace", "insufficient memory")
 _LONGEST_MESSAGE = 400
-_COMMUTATIVE = frozenset({"Add", "Mul"})
 # Formats that a neighbour in a network would hand over without a copy, besides the plain one. A channel count is
 # filled up to a multiple of the format's vector, hence :func:`edge_bytes`.
 _EDGE_FORMATS: Mapping[str, tuple[str, ...]] = {"float16": ("HWC8",), "int8": ("CHW4", "CHW32")}
@@ -133,76 +128,6 @@ class Built:
     timings: bytes = b""
     stale: bool = False
     warnings: tuple[str, ...] = ()
-
-
-def model_for(graph: Mapping[str, Any], *, seed: int, tensorrt_version: str) -> bytes:
-    """Return a canonical graph as ONNX that a version of TensorRT can read.
-
-    Raises:
-        UnsupportedOperator: its opset cannot be expressed in one the version's parser knows.
-        BackendError: the graph is none.
-    """
-    model, limit = onnx_bytes(_constants_last(graph), seed=seed), opset_limit(tensorrt_version)
-    if graph["opset"] <= limit:
-        return model
-    import onnx  # heavy; only TensorRT 8 comes here
-    from onnx import version_converter
-
-    if any(node.get("domain") for node in graph["nodes"]):
-        raise UnsupportedOperator(
-            f"TensorRT {tensorrt_version} reads ONNX up to opset {limit}, and plain ONNX alone"
-        )
-    try:
-        converted = version_converter.convert_version(onnx.load_from_string(model), limit)
-        onnx.checker.check_model(converted, full_check=True)
-    except Exception as error:  # the converter raises plain RuntimeErrors from C++
-        reason = " ".join(str(error).split())[:_LONGEST_MESSAGE]
-        raise UnsupportedOperator(
-            f"TensorRT {tensorrt_version} reads ONNX up to opset {limit}; opset {graph['opset']} cannot be "
-            f"converted to it: {reason}"
-        ) from error
-    serialized: bytes = converted.SerializeToString()
-    return serialized
-
-
-def _constants_last(graph: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the graph with the constants of sums and products behind what they are added to.
-
-    Canonical graphs order both by digests. NVIDIA's fusion of attention fails or crashes on a scale of queries or keys
-    that stands before them (seen in TensorRT-RTX 1.7.1); exporters write it behind.
-    """
-    nodes = [
-        {**node, "inputs": node["inputs"][::-1]}
-        if node["op"] in _COMMUTATIVE
-        and not node.get("domain")
-        and [name[:1] == "c" for name in node["inputs"]] == [True, False]
-        else node
-        for node in graph["nodes"]
-    ]
-    return {**graph, "nodes": nodes}
-
-
-def kinds_of(graph: Mapping[str, Any]) -> frozenset[str]:
-    """Return the types of all values in a canonical graph."""
-    values = [
-        *graph["inputs"],
-        *graph["constants"],
-        *(out for node in graph["nodes"] for out in node["outputs"]),
-    ]
-    return frozenset(value["type"] for value in values if value["type"])
-
-
-def baseline_graph(kind: str, shape: Sequence[int]) -> dict[str, Any]:
-    """Return a canonical graph that computes nothing: what an engine costs that only hands its input on."""
-    tensor = {"type": kind, "shape": list(shape)}
-    return {
-        "format": "lanaprof-graph/1",
-        "opset": 18,
-        "inputs": [tensor],
-        "constants": [],
-        "nodes": [{"op": "Identity", "attributes": {}, "inputs": ["i0"], "outputs": [dict(tensor)]}],
-        "outputs": ["n0.0"],
-    }
 
 
 def edge_bytes(kind: str, shape: Sequence[int]) -> int:

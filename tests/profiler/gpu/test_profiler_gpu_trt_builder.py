@@ -26,7 +26,7 @@ from torch import nn
 from lanaprof.ops import build_operation, families, fuse, parse_operation, why_not
 from lanaprof.ops.build import at_precision
 from lanaprof.profiler.backends.tensorrt import TensorRt
-from lanaprof.profiler.backends.trt_build import baseline_graph
+from lanaprof.profiler.backends.trt_model import baseline_graph
 from lanaprof.profiler.canonical import Graph
 from lanaprof.profiler.export import exported_graph
 from lanaprof.profiler.sample_graphs import SAMPLE_GRAPHS, conv_graph
@@ -159,9 +159,10 @@ def teacher_layers() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
 def graphs_at(precision: str) -> dict[str, Graph]:
     """Return an operator of every family that fits, and the teachers' layers."""
     suffix = "" if precision == "fp32" else f"@{precision}"
-    graphs = {}
+    graphs: dict[str, Graph] = {}
+    shapes: tuple[tuple[int, ...], ...] = (IMAGE, TOKENS)
     for family in families():
-        for shape in (IMAGE, TOKENS):
+        for shape in shapes:
             operation = parse_operation(f"{family.name}{suffix}")
             if family.needs_teacher or family.name == "teacher" or why_not(operation, shape, shape):
                 continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import json
 import subprocess
 import sys
@@ -26,11 +27,17 @@ ROOT = HERE.parents[2]
 STUB = ROOT / "typings" / "tensorrt" / "__init__.pyi"
 BACKENDS = ROOT / "lanaprof" / "profiler" / "backends"
 
-_spec = importlib.util.spec_from_file_location("bindings_fetch", HERE / "bindings" / "fetch.py")
-assert _spec is not None
-assert _spec.loader is not None
-fetch = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fetch)
+
+def loaded(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, HERE / "bindings" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+fetch, doubles = loaded("fetch"), loaded("doubles")
 
 VERSIONS = tuple(fetch.PACKAGES)
 at_every_version = pytest.mark.parametrize("version", VERSIONS)
@@ -174,7 +181,25 @@ def test_what_is_asked_for_is_in_the_table() -> None:
                 and isinstance(node.func, ast.Attribute)
                 and node.func.attr == "has"
             ):
-                asked.update(arg.value for arg in node.args if isinstance(arg, ast.Constant))
+                asked.update(str(arg.value) for arg in node.args if isinstance(arg, ast.Constant))
 
     assert asked <= set(trt_api.LACKING)
     assert asked
+
+
+@at_every_version
+def test_our_double_has_nothing_that_nvidias_lacks(version: str) -> None:
+    """What stands for TensorRT in other tests takes the same arguments under the same names."""
+    module = doubles.scripted_module(doubles.Script(), trt_api.Messages(), version)
+    declared, seen = used_of_tensorrt(), 0
+    for name, found in vars(module).items():
+        if not inspect.isclass(found) or found.__module__ != doubles.__name__:
+            continue
+        for method, function in vars(found).items():
+            if method.startswith("_") or method == "parsed" or not inspect.isfunction(function):
+                continue  # "parsed" is between the double's own parser and network
+            given = [argument for argument in inspect.signature(function).parameters if argument != "self"]
+            assert (f"{name}.{method}", declared[name]["methods"].get(method)) == (f"{name}.{method}", given)
+            seen += 1
+
+    assert seen > 20

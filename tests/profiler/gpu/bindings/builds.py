@@ -13,7 +13,8 @@ from typing import Any
 from lanaprof.errors import LanaprofError
 from lanaprof.profiler.backends.base import Edges
 from lanaprof.profiler.backends.trt_api import open_api
-from lanaprof.profiler.backends.trt_build import BuildOptions, Timings, build_plan, kinds_of, model_for
+from lanaprof.profiler.backends.trt_build import BuildOptions, Timings, build_plan
+from lanaprof.profiler.backends.trt_model import kinds_of, model_for
 
 
 def main() -> None:
