@@ -127,7 +127,8 @@ class Measurement(Record):
         time: UTC, ISO 8601 with Z.
         load: load average over one minute.
         clock: wall, or thread_cpu where wall time was disturbed throughout.
-        message: the reason of a failure; empty if there is none.
+        message: the reason of a failure; else what the runtime says of its builds, each text once, e.g. a digest of the
+            kernels they are made of; often empty.
     """
 
     record: ClassVar[str] = "measurement"

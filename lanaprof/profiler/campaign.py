@@ -262,11 +262,11 @@ class Campaign:
                     continue
                 crashes = 0
                 self._record_round(journal, batch, timed)
-                self._finish_ready(batch, result, rig.conditions)
+                self._finish_ready(batch, result, rig)
                 took_s = self.clock.now_s() - round_began_s
                 self._report(batch, result, total, waiting, max(took_s, self._pace_s))
                 if end_s is not None and self.clock.now_s() >= end_s and batch.active:
-                    self._finish_ready(batch, result, rig.conditions, final=True)
+                    self._finish_ready(batch, result, rig, final=True)
                     result.incomplete = result.incomplete or bool(batch.active)
                     if batch.active:
                         return rig
@@ -335,9 +335,7 @@ class Campaign:
         journal.append(finished)
         batch.absorb(finished)
 
-    def _finish_ready(
-        self, batch: Batch, result: CampaignResult, conditions: Mapping[str, str], *, final: bool = False
-    ) -> None:
+    def _finish_ready(self, batch: Batch, result: CampaignResult, rig: Rig, *, final: bool = False) -> None:
         """Record the operators that have enough; ``final`` records all that have any interval."""
         protocol = self.protocol
         at_limit = final or batch.rounds >= protocol.rounds_max
@@ -362,7 +360,7 @@ class Campaign:
             at_limit = True
         for key in found if at_limit else () if protocol.together else narrow:
             clean, interval = found[key]
-            self._record(batch, result, key, clean, interval, conditions)
+            self._record(batch, result, key, clean, interval, rig)
 
     def _record(
         self,
@@ -371,7 +369,7 @@ class Campaign:
         key: str,
         clean: CleanSamples,
         interval: Interval,
-        conditions: Mapping[str, str],
+        rig: Rig,
     ) -> None:
         """End a target: its estimate becomes a record, or a further build's latency."""
         target = batch.active.pop(key)
@@ -394,7 +392,8 @@ class Campaign:
             rejected=clean.rejected,
             load=find_load(),
             clock=clean.clock,
-            priority=conditions.get("priority", ""),
+            priority=rig.conditions.get("priority", ""),
+            message="; ".join(rig.notes.get(key, ())),
         )
         self.emit(record)
         result.take(record)

@@ -17,7 +17,7 @@ from lanaprof.errors import BackendError, OperatorTimeout, UnsupportedOperator
 from lanaprof.profiler.circuit import Circuit
 from lanaprof.profiler.clock import RawSample
 from lanaprof.profiler.corelock import default_lock_folder
-from lanaprof.profiler.rig import TimedRun, WorkerDied
+from lanaprof.profiler.rig import TimedRun, WorkerDied, add_note
 from lanaprof.profiler.sampling import PlannedVisit
 
 __all__ = ["RemoteRig", "WorkerSettings"]
@@ -92,6 +92,7 @@ class RemoteRig:
         except BaseException:
             self.close()
             raise
+        self._notes: dict[str, list[str]] = {}
         self._conditions = {"priority": str(reply["priority"])}
 
     @property
@@ -99,10 +100,16 @@ class RemoteRig:
         """Return the worker's priority."""
         return self._conditions
 
+    @property
+    def notes(self) -> Mapping[str, Sequence[str]]:
+        """Return what the worker's runtime says of the builds so far."""
+        return self._notes
+
     def build(self, operator: str, graph: Mapping[str, Any], *, seed: int, inside: bool = False) -> None:
         """Compile an operator in the worker."""
         request = {"do": "build", "operator": operator, "graph": graph, "seed": seed, "inside": inside}
-        self._ask(request, self._settings.build_timeout_s)
+        for note in self._ask(request, self._settings.build_timeout_s).get("notes", ()):
+            add_note(self._notes, operator, note)
 
     def run(self, visits: Sequence[PlannedVisit]) -> list[TimedRun]:
         """Run the visits in the worker."""

@@ -13,7 +13,7 @@ from lanaprof.profiler.circuit import Circuit
 from lanaprof.profiler.clock import Clock, RawSample
 from lanaprof.profiler.sampling import PlannedVisit, Run
 
-__all__ = ["LocalRig", "Rig", "TimedRun", "WorkerDied"]
+__all__ = ["LocalRig", "Rig", "TimedRun", "WorkerDied", "add_note"]
 
 _FIRST_RUNS = 2  # the runtime plans its memory on the first
 _WAKE_S = 0.01  # unrecorded work at a round's begin: a core that paused runs slowly at first
@@ -73,6 +73,17 @@ class Rig(Protocol):
         """Return what the process found for itself: its priority."""
         ...
 
+    @property
+    def notes(self) -> Mapping[str, Sequence[str]]:
+        """Return what the runtime says of each operator's builds, each text once, oldest first."""
+        ...
+
+
+def add_note(notes: dict[str, list[str]], operator: str, note: str) -> None:
+    """Keep a note; nothing for an empty one, or one that is there."""
+    if note and note not in notes.setdefault(operator, []):
+        notes[operator].append(note)
+
 
 class LocalRig:
     """Runs operators in this process."""
@@ -84,6 +95,7 @@ class LocalRig:
         self._edges: dict[str, Edges | None] = {}
         self._calls: dict[Run, Callable[[], object]] = {}
         self._buffers: dict[str, Any] = {}
+        self._notes: dict[str, list[str]] = {}
         if circuit is not None:
             for index, (name, kind, shape) in enumerate(circuit.buffers):
                 make = backend.edge_buffer if name in circuit.edges else backend.buffer
@@ -94,6 +106,11 @@ class LocalRig:
         """Return nothing: this process was not set up for measuring."""
         return {}
 
+    @property
+    def notes(self) -> Mapping[str, Sequence[str]]:
+        """Return what the runtime says of the builds so far, those of dropped operators included."""
+        return self._notes
+
     def build(self, operator: str, graph: Mapping[str, Any], *, seed: int, inside: bool = False) -> None:
         """Compile an operator and run it on buffers of its own."""
         edges = self._edges_of(operator, graph) if inside else None
@@ -103,6 +120,7 @@ class LocalRig:
             program = self._backend.compile_inside(graph, seed=seed, edges=edges)
         self._programs[operator], self._graphs[operator], self._edges[operator] = program, graph, edges
         self._calls = {run: call for run, call in self._calls.items() if run.operator != operator}
+        add_note(self._notes, operator, program.note)
         try:
             call = self._bound(operator)
             for _ in range(_FIRST_RUNS):

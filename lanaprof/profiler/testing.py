@@ -78,7 +78,8 @@ class ScriptedBackend(Backend):
     """Runs nothing: a run takes what :func:`scripted_latency_s` says.
 
     Graphs with a node ``Unsupported`` are refused, and those in which a node reads what no earlier one writes;
-    ``Crash`` ends the process, ``Hang`` never returns, ``Lost`` breaks the device for everything after it.
+    ``Crash`` ends the process, ``Hang`` never returns, ``Lost`` breaks the device for everything after it;
+    builds of ``Noted`` have a note that names their seed.
 
     Args:
         settings: as for every backend.
@@ -119,7 +120,6 @@ class ScriptedBackend(Backend):
 
     def compile(self, graph: Mapping[str, Any], *, seed: int) -> Program:
         """Return a program that advances the clock."""
-        del seed
         ops = {node["op"] for node in graph["nodes"]}
         if "Unsupported" in ops:
             raise UnsupportedOperator("the script has no kernel for Unsupported")
@@ -131,7 +131,7 @@ class ScriptedBackend(Backend):
         self._lost = self._lost or "Lost" in ops
         if self._lost:
             raise DeviceLost("the script lost its device")
-        return _Script(self, scripted_latency_s(graph))
+        return _Script(self, scripted_latency_s(graph), f"seed {seed}" if "Noted" in ops else "")
 
 
 def _check_references(graph: Mapping[str, Any]) -> None:
@@ -147,8 +147,12 @@ def _check_references(graph: Mapping[str, Any]) -> None:
 
 
 class _Script(Program):
-    def __init__(self, backend: ScriptedBackend, latency_s: float) -> None:
-        self._backend, self._latency_s = backend, latency_s
+    def __init__(self, backend: ScriptedBackend, latency_s: float, note: str) -> None:
+        self._backend, self._latency_s, self._note = backend, latency_s, note
+
+    @property
+    def note(self) -> str:
+        return self._note
 
     def bind(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Callable[[], object]:
         del inputs, outputs

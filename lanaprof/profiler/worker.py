@@ -101,7 +101,7 @@ def _raise_priority() -> str:
 def _serve(rig: LocalRig, request: dict[str, Any]) -> dict[str, Any]:
     if request["do"] == "build":
         rig.build(request["operator"], request["graph"], seed=request["seed"], inside=request["inside"])
-        return {"built": request["operator"]}
+        return {"built": request["operator"], "notes": rig.notes.get(request["operator"], [])}
     if request["do"] == "forget":
         rig.forget()
         gc.collect()

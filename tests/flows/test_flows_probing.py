@@ -60,6 +60,11 @@ class Worker:
         """Return nothing."""
         return {}
 
+    @property
+    def notes(self) -> Mapping[str, Sequence[str]]:
+        """Return nothing."""
+        return {}
+
     def build(self, operator: str, graph: Mapping[str, Any], *, seed: int, inside: bool = False) -> None:
         """Refuse one operator."""
         del graph, seed, inside

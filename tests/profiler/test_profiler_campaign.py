@@ -112,6 +112,20 @@ def test_failures_are_rows(tmp_path: Path) -> None:
     assert {"ok": len(KEYS), "unsupported": 1} == result.counts
 
 
+def test_what_a_runtime_says_of_its_builds_is_recorded(tmp_path: Path) -> None:
+    """Each text once, however many builds said it; nothing where it says nothing."""
+    noted = graph_of_size(7, "Noted")
+    graphs = {operator_key(noted): noted, KEYS[0]: GRAPHS[KEYS[0]]}
+    kept: list[Measurement] = []
+    protocol = replace(HOT, spread_s=0.0, rounds_min=6, rebuild_every=2)
+
+    campaign(tmp_path, FakeClock(), kept, graph_of=graphs.__getitem__, protocol=protocol).run(
+        [Target(key) for key in graphs]
+    )
+
+    assert {"seed 0; seed 1; seed 2", ""} == {record.message for record in kept}
+
+
 def test_a_killed_campaign_goes_on_and_repeats_nothing(tmp_path: Path) -> None:
     """Stopped after two rounds, the next run starts at round two; the journal is gone at the end."""
     kept: list[Measurement] = []
@@ -244,6 +258,17 @@ def test_a_worker_refuses_what_its_runtime_refuses(remote: Callable[..., RemoteR
     with pytest.raises(UnsupportedOperator, match="no kernel"):
         rig.build("u", graph_of_size(4, "Unsupported"), seed=0)
     rig.build("ok", graph_of_size(4), seed=0)
+
+
+def test_a_worker_tells_what_its_runtime_says(remote: Callable[..., RemoteRig]) -> None:
+    """By operator, builds with another seed among them; an operator without notes has none."""
+    rig = remote()
+
+    for seed in (0, 1, 0):
+        rig.build("noted", graph_of_size(4, "Noted"), seed=seed)
+    rig.build("plain", graph_of_size(4), seed=0)
+
+    assert {name: list(notes) for name, notes in rig.notes.items()} == {"noted": ["seed 0", "seed 1"]}
 
 
 def test_a_crash_of_the_runtime_costs_one_operator(tmp_path: Path, remote: Callable[..., RemoteRig]) -> None:

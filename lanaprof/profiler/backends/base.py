@@ -65,6 +65,14 @@ class Edges:
 class Program(ABC):
     """One compiled operator."""
 
+    @property
+    def note(self) -> str:
+        """Return what is to be kept beside its measurements, in a few words; empty for nothing.
+
+        Builds of one operator may differ, by the kernels a runtime chose: equal notes say that they do not.
+        """
+        return ""
+
     @abstractmethod
     def bind(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Callable[[], object]:
         """Return a call without arguments that runs the program on these buffers, in order.

@@ -127,9 +127,11 @@ class Engine(Program):
             inspector.get_engine_information(self._api.module.LayerInformationFormat.JSON)
         )
 
-    def tactics_digest(self) -> str:
+    @property
+    def note(self) -> str:
         """Return 12 hexadecimal digits that are equal for engines of the same kernels in the same order."""
-        return digest(list(self.tactics()))[:12]
+        tactics = self.tactics()
+        return f"tactics {digest(list(tactics))[:12]}" if tactics else ""
 
     def bind(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> GpuCall:
         """Return a call on these buffers; each has an execution context of its own, and all share their scratch.
