@@ -75,7 +75,7 @@ def postgres_engine(url: URL, *, readonly: bool = False) -> Engine:
 
     # The driver warns of every lost connection; we take it up again, or say so in words of our own.
     log = logging.getLogger("psycopg")
-    if log.level == logging.NOTSET:
+    if log.level in (logging.NOTSET, logging.WARNING):  # WARNING is what the driver itself sets
         log.setLevel(logging.ERROR)
 
     @event.listens_for(engine, "connect")
