@@ -89,7 +89,10 @@ class TensorRt(Backend):
         """Return TensorRT's version."""
         found = installed_package()
         if found is None:
-            raise BackendUnavailable("TensorRT is not installed", hint="pip install 'lanaprof[tensorrt]'")
+            raise BackendUnavailable(
+                "TensorRT is not installed",
+                hint="pip install 'lanaprof[tensorrt]' and the TensorRT that `lanaprof doctor` names for this GPU",
+            )
         return found[1]
 
     @classmethod

@@ -175,7 +175,8 @@ def open_api(name: str = "tensorrt") -> Api:
         module = cast(Module, importlib.import_module(name))
     except (ImportError, OSError) as error:  # OSError: a library of it is missing or broken
         raise BackendUnavailable(
-            f"{name} cannot be imported: {error}", hint="pip install 'lanaprof[tensorrt]'"
+            f"{name} cannot be imported: {error}",
+            hint="install the TensorRT that `lanaprof doctor` names for this GPU",
         ) from error
     messages = Messages()
     return Api(module, _new_logger(module, messages), messages)
