@@ -13,8 +13,9 @@ from lanaprof.config.devices import Device
 from lanaprof.errors import BackendUnavailable, DeviceUnavailable
 from lanaprof.lut.records import Environment
 from lanaprof.profiler.backends import Backend, backend_class
+from lanaprof.profiler.backends.tensorrt import installed_package
 from lanaprof.profiler.gpu.probe import Gpu, driver_version, find_gpus, why_no_gpu
-from lanaprof.profiler.gpu.support import find_conflict, tensorrt_range
+from lanaprof.profiler.gpu.support import cuda_of_package, find_conflict, tensorrt_range
 
 __all__ = ["choose_gpu", "driver_from_proc", "gpu_environment", "wanted_gpu"]
 
@@ -118,7 +119,9 @@ def _runtime_version(backend: type[Backend], gpu: Gpu) -> str:
             f"{gpu.name}: {conflict.message}", hint=f"{error.hint or 'pip install lanaprof[tensorrt]'}; "
             f"the version for this GPU: {conflict.command}",
         ) from None  # fmt: skip
-    conflict = find_conflict(gpu.capability, version, driver_version())
+    found = installed_package()
+    built_for = cuda_of_package(found[0]) if found is not None else None
+    conflict = find_conflict(gpu.capability, version, driver_version(), built_for=built_for)
     if conflict is not None:
         raise BackendUnavailable(f"{gpu.name}: {conflict.message}", hint=conflict.command or _ELSEWHERE)
     return version
