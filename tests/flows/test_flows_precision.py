@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,7 +85,7 @@ def test_neighbours_share_their_conversions(tmp_path: Path) -> None:
     project = made_project(tmp_path, *TEACHERS["residual"])
     layers = project.space.layers
 
-    def rounded(graph: Graph) -> int:
+    def rounded(graph: Mapping[str, Any]) -> int:
         return sum(node["op"] == "QuantizeLinear" for node in graph["nodes"])
 
     with open_store(tmp_path / "lanaprof.db", create=True) as store:

@@ -14,7 +14,7 @@ from lanaprof.errors import UnknownOperation, UnsupportedOperator
 from lanaprof.ops import at_precision, at_precisions, build_operation, parse_operation
 from lanaprof.ops.quantising import get_grid
 from lanaprof.ops.quantising.folding import fold_batch_norms
-from lanaprof.ops.quantising.module import Quantised
+from lanaprof.ops.quantising.module import Quantised, ValueRounding
 from lanaprof.ops.quantising.ranges import METHODS, Observed, Scale, choose_scale
 from lanaprof.profiler.export import exported_model
 
@@ -129,7 +129,8 @@ class Shared(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, 8, height, width)."""
         y = self.conv(x)
-        return self.norm(y) + y
+        result: Tensor = self.norm(y) + y
+        return result
 
 
 def test_folding_changes_nothing_that_comes_out() -> None:
@@ -170,7 +171,9 @@ def test_onnx_runtime_computes_what_torch_does(text: str, grid: str) -> None:
         expected = module(x).numpy()
     given_steps = session.run(None, {"input": x.numpy()})[0] - expected
     assert module.output_place is not None
-    step = float(module.values[module.output_place].scale)
+    rounding = module.values[module.output_place]
+    assert isinstance(rounding, ValueRounding)
+    step = float(rounding.scale)
 
     assert np.abs(given_steps).max() <= 2.5 * step
     assert np.mean(np.abs(given_steps) > 0.5 * step) < 0.02

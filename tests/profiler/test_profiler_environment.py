@@ -98,7 +98,7 @@ def test_another_cpu_is_another_device() -> None:
 
 def test_an_unknown_backend_is_unavailable() -> None:
     """devices.yaml may name a runtime this version does not have."""
-    with pytest.raises(BackendUnavailable, match="known: onnxruntime, openvino"):
+    with pytest.raises(BackendUnavailable, match="known: onnxruntime, "):
         local_environment(replace(CPU, backend="abacus"))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lanaprof.lut.keys import operator_key
 from lanaprof.ops import build_operation, parse_operation
-from lanaprof.ops.quantising.module import Quantised
+from lanaprof.ops.quantising.module import Quantised, ValueRounding
 from lanaprof.profiler.canonical import canonical_graph
 from lanaprof.profiler.export import exported_graph, exported_model
 from lanaprof.profiler.rebuild import model_from_graph
@@ -58,6 +58,7 @@ def test_scales_and_weights_are_no_part_of_a_key() -> None:
     first, second = built("mbconv(expand=2)@int8"), built("mbconv(expand=2)@int8", seed=1)
     assert isinstance(second, Quantised)
     for number, rounding in enumerate(second.values):
+        assert isinstance(rounding, ValueRounding)
         rounding.scale.fill_(0.1 + 0.01 * number)
         rounding.zero_point.fill_(number)
 
@@ -100,9 +101,9 @@ def test_weights_in_int8_are_kept_by_shape_and_made_up_again() -> None:
 def roundings(*scales: float) -> onnx.ModelProto:
     """Return a model that rounds its input and turns it back, once by every scale."""
     nodes, name = [], "x"
-    constants = [numpy_helper.from_array(np.uint8(0), "zero")]
+    constants = [numpy_helper.from_array(np.array(0, np.uint8), "zero")]
     for number, scale in enumerate(scales):
-        constants.append(numpy_helper.from_array(np.float32(scale), f"s{number}"))
+        constants.append(numpy_helper.from_array(np.array(scale, np.float32), f"s{number}"))
         nodes.append(helper.make_node("QuantizeLinear", [name, f"s{number}", "zero"], [f"q{number}"]))
         nodes.append(
             helper.make_node("DequantizeLinear", [f"q{number}", f"s{number}", "zero"], [f"d{number}"])

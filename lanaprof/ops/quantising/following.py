@@ -196,7 +196,7 @@ def _linear(run: Rounding, func: Callable[..., Any], args: tuple[Any, ...], kwar
 def _sum(run: Rounding, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Sums and products of images; of tokens they stay in float32, where residual sums need the precision."""
     x, y = args[0], args[1] if len(args) > 1 else kwargs.get("other")
-    images = [run.is_activation(one) and one.dim() == _IMAGE for one in (x, y)]
+    images = [isinstance(one, Tensor) and run.is_activation(one) and one.dim() == _IMAGE for one in (x, y)]
     if not all(images) or kwargs.get("alpha", 1) != 1:
         return _as_it_is(run, func, args, kwargs)
     outside = (

@@ -26,6 +26,9 @@ _AGREEMENT = 1e-3  # largest difference that folding may make, relative to the l
 class ValueRounding(nn.Module):
     """Rounds activations to a grid with one scale; gradients pass where nothing is cut off."""
 
+    scale: Tensor
+    zero_point: Tensor
+
     def __init__(self, grid: Grid) -> None:
         super().__init__()
         self.low, self.high = grid.low, grid.high
@@ -44,6 +47,9 @@ class ValueRounding(nn.Module):
 
 class WeightRounding(nn.Module):
     """Rounds a weight to int8 with a scale for every output channel."""
+
+    scale: Tensor
+    zero_point: Tensor
 
     def __init__(self, weight: Tensor, axis: int) -> None:
         super().__init__()
@@ -136,6 +142,7 @@ class Quantised(nn.Module):
             if place is not None:
                 places[place] = known
         for rounding, observed in zip(self.values, places, strict=True):
+            assert isinstance(rounding, ValueRounding)
             rounding.set(choose_scale(observed, self.grid, method))
 
     def scales(self) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,13 +12,10 @@ import torch
 
 import lanaprof
 
-if TYPE_CHECKING:
-    from conftest import Bench
-
 OPS = "conv\nskip\nmbconv(expand=2)\n"
 
 
-def offered(bench: Bench, *precisions: str) -> None:
+def offered(bench: Any, *precisions: str) -> None:
     """Make the project anew with every operation at these precisions, too."""
     Path("ops.txt").write_text(OPS)
     words = [word for precision in precisions for word in ("--precision", precision)]
@@ -28,7 +25,7 @@ def offered(bench: Bench, *precisions: str) -> None:
     )  # fmt: skip
 
 
-def test_a_student_in_mixed_precision_goes_all_the_way(bench: Bench) -> None:
+def test_a_student_in_mixed_precision_goes_all_the_way(bench: Any) -> None:
     """Measured, calibrated, scored, selected, fine-tuned and exported: what is written is what was timed."""
     offered(bench, "int8")
     names = [candidate["name"] for candidate in bench.run("space")["layers"][0]["candidates"]]
@@ -71,7 +68,7 @@ def test_a_student_in_mixed_precision_goes_all_the_way(bench: Bench) -> None:
     assert any(tensor.data_type == onnx.TensorProto.INT8 for tensor in model.graph.initializer)
 
 
-def test_scales_are_calibrated_once(bench: Bench) -> None:
+def test_scales_are_calibrated_once(bench: Any) -> None:
     """Scoring writes them, building and exporting read them: a second score is the first."""
     offered(bench, "int8")
     bench.run("distill", "--steps", "4", "--batch-size", "16")
@@ -87,7 +84,7 @@ def test_scales_are_calibrated_once(bench: Bench) -> None:
     assert len(again) == 3
 
 
-def test_what_a_runtime_cannot_compute_is_a_row(bench: Bench) -> None:
+def test_what_a_runtime_cannot_compute_is_a_row(bench: Any) -> None:
     """fp16 is timed, however slow; bf16, which ONNX Runtime's CPU provider has no kernels for, is unsupported."""
     offered(bench, "bf16", "fp16")
     measured = bench.run("measure", code=3)
@@ -99,7 +96,7 @@ def test_what_a_runtime_cannot_compute_is_a_row(bench: Bench) -> None:
     assert coverage["present"] > coverage["failed"] > 0
 
 
-def test_a_precision_that_nothing_is_built_at_is_refused(bench: Bench) -> None:
+def test_a_precision_that_nothing_is_built_at_is_refused(bench: Any) -> None:
     """init says which ones there are."""
     error = bench.refuse(
         "init", "--teacher", "tiny:network", "--input", "1x12x12", "--precision", "fp8", "--force"
@@ -109,7 +106,7 @@ def test_a_precision_that_nothing_is_built_at_is_refused(bench: Bench) -> None:
     assert "int8" in error
 
 
-def test_a_device_is_no_place_for_a_precision(bench: Bench) -> None:
+def test_a_device_is_no_place_for_a_precision(bench: Any) -> None:
     """The network around the layers stays in float32; the message says how operations get theirs."""
     error = bench.refuse("measure", "--device", "cpu,precision=int8")
 
