@@ -164,12 +164,19 @@ def _deployed_module(
     return fuse(module, in_place=operation != TEACHER)  # that one stays as it is; what is built for this goes
 
 
+def _narrowed(graph: Graph, device: Device) -> Graph:
+    """Return what is computed in float32 at the device's own precision."""
+    from lanaprof.profiler.narrowing import NARROWED, narrowed_graph
+
+    return narrowed_graph(graph, device.precision) if device.precision in NARROWED else graph
+
+
 def _refuse_precision(device: Device) -> None:
-    if device.precision != "fp32":
+    if device.precision in ("int8", "fp8"):
         raise UserError(
-            f"device {device.text!r} asks for all at precision {device.precision}; what lies around layers stays in "
-            "fp32 in this version, and every operation has a precision of its own",
-            hint=f"--device {device.name},precision=fp32 and, for operations, init --precision {device.precision}",
+            f"device {device.text!r} asks for all at precision {device.precision}; what lies around the layers is "
+            "computed in floating point, and every operation may have a precision of its own",
+            hint=f"--device {device.name},precision=fp32 and, for operations, init --precision int8",
         )
 
 
@@ -226,7 +233,8 @@ def export_operators(
                 module = _deployed_module(teacher, project, device, layer, operation)
                 # the other exporter writes a rounding as arithmetic, of which no runtime makes a kernel for int8
                 chosen = "torchscript" if is_quantised(operation) else exporter
-                operator = Operator(graph=exported_graph(module, shape, exporter=chosen))
+                graph = exported_graph(module, shape, exporter=chosen)
+                operator = Operator(graph=graph if "@" in operation else _narrowed(graph, device))
             except UnsupportedOperator as error:
                 operators[made_by], problems[made_by] = _UNEXPORTABLE, error.message
             else:
@@ -262,7 +270,7 @@ def _export_circuit(project: Project, device: Device, store: Store, teacher: Tea
     layers = project.space.layers
     shapes = {x.name: ((device.batch, *x.input_shape), (device.batch, *x.output_shape)) for x in layers}
     shape = (device.batch, *project.space.input_shape)
-    whole = Operator(graph=exported_graph(fuse(teacher.module), shape))
+    whole = Operator(graph=_narrowed(exported_graph(fuse(teacher.module), shape), device))
     records: list[Record] = [whole, _network_record(project, device, (TEACHER,) * len(layers), whole)]
     model = exported_model(fuse(skeleton(teacher, project.space), in_place=True), shape)
     try:
@@ -272,7 +280,7 @@ def _export_circuit(project: Project, device: Device, store: Store, teacher: Tea
     steps = []
     for piece in pieces:
         if isinstance(piece, Segment):
-            operator = Operator(graph=piece.graph)
+            operator = Operator(graph=_narrowed(piece.graph, device))
             records.append(operator)
             steps.append(Step("", operator.id, piece.inputs, piece.outputs))
         else:
@@ -348,9 +356,15 @@ def _exported_network(project: Project, device: Device, teacher: Teacher, choice
     from lanaprof.profiler.export import exported_graph
     from lanaprof.teachers import assemble
 
+    if device.precision != "fp32" and any("@" in operation for operation in choices):
+        raise UnsupportedOperator(
+            f"a network of several precisions on device {device.text!r} is made of its pieces, and this teacher cannot "
+            "be cut at its layers"
+        )
     named = [(layer.name, operation) for layer, operation in zip(project.space.layers, choices, strict=True)]
     network = assemble(teacher, named, space=project.space, seed=project.config.seed, grid=grid_of(device))
-    return exported_graph(fuse(network, in_place=True), (device.batch, *project.space.input_shape))
+    graph = exported_graph(fuse(network, in_place=True), (device.batch, *project.space.input_shape))
+    return _narrowed(graph, device)
 
 
 def _composes_teacher(project: Project, store: Store, operators: OperatorMap) -> bool:

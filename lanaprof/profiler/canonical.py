@@ -48,6 +48,8 @@ _WEIGHT_INPUTS: Mapping[str, frozenset[int]] = {
     "LayerNormalization": frozenset({1, 2}),
     "PRelu": frozenset({1}),
 }
+# Inputs that say what is computed, however many numbers they are.
+_VALUE_INPUTS: Mapping[str, frozenset[int]] = {"Resize": frozenset({1, 2})}
 _COMMUTATIVE = frozenset({"Add", "Mul", "And", "Or", "Xor"})
 
 
@@ -111,6 +113,8 @@ def _is_weight(op: str, position: int, array: Array) -> bool:
     """Weights are known by shape and type; shape-like and scalar constants by value."""
     if position in _WEIGHT_INPUTS.get(op, ()):
         return True
+    if position in _VALUE_INPUTS.get(op, ()):
+        return False
     return is_float(array.dtype) and array.ndim > 0 and array.size > 1
 
 

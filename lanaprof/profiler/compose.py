@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from lanaprof.errors import UnsupportedOperator
 from lanaprof.profiler.canonical import Graph, graph_from_draft
 from lanaprof.profiler.circuit import Circuit
-from lanaprof.profiler.draft import Draft, Node, normalise
+from lanaprof.profiler.draft import Draft, Node, append_graph, normalise
+from lanaprof.profiler.roundings import join_roundings
 
 __all__ = ["composed_graph"]
 
@@ -42,9 +41,10 @@ def composed_graph(
     for number, step in enumerate(circuit.steps):
         key = chosen[step.layer] if step.layer else step.operator
         if key:
-            _append(draft, graphs[key], f"p{number}", (step.inputs, step.outputs))
+            append_graph(draft, graphs[key], f"p{number}", (step.inputs, step.outputs))
         else:
             draft.nodes.append(Node("Identity", "", {}, list(step.inputs), list(step.outputs)))
+    join_roundings(draft)
     _join_transposes(draft)
     normalise(draft)
     return graph_from_draft(draft)
@@ -85,38 +85,3 @@ def _ends(circuit: Circuit) -> tuple[str, str]:
             f"a network with {len(read - written)} inputs and {len(written - read)} outputs cannot be composed"
         )
     return (read - written).pop(), (written - read).pop()
-
-
-def _append(
-    draft: Draft, graph: Mapping[str, Any], prefix: str, buffers: tuple[tuple[str, ...], tuple[str, ...]]
-) -> None:
-    """Add a piece's nodes and constants; its inputs and outputs are buffers, all other names get the prefix."""
-    inputs, outputs = buffers
-    names = {"": "", **{f"i{index}": name for index, name in enumerate(inputs)}}
-    twice: list[Node] = []  # an output that is an input or another output is a copy, dropped later
-    for name, reference in zip(outputs, graph["outputs"], strict=True):
-        if reference in names:
-            twice.append(Node("Identity", "", {}, [names[reference]], [name]))
-        names.setdefault(reference, name)
-    for index, constant in enumerate(graph["constants"]):
-        names[f"c{index}"] = f"{prefix}/c{index}"
-        draft.constants[names[f"c{index}"]] = _constant(constant)
-    for index, node in enumerate(graph["nodes"]):
-        results = []
-        for slot, described in enumerate(node["outputs"]):
-            name = names.setdefault(f"n{index}.{slot}", f"{prefix}/n{index}.{slot}")
-            results.append(name if described["type"] else "")
-            draft.types[name] = (described["type"], tuple(described["shape"]))
-        sources = [names[reference] for reference in node["inputs"]]
-        draft.nodes.append(
-            Node(node["op"], node.get("domain", ""), dict(node["attributes"]), sources, results)
-        )
-    draft.nodes += twice  # behind what they read
-
-
-def _constant(constant: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return a constant; a weight is one zero seen as often as its shape asks, which takes no memory."""
-    dtype, shape = np.dtype(constant["type"]), tuple(constant["shape"])
-    if "value" in constant:
-        return np.asarray(constant["value"], dtype=dtype).reshape(shape)
-    return np.broadcast_to(np.zeros((), dtype=dtype), shape)

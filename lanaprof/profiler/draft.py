@@ -6,6 +6,7 @@ Each step removes one freedom that exporters use differently and runtimes do not
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,17 @@ from lanaprof.profiler.roundings import join_roundings
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Array", "Draft", "Node", "attribute_value", "is_float", "json_tensor", "normalise", "type_name"]
+__all__ = [
+    "Array",
+    "Draft",
+    "Node",
+    "append_graph",
+    "attribute_value",
+    "is_float",
+    "json_tensor",
+    "normalise",
+    "type_name",
+]
 
 Array = npt.NDArray[Any]
 
@@ -117,14 +128,20 @@ def normalise(draft: Draft) -> None:
     """Run every step, in place."""
     for step in (
         _drop_idle_nodes,
+        _join_roundings,
         _fold_batch_norms,
         _fold_pads,
         _respell,
-        join_roundings,
         _add_biases,
         _drop_dead_nodes,
     ):
         step(draft)
+
+
+def _join_roundings(draft: Draft) -> None:
+    """What is converted twice is not; then nobody else must seem to read what lies between."""
+    if join_roundings(draft):
+        _drop_dead_nodes(draft)
 
 
 def _drop_idle_nodes(draft: Draft) -> None:
@@ -300,3 +317,45 @@ def _drop_dead_nodes(draft: Draft) -> None:
             kept.append(node)
             needed.update(name for name in node.inputs if name)
     draft.nodes = kept[::-1]
+
+
+def append_graph(
+    draft: Draft, graph: Mapping[str, Any], prefix: str, buffers: tuple[tuple[str, ...], tuple[str, ...]]
+) -> None:
+    """Add a canonical graph's nodes and constants to a draft.
+
+    Args:
+        draft: changed in place.
+        graph: canonical.
+        prefix: of all names but those of its inputs and outputs.
+        buffers: these, by name.
+    """
+    inputs, outputs = buffers
+    names = {"": "", **{f"i{index}": name for index, name in enumerate(inputs)}}
+    twice: list[Node] = []  # an output that is an input or another output is a copy, dropped later
+    for name, reference in zip(outputs, graph["outputs"], strict=True):
+        if reference in names:
+            twice.append(Node("Identity", "", {}, [names[reference]], [name]))
+        names.setdefault(reference, name)
+    for index, constant in enumerate(graph["constants"]):
+        names[f"c{index}"] = f"{prefix}/c{index}"
+        draft.constants[names[f"c{index}"]] = _constant(constant)
+    for index, node in enumerate(graph["nodes"]):
+        results = []
+        for slot, described in enumerate(node["outputs"]):
+            name = names.setdefault(f"n{index}.{slot}", f"{prefix}/n{index}.{slot}")
+            results.append(name if described["type"] else "")
+            draft.types[name] = (described["type"], tuple(described["shape"]))
+        sources = [names[reference] for reference in node["inputs"]]
+        draft.nodes.append(
+            Node(node["op"], node.get("domain", ""), dict(node["attributes"]), sources, results)
+        )
+    draft.nodes += twice  # behind what they read
+
+
+def _constant(constant: Mapping[str, Any]) -> Array:
+    """Return a constant; a weight is one zero seen as often as its shape asks, which takes no memory."""
+    dtype, shape = np.dtype(constant["type"]), tuple(constant["shape"])
+    if "value" in constant:
+        return np.asarray(constant["value"], dtype=dtype).reshape(shape)
+    return np.broadcast_to(np.zeros((), dtype=dtype), shape)

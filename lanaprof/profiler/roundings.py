@@ -21,8 +21,13 @@ __all__ = ["deployed_model", "join_roundings"]
 _HALVES = ("float16", "bfloat16")
 
 
-def join_roundings(draft: Draft) -> None:
-    """Let who would convert a value once more read it as it was before it was converted back, in place."""
+def join_roundings(draft: Draft) -> bool:
+    """Let who would convert a value once more read it as it was before it was converted back, in place.
+
+    Returns:
+        Whether there was one; what is left of it is read by nobody.
+    """
+    joined = False
     makers = {name: node for node in draft.nodes for name in node.outputs if name}
     for node in draft.nodes:
         before = makers.get(node.inputs[0]) if node.inputs and not node.domain else None
@@ -30,6 +35,8 @@ def join_roundings(draft: Draft) -> None:
             continue
         if _undoes(before, node, draft.constants) or _narrows_again(before, node, draft):
             draft.rename(node.outputs[0], before.inputs[0])
+            joined = True
+    return joined
 
 
 def _undoes(back: Node, rounding: Node, constants: Mapping[str, Array]) -> bool:

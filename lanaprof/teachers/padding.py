@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import handle_torch_function, has_torch_function
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
-__all__ = ["PaddedConv2d", "make_padding_static"]
+__all__ = ["PaddedConv2d", "constant_pad", "make_padding_static", "padded_conv2d"]
 
 _CONVOLUTIONS = ("Conv2dSame", "Conv2dSameExport")  # timm.layers
 _POOLS = ("MaxPool2dSame", "AvgPool2dSame")  # timm.layers
@@ -31,8 +32,8 @@ class _PaddedConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, owner: PaddedConv2d) -> Tensor:
-        del ctx, weight, bias
-        return owner.convolve(x)
+        del ctx
+        return owner.convolve(x, weight, bias)
 
     @staticmethod
     def symbolic(graph: Any, x: Any, weight: Any, bias: Any, owner: PaddedConv2d) -> Any:
@@ -49,6 +50,15 @@ class _PaddedConvolution(torch.autograd.Function):
         )
 
 
+def padded_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, owner: PaddedConv2d) -> Tensor:
+    """Return the owner's convolution with these weights; what follows torch's functions follows this one, too."""
+    if has_torch_function((x, weight)):
+        followed: Tensor = handle_torch_function(padded_conv2d, (x, weight), x, weight, bias, owner)
+        return followed
+    exported: Tensor = _PaddedConvolution.apply(x, weight, bias, owner)
+    return exported
+
+
 class PaddedConv2d(nn.Conv2d):
     """A convolution after constant zero padding (left, right, top, bottom); weights are named as before."""
 
@@ -57,14 +67,13 @@ class PaddedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of the padded x."""
         if _is_scripted_export():
-            exported: Tensor = _PaddedConvolution.apply(x, self.weight, self.bias, self)
-            return exported
-        return self.convolve(x)
+            return padded_conv2d(x, self.weight, self.bias, self)
+        return self.convolve(x, self.weight, self.bias)
 
-    def convolve(self, x: Tensor) -> Tensor:
-        """Return the convolution of the padded x, (N, C, H, W)."""
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the convolution of the padded x, (N, C, H, W), with these weights."""
         padded = functional.pad(x, self.margins)
-        return functional.conv2d(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        return functional.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
         """Say the margins, too: they are part of the structure."""
@@ -88,6 +97,15 @@ class _ConstantPad(torch.autograd.Function):
         return graph.op("Pad", x, pads, filler, mode_s="constant")
 
 
+def constant_pad(x: Tensor, margins: tuple[int, int, int, int], value: float) -> Tensor:
+    """Return x with its margins; what follows torch's functions follows this one, too."""
+    if has_torch_function((x,)):
+        followed: Tensor = handle_torch_function(constant_pad, (x,), x, margins, value=value)
+        return followed
+    exported: Tensor = _ConstantPad.apply(x, margins, value)
+    return exported
+
+
 class _Margins(nn.Module):
     """Constant padding of images (left, right, top, bottom)."""
 
@@ -99,8 +117,7 @@ class _Margins(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return x with its margins."""
         if _is_scripted_export():
-            exported: Tensor = _ConstantPad.apply(x, self.margins, self.value)
-            return exported
+            return constant_pad(x, self.margins, self.value)
         return functional.pad(x, self.margins, value=self.value)
 
     def extra_repr(self) -> str:

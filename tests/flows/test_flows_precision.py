@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lanaprof.config import ProjectConfig, parse_device
+from lanaprof.config import Device, ProjectConfig, parse_device
 from lanaprof.flows.operators import export_operators, find_operators
 from lanaprof.flows.project import Project
 from lanaprof.flows.recipes import candidate_recipe
@@ -24,7 +24,7 @@ from lanaprof.profiler.export import exported_graph
 from lanaprof.space import random_architecture
 from lanaprof.teachers import assemble
 
-CPU = parse_device("cpu")
+CPU, HALF = parse_device("cpu"), parse_device("cpu,precision=fp16")
 OPS = "conv\nskip\nmbconv(expand=2)\n"
 TEACHERS = {
     "residual": ("timm:test_resnet", "3x32x32", ()),
@@ -56,8 +56,8 @@ def torch_graph(project: Project, choices: tuple[str, ...]) -> Graph:
     return exported_graph(fuse(network), (1, *project.space.input_shape))
 
 
-def composed(project: Project, store: Store, choices: tuple[str, ...]) -> Graph:
-    operators = find_operators(project, CPU, store)
+def composed(project: Project, store: Store, choices: tuple[str, ...], device: Device = CPU) -> Graph:
+    operators = find_operators(project, device, store)
     assert operators.circuit is not None
     names = [layer.name for layer in project.space.layers]
     chosen = {name: operators.operator(name, op) or "" for name, op in zip(names, choices, strict=True)}
@@ -78,6 +78,24 @@ def test_composed_is_exported_at_any_precision(kind: str, tmp_path: Path) -> Non
         found = [operator_key(composed(project, store, choices)) for choices in wanted]
 
     assert [operator_key(torch_graph(project, choices)) for choices in wanted] == found
+
+
+@pytest.mark.parametrize("kind", TEACHERS)
+def test_a_device_in_sixteen_bits_has_the_teacher_in_pieces_and_whole(kind: str, tmp_path: Path) -> None:
+    """Segments and layers, each between casts, make the network that is cast at its ends alone."""
+    project = made_project(tmp_path, *TEACHERS[kind])
+    layers = project.space.layers
+    with open_store(tmp_path / "lanaprof.db", create=True) as store:
+        export_operators(project, HALF, store)
+        operators = find_operators(project, HALF, store)
+        assert operators.circuit is not None
+        whole = composed(project, store, ("teacher",) * len(layers), HALF)
+
+    assert operators.circuit.network == operator_key(whole)
+    assert [node["op"] for node in whole["nodes"]].count("Cast") == 2
+    assert {operators.operator(x.name, "conv") for x in layers} == {
+        operators.operator(x.name, "conv@fp16") for x in layers
+    }
 
 
 def test_neighbours_share_their_conversions(tmp_path: Path) -> None:

@@ -310,7 +310,8 @@ _RULES: Mapping[str, Rule] = {
     ),
     "sigmoid": _gate,
     **dict.fromkeys(("max_pool2d", "boolean_dispatch"), _largest),
-    "pad": _padding,
+    "padded_conv2d": _convolution,  # ours, of teachers with TensorFlow's paddings
+    **dict.fromkeys(("pad", "constant_pad"), _padding),
     **dict.fromkeys(
         ("reshape", "view", "flatten", "permute", "transpose", "contiguous", "chunk", "split"), _move
     ),

@@ -106,11 +106,22 @@ def test_a_precision_that_nothing_is_built_at_is_refused(bench: Any) -> None:
     assert "int8" in error
 
 
-def test_a_device_is_no_place_for_a_precision(bench: Any) -> None:
-    """The network around the layers stays in float32; the message says how operations get theirs."""
+def test_a_device_in_int8_is_refused(bench: Any) -> None:
+    """The network around the layers stays in floating point; the message says how operations get theirs."""
     error = bench.refuse("measure", "--device", "cpu,precision=int8")
 
     assert "init --precision int8" in error
+
+
+def test_a_device_in_sixteen_bits_is_measured_whole(bench: Any) -> None:
+    """What names no precision has the device's own: layers, what lies around them, and whole networks."""
+    device = "cpu,precision=fp16"
+    measured = bench.run("measure", "--device", device)
+    calibrated = bench.run("calibrate", "--device", device, "-n", "5")
+
+    assert (measured["failed"], measured["unsupported"], measured["reused"]) == (0, 0, 0)
+    assert measured["teacher_latency_s"] > 0
+    assert calibrated["networks"] == 5
 
 
 def _everywhere(operation: str) -> str:
