@@ -90,7 +90,7 @@ def images_of(folder: Path, part: str, count: int) -> tuple[Images, npt.NDArray[
         import sys
 
         sys.path.insert(0, str(EXAMPLES / part))
-        from teacher import load_image  # type: ignore[attr-defined, import-not-found]
+        from teacher import load_image  # type: ignore[import-not-found]
 
         paths = sorted((folder / "photographs").iterdir())[:count]
         return np.stack([load_image(path).numpy() for path in paths]), None
