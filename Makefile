@@ -46,6 +46,7 @@ benchmarks: $(STAMP)
 	$(BIN)/python benchmarks/repeatability.py --hogs 3
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/proving.py
+	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/distilling.py
 	$(BIN)/python benchmarks/shrinking.py
 	$(BIN)/python benchmarks/shared_store.py

@@ -17,6 +17,7 @@ from sections import Section
 from sections_campaigns import proving, repeatability, solver, throughput
 from sections_distilling import distilling, shrinking
 from sections_networks import accuracy, rivals
+from sections_precision import precision
 from sections_students import students
 
 ROOT = HERE.parent
@@ -62,6 +63,7 @@ def _sections(runs: Sequence[Run]) -> list[Section]:
             )
         ),
         proving(newest(of("proving"), lambda run: run["part"])),
+        precision(newest(of("precision"), lambda run: run["part"])),
         throughput(newest(of("throughput"), lambda run: run["part"])),
         solver(newest(of("solver"), lambda run: run["part"])),
         shrinking(newest(of("shrinking"), lambda run: run["part"])),

@@ -88,6 +88,16 @@ def test_shrinking_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_precision_runs(tmp_path: Path) -> None:
+    """benchmarks/precision.py --quick mixes two precisions for a budget and judges the exported files."""
+    (result,) = run("precision", tmp_path)
+
+    assert [one["name"] for one in result["networks"]] == ["fp32", "int8", "mixed-0"]
+    assert [one["int8_layers"] for one in result["networks"][:2]] == [0, 3]
+    assert all(one["agreement"] > 0.5 for one in result["networks"])
+
+
+@pytest.mark.slow
 def test_contest_runs(tmp_path: Path) -> None:
     """benchmarks/lana.py --quick trains a student of every kind and judges all on the same images."""
     (result,) = run("lana", tmp_path)
