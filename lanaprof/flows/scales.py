@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from lanaprof.ops.quantising.module import Quantised
     from lanaprof.teachers import Teacher
 
-__all__ = ["grid_here", "is_quantised", "is_teacher_at_precision", "modules_at_precision", "scales_version"]
+__all__ = [
+    "device_precision",
+    "grid_here",
+    "is_quantised",
+    "is_teacher_at_precision",
+    "modules_at_precision",
+    "scales_version",
+]
 
 _FOLDER = "scales"
 
@@ -48,6 +55,14 @@ def grid_here(project: Project) -> str:
         return grid_of(project.device(None))
     except UnknownDevice:
         return "uint8"  # a project without a device: that of the CPUs
+
+
+def device_precision(project: Project) -> str:
+    """Return the precision of the project's first device."""
+    try:
+        return project.device(None).precision
+    except UnknownDevice:
+        return "fp32"
 
 
 def scales_version() -> list[Any]:

@@ -7,18 +7,19 @@ import errno
 import json
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lanaprof.digest import digest
-from lanaprof.errors import BadArchitecture, BadInput, BadProject, UserError
+from lanaprof.errors import BadArchitecture, BadInput, BadProject
 from lanaprof.flows.files import write_whole
 from lanaprof.flows.learning import load_project_data, load_trained
 from lanaprof.flows.operators import Choices
 from lanaprof.flows.project import Project, write_json
-from lanaprof.flows.scales import grid_here
+from lanaprof.flows.scales import device_precision, grid_here
+from lanaprof.flows.studentfiles import write_onnx, write_program
 from lanaprof.lut import Store
 from lanaprof.ops import SKIP, TEACHER, parse_operation
 from lanaprof.space import Architecture, architecture_to_json, load_architecture
@@ -46,9 +47,6 @@ _WEIGHTS = "student.safetensors"
 _ARCHITECTURE = "architecture.json"
 _EXPORTS = "exports.json"
 _FORMAT = "lanaprof-student/1"
-_AGREEMENT = 1e-4  # largest difference between ONNX Runtime and torch, relative to the largest output
-# The same where layers are narrower than float32: a value that is rounded to the other side moves all behind it.
-_ROUNDED_AGREEMENT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,9 +218,9 @@ def export_student(project: Project, student: Student, out: Path, *, batch: int 
         if kind == "folder":
             _write_folder(project, student, out)
         else:
-            difference = (
-                _write_onnx(student, shape, out) if kind == "onnx" else _write_program(student, shape, out)
-            )
+            module, narrow = _deployed(project, student)
+            write = write_onnx if kind == "onnx" else write_program
+            difference = write(module, student.module, shape, out, narrow=narrow)
     except OSError as error:
         raise BadInput(
             f"{out} cannot be written: {error.strerror or error}", hint="choose another --out"
@@ -232,6 +230,19 @@ def export_student(project: Project, student: Student, out: Path, *, batch: int 
     return ExportedStudent(out, kind, student.untrained, difference)
 
 
+def _deployed(project: Project, student: Student) -> tuple[nn.Module, bool]:
+    """Return a student as the project's first device computes it, and whether some of it is not in float32.
+
+    Where operations name precisions of their own, the rest stays in float32.
+    """
+    from lanaprof.ops import at_precision, fuse
+
+    precision = device_precision(project)
+    if student.is_narrow or precision not in ("fp16", "bf16"):
+        return fuse(student.module), student.is_narrow
+    return at_precision(student.module, precision, project.space.input_shape), True
+
+
 def read_exports(project: Project) -> dict[str, str]:
     """Return what was exported: path → key of the network; files may be gone since."""
     try:
@@ -239,56 +250,6 @@ def read_exports(project: Project) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _write_onnx(student: Student, shape: Sequence[int], out: Path) -> float:
-    import onnxruntime
-
-    from lanaprof.ops import fuse
-    from lanaprof.profiler.export import exported_model
-    from lanaprof.profiler.roundings import deployed_model
-
-    module = fuse(student.module)
-    model = exported_model(module, shape)
-    if student.is_narrow:
-        model = deployed_model(model)
-    data = model.SerializeToString()
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    difference = _difference(student, shape, lambda x: session.run(None, {"input": x.numpy()})[0])
-    write_whole(out, data)
-    return difference
-
-
-def _write_program(student: Student, shape: Sequence[int], out: Path) -> float:
-    import io
-
-    import torch
-
-    from lanaprof.ops import fuse
-
-    program = torch.export.export(fuse(student.module), (torch.zeros(tuple(shape)),))
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
-    loaded: Any = program.module()
-    difference = _difference(student, shape, lambda x: loaded(x).detach().numpy())
-    write_whole(out, buffer.getvalue())
-    return difference
-
-
-def _difference(student: Student, shape: Sequence[int], run: Callable[[Any], Any]) -> float:
-    import numpy as np
-    import torch
-
-    x = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        expected = student.module(x).numpy()
-    difference = float(np.max(np.abs(run(x) - expected)) / max(1e-12, float(np.max(np.abs(expected)))))
-    if not difference <= (_ROUNDED_AGREEMENT if student.is_narrow else _AGREEMENT):
-        raise UserError(
-            f"the exported network differs from torch's by {difference:.1e} of the largest output; nothing was written",
-            hint="please report this with the architecture",
-        )
-    return difference
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

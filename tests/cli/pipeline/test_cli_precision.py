@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 import torch
 
 import lanaprof
@@ -122,6 +123,20 @@ def test_a_device_in_sixteen_bits_is_measured_whole(bench: Any) -> None:
     assert (measured["failed"], measured["unsupported"], measured["reused"]) == (0, 0, 0)
     assert measured["teacher_latency_s"] > 0
     assert calibrated["networks"] == 5
+
+
+@pytest.mark.parametrize(("precision", "checked"), [("fp16", True), ("bf16", False)])
+def test_a_student_for_a_device_in_sixteen_bits_is_written_so(
+    bench: Any, precision: str, checked: bool
+) -> None:
+    """What is exported is what the device computes: weights in 16 bits, held against torch where it runs here."""
+    config = Path("lanaprof.toml")
+    config.write_text(config.read_text().replace('["cpu"]', f'["cpu,precision={precision}"]'))
+    written = bench.run("export", "--architecture", bench.architecture(b1="conv"), "--out", "half.onnx")
+    kinds = {tensor.data_type for tensor in onnx.load("half.onnx").graph.initializer}
+
+    assert kinds == {onnx.TensorProto.FLOAT16 if checked else onnx.TensorProto.BFLOAT16}
+    assert (written["difference"] is not None) == checked
 
 
 def _everywhere(operation: str) -> str:
