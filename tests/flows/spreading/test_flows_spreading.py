@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
+import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -73,8 +75,8 @@ def _checkpoints(folder: Path) -> set[str]:
     return {path.stem.partition("@")[2] for path in found}
 
 
-def _at_work(node: Any, folder: Path) -> bool:
-    """Return whether a node of this machine holds a group and has written a checkpoint of it."""
+def _at_work(node: Any, folder: Path) -> int | None:
+    """Return the process of a node of this machine that holds a group and has written a checkpoint of it."""
     raylet = node.all_processes["raylet"][0].process.pid
     for lock in (folder / ".lanaprof" / "weights").glob("*/distilling@group-*.lock"):
         with contextlib.suppress(OSError):  # it ended meanwhile, or has not written yet
@@ -82,8 +84,23 @@ def _at_work(node: Any, folder: Path) -> bool:
             parent = f"PPid:\t{raylet}" in Path(f"/proc/{worker or 0}/status").read_text().splitlines()
             checkpoint = lock.with_name(lock.name.replace("distilling", "checkpoint")).with_suffix(".pt")
             if parent and checkpoint.stat().st_mtime_ns > lock.stat().st_mtime_ns:
-                return True
-    return False
+                return int(worker)
+    return None
+
+
+def _held_at_work(node: Any, folder: Path) -> int:
+    """Stop a process of a node in the middle of a group, behind a checkpoint; return it.
+
+    A group takes a second: left to run, it could be done, and the next one begun, before the node is dead.
+    """
+    while True:
+        worker = _at_work(node, folder)
+        if worker is not None:
+            os.kill(worker, signal.SIGSTOP)
+            if _at_work(node, folder) == worker:
+                return worker
+            os.kill(worker, signal.SIGCONT)
+        time.sleep(0.02)
 
 
 def _quiet(_progress: Progress) -> None:
@@ -116,11 +133,11 @@ def session(nodes: Any, fresh: Path, tmp_path_factory: pytest.TempPathFactory) -
             raise KeyboardInterrupt
 
     def kill() -> None:
-        while not _at_work(doomed, folder):
-            time.sleep(0.02)
+        worker = _held_at_work(doomed, folder)
         weights = (folder / ".lanaprof" / "weights").rglob("*.safetensors")
         finished.update({path: path.stat().st_mtime_ns for path in weights})
         nodes.remove_node(doomed, allow_graceful=False)
+        os.kill(worker, signal.SIGKILL)  # one that is stopped does not see that its node is gone
 
     printed = io.StringIO()
     with (
