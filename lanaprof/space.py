@@ -9,7 +9,7 @@ import os
 import random
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "ARCHITECTURE_FORMAT",
     "SPACE_FORMAT",
     "Architecture",
+    "Choices",
     "Layer",
     "Space",
     "Span",
@@ -29,6 +30,8 @@ __all__ = [
     "architecture_to_json",
     "load_architecture",
     "load_space",
+    "place_ends",
+    "place_name",
     "random_architecture",
     "recipe",
     "save_architecture",
@@ -39,6 +42,15 @@ __all__ = [
 
 SPACE_FORMAT = "lanaprof-space/1"
 ARCHITECTURE_FORMAT = "lanaprof-architecture/1"
+
+Choices = tuple[
+    str, ...
+]  # one operation per layer, in the space's order; "" in a layer that a span before it covers
+
+_COVERED = ""
+_SPAN_SHARE = (
+    0.25  # of random architectures have a span where one may stand: layers' own candidates stay the rule
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,30 @@ class Span:
     last: str
     name: str
 
+    @property
+    def key(self) -> str:
+        """What stands for these layers in choices: ``first..last``."""
+        return place_name(self.first, self.last)
+
+
+def place_name(first: str, last: str) -> str:
+    """Return the name under which several consecutive layers are one place; of one layer its own.
+
+    >>> place_name("blocks.2.1", "blocks.2.3")
+    'blocks.2.1..blocks.2.3'
+    """
+    return first if first == last else f"{first}..{last}"
+
+
+def place_ends(name: str) -> tuple[str, str]:
+    """Return the first and the last layer of a place; no submodule's name holds two dots in a row.
+
+    >>> place_ends("blocks.2.1..blocks.2.3"), place_ends("blocks.0")
+    (('blocks.2.1', 'blocks.2.3'), ('blocks.0', 'blocks.0'))
+    """
+    first, dots, last = name.partition("..")
+    return first, last if dots else first
+
 
 @dataclass(frozen=True, slots=True)
 class Space:
@@ -80,12 +116,17 @@ class Space:
         input_shape: of one sample at the teacher's input.
         layers: at least one; names are unique.
         spans: candidates that replace several layers.
+
+    Attributes:
+        runs: the layers that spans stand for, each run described as one layer: named ``first..last``, with the input
+            of its first, the output of its last, and the spans as its candidates (``teacher`` is none of them).
     """
 
     teacher: str
     input_shape: tuple[int, ...]
     layers: tuple[Layer, ...]
     spans: tuple[Span, ...] = ()
+    runs: tuple[Layer, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check that the parts hold together."""
@@ -103,6 +144,12 @@ class Space:
             twice = _find_twice(layer.candidates)
             if twice is not None:
                 raise BadProject(f"the layer {layer.name!r} has the candidate {twice!r} twice", hint=_REPAIR)
+        object.__setattr__(self, "runs", _described_runs(self.layers, self.spans))
+
+    @property
+    def places(self) -> tuple[Layer, ...]:
+        """Wherever a candidate may stand: the layers, then the runs of layers that spans stand for."""
+        return (*self.layers, *self.runs)
 
     @property
     def candidate_count(self) -> int:
@@ -115,11 +162,55 @@ class Space:
         return sum(math.log10(len(layer.candidates)) for layer in self.layers)
 
     def find_layer(self, name: str) -> Layer | None:
-        """Return a layer by its name, or None."""
-        return next((layer for layer in self.layers if layer.name == name), None)
+        """Return a layer, or the run of layers ``first..last``, by its name, or None."""
+        return next((layer for layer in self.places if layer.name == name), None)
+
+    def covered(self, name: str) -> tuple[str, ...]:
+        """Return the layers of a place: of a layer itself.
+
+        Raises:
+            BadArchitecture: there is no such place.
+        """
+        first, last = place_ends(self.get_layer(name).name)
+        if first == last:
+            return (name,)
+        names = [layer.name for layer in self.layers]
+        return tuple(names[names.index(first) : names.index(last) + 1])
+
+    def parts(self, choices: Choices) -> tuple[tuple[Layer, str], ...]:
+        """Return what a network consists of: each place that something stands in, with its operation, in order.
+
+        Args:
+            choices: one operation per layer; a span's stands in its first layer, "" in those that it covers.
+
+        Raises:
+            BadArchitecture: a span that the space does not have, or another number of layers.
+        """
+        if len(choices) != len(self.layers) or choices[:1] == (_COVERED,):
+            raise BadArchitecture(
+                f"{len(choices)} choices do not fit {len(self.layers)} layers", hint="one per layer"
+            )
+        found: list[tuple[Layer, str]] = []
+        number = 0
+        while number < len(choices):
+            end = number + 1
+            while end < len(choices) and choices[end] == _COVERED:
+                end += 1
+            layer = self.layers[number]
+            if end > number + 1:
+                layer = self.get_layer(place_name(layer.name, self.layers[end - 1].name))
+            found.append((layer, choices[number]))
+            number = end
+        return tuple(found)
+
+    def named(self, choices: Choices) -> tuple[tuple[str, str], ...]:
+        """Return a network's choices as architecture files hold them: (layer or ``first..last``, operation)."""
+        if _COVERED not in choices:  # most networks, and millions of them in a search
+            return tuple(zip([layer.name for layer in self.layers], choices, strict=True))
+        return tuple((layer.name, operation) for layer, operation in self.parts(choices))
 
     def get_layer(self, name: str) -> Layer:
-        """Return a layer by its name.
+        """Return a layer, or the run of layers ``first..last``, by its name.
 
         Raises:
             BadArchitecture: there is none; the message lists close names.
@@ -147,7 +238,7 @@ class Architecture:
 
     Args:
         teacher: the text that names the teacher; empty fits every teacher.
-        choices: (layer, operation), each layer once.
+        choices: (layer, operation), each layer once; (``first..last``, operation) for a span.
     """
 
     teacher: str
@@ -161,12 +252,12 @@ class Architecture:
                 f"the architecture names the layer {twice!r} twice", hint="keep one of them"
             )
 
-    def complete(self, space: Space) -> tuple[str, ...]:
-        """Return the candidate of every layer of the space, in its order.
+    def complete(self, space: Space) -> Choices:
+        """Return the candidate of every layer of the space, in its order; "" in a layer that a span covers.
 
         Raises:
-            BadArchitecture: another teacher, a layer that does not exist, or an operation that is no
-                candidate of its layer.
+            BadArchitecture: another teacher, a layer that does not exist, an operation that is no candidate of its
+                layer, or two choices for one layer.
         """
         if self.teacher and self.teacher != space.teacher:
             raise BadArchitecture(
@@ -174,24 +265,72 @@ class Architecture:
                 hint="use the architecture in its own project",
             )
         chosen: dict[str, str] = {}
+        holders: dict[str, str] = {}
         for name, text in self.choices:
-            if ".." in name and space.find_layer(name) is None:
-                raise BadArchitecture(
-                    f"the choice {name!r} spans several layers, which this space has no candidates for",
-                    hint="name one layer per choice",
-                )
-            layer = space.get_layer(name)
+            layer = _place_of_choice(space, name)
             operation = _canonical(text)
             if operation not in layer.candidates:
                 raise BadArchitecture(
-                    f"{text!r} is no candidate of the layer {name!r}",
+                    f"{text!r} is no candidate of the {'run' if layer in space.runs else 'layer'} {name!r}",
                     hint=f"its candidates: {', '.join(layer.candidates)}",
                 )
-            chosen[name] = operation
+            first, *others = space.covered(name)
+            for one in (first, *others):
+                if holders.setdefault(one, name) != name:
+                    raise BadArchitecture(
+                        f"the choices {holders[one]!r} and {name!r} both hold the layer {one!r}",
+                        hint="keep one of them",
+                    )
+            chosen |= {first: operation, **dict.fromkeys(others, _COVERED)}
         return tuple(chosen.get(layer.name, TEACHER) for layer in space.layers)
 
 
 _REPAIR = "write the space anew: lanaprof init --force"
+
+
+def _described_runs(layers: Sequence[Layer], spans: Sequence[Span]) -> tuple[Layer, ...]:
+    """Return the runs that spans stand for, in the order of their first layers, shorter ones first."""
+    places = {layer.name: number for number, layer in enumerate(layers)}
+    candidates: dict[tuple[int, int], list[str]] = {}
+    for span in spans:
+        for name in (span.first, span.last):
+            if name not in places:
+                raise BadProject(f"a span names {name!r}, which is no layer of the space", hint=_REPAIR)
+        ends = places[span.first], places[span.last]
+        if ends[0] >= ends[1]:
+            raise BadProject(
+                f"the span {span.key!r} does not cover two or more consecutive layers, first before last",
+                hint=_REPAIR,
+            )
+        own = candidates.setdefault(ends, [])
+        if span.name == TEACHER or span.name in own:
+            raise BadProject(f"{span.name!r} cannot be a candidate of the span {span.key!r}", hint=_REPAIR)
+        own.append(span.name)
+    runs = []
+    for (first, last), operations in sorted(candidates.items()):
+        inside = layers[first : last + 1]
+        runs.append(
+            Layer(
+                name=place_name(inside[0].name, inside[-1].name),
+                input_shape=inside[0].input_shape,
+                output_shape=inside[-1].output_shape,
+                params=sum(layer.params for layer in inside),
+                structure=digest([layer.structure for layer in inside]),
+                candidates=tuple(operations),
+            )
+        )
+    return tuple(runs)
+
+
+def _place_of_choice(space: Space, name: str) -> Layer:
+    layer = space.find_layer(name)
+    if layer is None and ".." in name:
+        known = ", ".join(run.name for run in space.runs)
+        raise BadArchitecture(
+            f"the choice {name!r} spans several layers, which this space has no candidates for",
+            hint=f"its spans: {known}" if known else "name one layer per choice",
+        )
+    return layer or space.get_layer(name)
 
 
 def _find_twice(names: Sequence[str]) -> str | None:
@@ -254,27 +393,34 @@ def recipe(layer: Layer, operation: str, *, batch: int, precision: str, grid: st
 def random_architecture(
     space: Space, rng: random.Random, allowed: Mapping[str, Sequence[str]] | None = None
 ) -> Architecture:
-    """Return an architecture with each layer's candidate drawn evenly.
+    """Return an architecture with each layer's candidate drawn evenly, now and then a span in place of several.
 
     Args:
         space: where to draw from.
         rng: the source of randomness; equal states give equal architectures.
-        allowed: layer → the candidates to draw from; layers not named draw from all of theirs.
+        allowed: layer or ``first..last`` → the candidates to draw from; those not named draw from all of theirs.
 
     Raises:
         BadArchitecture: ``allowed`` names a layer that does not exist, or nothing for one.
     """
     allowed = allowed or {}
     for name, operations in allowed.items():
-        space.get_layer(name)
-        if not operations:
+        place = space.get_layer(name)
+        if not operations and place not in space.runs:
             raise BadArchitecture(
                 f"no candidate of the layer {name!r} is allowed", hint="allow at least teacher"
             )
-    choices = tuple(
-        (layer.name, rng.choice(tuple(allowed.get(layer.name, layer.candidates)))) for layer in space.layers
-    )
-    return Architecture(space.teacher, choices)
+    chosen = {
+        layer.name: rng.choice(tuple(allowed.get(layer.name, layer.candidates))) for layer in space.layers
+    }
+    for run in rng.sample(space.runs, len(space.runs)):  # draws nothing where there are none
+        own = tuple(allowed.get(run.name, run.candidates))
+        covered = space.covered(run.name)
+        if own and rng.random() < _SPAN_SHARE and all(name in chosen for name in covered):
+            for name in covered:
+                del chosen[name]
+            chosen[run.name] = rng.choice(own)
+    return Architecture(space.teacher, tuple(chosen.items()))
 
 
 def space_to_json(space: Space) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from lanaprof.distill.weights import (
 )
 from lanaprof.errors import UserError
 from lanaprof.ops import SKIP, TEACHER
+from lanaprof.teachers import own_module
 
 if TYPE_CHECKING:
     from lanaprof.distill.data import DataSource
@@ -120,7 +121,7 @@ class Job:
             self._space.get_layer(layer_name)
         texts = {
             layer.name: dict.fromkeys(weights_text(one) for one in wanted.get(layer.name, ()))
-            for layer in self._space.layers
+            for layer in self._space.places
         }
         names = [(layer, text) for layer, own in texts.items() for text in own if text != TEACHER]
         return [name for name in names if self.weight_bytes(name)]
@@ -247,7 +248,7 @@ class Job:
             name[1],
             (layer.input_shape, layer.output_shape),
             seed=self.recipe.seed,
-            teacher=self._teacher.get_submodule(name[0]),
+            teacher=own_module(self._teacher, self._space.covered(name[0])),
         )
 
     def _group(self, names: Sequence[Name]) -> Group:

@@ -236,7 +236,7 @@ def plan(
         teacher_s, step_s = job.time_steps(_sample(todo)) if todo else (0.0, {})
     layers = [
         _layer_plan(job, layer.name, names, todo=todo, dropped=dropped, step_s=step_s)
-        for layer in space.layers
+        for layer in space.places
         if layer.name in wanted
     ]
     return DistillPlan(

@@ -20,6 +20,7 @@ from lanaprof.distill.runtime import Pace, Progress, ProgressCallback, Runtime, 
 from lanaprof.distill.taps import Replay
 from lanaprof.distill.training import frozen_copy
 from lanaprof.ops import SKIP, TEACHER, parse_operation
+from lanaprof.teachers import own_module
 
 if TYPE_CHECKING:
     from lanaprof.distill.data import DataSource
@@ -66,7 +67,7 @@ def score_candidates(
         modules: trained candidates by layer and operation, as ``load_candidate`` gives them.
         data: ``heldout`` is judged on, ``train`` gives unlabelled images for batch norm.
         recipe: default: ``ScoreRecipe()``.
-        layers: only these; default: all.
+        layers: only these, ``first..last`` for the spans over several; default: all.
         host: a network with the teacher's submodules where candidates stand. Default: the teacher.
         progress: called after every candidate of every batch.
 
@@ -76,7 +77,7 @@ def score_candidates(
         UserError: the metric needs labels or logits that are not there.
     """
     recipe = recipe or ScoreRecipe()
-    names = [layer.name for layer in space.layers] if layers is None else layers
+    names = [layer.name for layer in space.places] if layers is None else layers
     wanted = {space.get_layer(name).name for name in names}
     todo = _todo(space, modules, wanted)
     runtime = Runtime.here()
@@ -100,7 +101,7 @@ def _todo(space: Space, modules: Mapping[Name, nn.Module], wanted: Collection[st
     for name, _ in modules:
         space.get_layer(name)
     found: dict[Name, nn.Module] = {}
-    for layer in space.layers:
+    for layer in space.places:
         if layer.name not in wanted:
             continue
         given = [operation for name, operation in modules if name == layer.name]
@@ -162,6 +163,7 @@ class _Scoring:
         host: nn.Module | None,
         runtime: Runtime,
     ) -> None:
+        self._space = space
         self._data = data
         self._runtime = runtime
         self._judge = find_metric(recipe.metric, labelled=data.labelled)
@@ -212,7 +214,7 @@ class _Scoring:
     def stand(self, name: Name, module: nn.Module | None) -> _Standing:
         """Return a candidate ready to be judged, on a copy; None: the teacher's own layer."""
         layer, operation = name
-        own = self._teacher.get_submodule(layer) if module is None else module
+        own = own_module(self._teacher, self._space.covered(layer)) if module is None else module
         placed = self._runtime.place(copy.deepcopy(own)).eval().requires_grad_(False)
         return _Standing(layer, operation, placed, RunningStatistics() if self._learns(layer) else None)
 
@@ -298,7 +300,7 @@ def _in_order(
     space: Space, wanted: Collection[str], scores: Mapping[Name, CandidateScore], images: int
 ) -> tuple[CandidateScore, ...]:
     results = []
-    for layer in space.layers:
+    for layer in space.places:
         given = [operation for name, operation in scores if name == layer.name]
         for operation in dict.fromkeys((*layer.candidates, *given)) if layer.name in wanted else ():
             key = (layer.name, operation)

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lanaprof.distill.batchnorm import BatchNorms, RunningStatistics, find_batch_norms
 from lanaprof.errors import UserError
+from lanaprof.space import place_ends
 
 __all__ = ["Replay", "Tap", "Taps"]
 
@@ -35,7 +36,8 @@ class Taps:
 
     Args:
         root: run in the mode it is in; meant to be in eval mode.
-        names: of submodules called once per pass, with a tensor first and a tensor out.
+        names: of submodules called once per pass, with a tensor first and a tensor out; ``first..last`` is what goes
+            into the first and comes out of the last of several.
     """
 
     def __init__(self, root: nn.Module, names: Iterable[str]) -> None:
@@ -53,9 +55,9 @@ class Taps:
         handles = []
         try:
             for name in self._names:
-                module = self._root.get_submodule(name)
-                handles.append(module.register_forward_pre_hook(self._before(name)))
-                handles.append(module.register_forward_hook(self._after(name)))
+                first, last = (self._root.get_submodule(end) for end in place_ends(name))
+                handles.append(first.register_forward_pre_hook(self._before(name)))
+                handles.append(last.register_forward_hook(self._after(name)))
             while True:
                 self._seen.clear()
                 with torch.no_grad():
@@ -152,8 +154,8 @@ class Replay:
         return result
 
     def statistics_bytes(self, layer: str) -> int:
-        """Return what the running statistics of all batch norms behind a layer take in memory."""
-        return self._statistics_bytes[layer]
+        """Return what the running statistics of all batch norms behind a layer, or a run's last, take in memory."""
+        return self._statistics_bytes[place_ends(layer)[1]]
 
     def run(
         self,
@@ -167,30 +169,33 @@ class Replay:
         """Return the network's output on the recorded batch with ``replacement`` standing in ``layer``.
 
         Args:
-            layer: where.
+            layer: where; in place of several layers for ``first..last``.
             replacement: used by no other thread meanwhile.
             statistics: what batch norms behind the layer use instead of their own; None for their own.
             learning: let these statistics learn from this batch.
             whole: they are for the replacement's own batch norms, too.
         """
+        first, last = place_ends(layer)
         root, known = self._roots.get()
         patched: list[nn.Module] = []
         lending = ExitStack()
         try:
             if statistics is not None:
-                norms = {name: known[name] for name in self._norms_behind[layer]}
+                norms = {name: known[name] for name in self._norms_behind[last]}
                 own = find_batch_norms(replacement, layer) if whole else {}
                 lending.enter_context(statistics.lent(norms | own, learning=learning))
             for name, place in self._order.items():
-                if place <= self._order[layer]:
+                if place <= self._order[last]:
                     module = root.get_submodule(name)
                     # on the instance: nn.Module calls self.forward, and code that reads the module's
                     # attributes still finds them
-                    module.__dict__["forward"] = (
-                        _on_a_copy(replacement)
-                        if name == layer
-                        else _returning(self._recorded[name].output, copied=self._taps.is_changed(name))
-                    )
+                    if name == first:
+                        module.__dict__["forward"] = _on_a_copy(replacement)
+                    elif place > self._order[first]:
+                        module.__dict__["forward"] = _passing
+                    else:
+                        recorded = self._recorded[name].output
+                        module.__dict__["forward"] = _returning(recorded, copied=self._taps.is_changed(name))
                     patched.append(module)
             with torch.no_grad():
                 return root(self._x.clone())
@@ -211,6 +216,11 @@ def _outside(names: Iterable[str], pieces: Sequence[str]) -> tuple[str, ...]:
 def _on_a_copy(module: nn.Module) -> Callable[[Tensor], Any]:
     """Return the module for a copy of its input: it may overwrite it, or return it to glue that does."""
     return lambda x: module(x.clone())
+
+
+def _passing(x: Tensor) -> Tensor:
+    """Return what the span before gives: the layers behind its first have no part of their own."""
+    return x
 
 
 def _returning(value: Tensor, *, copied: bool) -> Callable[..., Tensor]:

@@ -237,14 +237,13 @@ def store_selection(question: Question, store: Store, choices: Choices, **fields
         fields: score, bound, proved, status, predicted_s, measured_s, ci_low_s, ci_high_s, rounds, team.
     """
     project, device = question.project, question.device
-    names = [layer.name for layer in project.space.layers]
     record = Selection(
         teacher=project.weights_digest,
         space=project.space.relay_digest(device.batch, precision=device.precision),
         device=device.text,
         environment=question.predictor.table.environment.id,
         budgets=tuple(sorted(question.budgets.items())),
-        choices=tuple(zip(names, choices, strict=True)),
+        choices=project.space.named(choices),
         method=question.method,
         time=utc_now(),
         **fields,

@@ -148,7 +148,7 @@ class ProjectJudge:
         from lanaprof.distill import weights_text
         from lanaprof.distill.finetuning import FINETUNE_VERSION
 
-        pairs = zip([layer.name for layer in self.project.space.layers], choices, strict=True)
+        pairs = self.project.space.named(choices)
         found = [self._trained.get((layer, weights_text(operation))) for layer, operation in pairs]
         about = {
             "stage": stage,

@@ -237,7 +237,6 @@ def finalists_to_json(project: Project, finalists: Sequence[Finalist]) -> list[d
 
     ``tuned_difference`` is how much further from the teacher than the chosen one, paired by image.
     """
-    names = [layer.name for layer in project.space.layers]
     winner = winner_of(finalists)
     rows = []
     for one in finalists:
@@ -247,7 +246,7 @@ def finalists_to_json(project: Project, finalists: Sequence[Finalist]) -> list[d
             behind = one.tuned.behind(winner.tuned)
         rows.append(
             {
-                "choices": dict(zip(names, one.choices, strict=True)),
+                "choices": dict(project.space.named(one.choices)),
                 "score": one.score,
                 "predicted_s": one.predicted_s,
                 "measured_s": record.latency_s if record is not None else None,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lanaprof.profiler.circuit import Circuit
+from lanaprof.profiler.circuit import Circuit, joined_steps
 
 __all__ = ["JOINED_FEATURES", "Border", "Ends", "Joints", "find_ends", "joints_of"]
 
@@ -59,14 +59,14 @@ class Joints:
         """Return what is joined in a network, as JOINED_FEATURES names it; nothing where no operator has such ends.
 
         Args:
-            chosen: layer → operator key; "" where the layer is skipped.
+            chosen: layer or ``first..last`` → operator key; "" where it is skipped.
         """
         if not self.ends:
             return ()
         sizes = {name: math.prod(shape) * _FLOAT_BYTES for name, _, shape in self.circuit.buffers}
         given: dict[str, str] = {}  # buffer → the type that its values came from
         total = count = 0
-        for step in self.circuit.steps:
+        for step in joined_steps(self.circuit, chosen):
             if not step.layer:
                 continue
             source, target = step.inputs[0], step.outputs[0]

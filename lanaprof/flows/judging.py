@@ -17,7 +17,7 @@ from lanaprof.flows.project import Project, write_json
 from lanaprof.flows.selecting import Scores, find_score_records, find_scores
 from lanaprof.lut import Score, Store, utc_now
 from lanaprof.ops import TEACHER
-from lanaprof.space import random_architecture
+from lanaprof.space import Architecture, random_architecture
 
 if TYPE_CHECKING:
     from lanaprof.distill import Progress
@@ -116,20 +116,19 @@ def draw_networks(project: Project, scores: Scores, count: int) -> tuple[Choices
     Every other one is drawn evenly; the rest keep the teacher's layer in 20 to 70 % of the places, so that
     the qualities spread to where selections lie.
     """
-    layers = project.space.layers
     allowed = {
         layer.name: [op for op in layer.candidates if op == TEACHER or (layer.name, op) in scores]
-        for layer in layers
+        for layer in project.space.places
     }
-    possible = math.prod(len(operations) for operations in allowed.values())
+    possible = math.prod(len(allowed[layer.name]) for layer in project.space.layers)
     found: dict[Choices, None] = {}
     number = 0
     while len(found) < min(count, possible):
         rng = random.Random(f"{project.config.seed}/{number}")
         share = rng.uniform(*_TEACHER_SHARES) if number % 2 else 0.0
         drawn = random_architecture(project.space, rng, allowed)
-        kept = [TEACHER if rng.random() < share else operation for _, operation in drawn.choices]
-        found.setdefault(tuple(kept))
+        kept = tuple((name, op) for name, op in drawn.choices if rng.random() >= share)
+        found.setdefault(Architecture("", kept).complete(project.space))
         number += 1
     return tuple(found)
 
@@ -230,7 +229,7 @@ def _weights_key(project: Project) -> str:
 
 def predicted(project: Project, scores: Scores, choices: Choices) -> float | None:
     """Return the sum of a network's scores; None where a candidate has none."""
-    names = zip((layer.name for layer in project.space.layers), choices, strict=True)
+    names = project.space.named(choices)
     found = [0.0 if operation == TEACHER else scores.get((layer, operation)) for layer, operation in names]
     known = [score for score in found if score is not None]
     return math.fsum(known) if len(known) == len(found) else None
@@ -335,10 +334,9 @@ def judge_scores(
         )
     if not fit:
         return trust
-    names = [layer.name for layer in project.space.layers]
+    names = [layer.name for layer in project.space.places]
     parts = [
-        {n: scores[n, op] for n, op in zip(names, one.choices, strict=True) if op != TEACHER}
-        for one in judged
+        {n: scores[n, op] for n, op in project.space.named(one.choices) if op != TEACHER} for one in judged
     ]
     qualities = [one.quality for one in judged]
     # roots, as the scores are: else the few worst networks would decide

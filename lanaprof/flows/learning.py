@@ -138,7 +138,7 @@ def wanted_candidates(
     tables = list(predictors)
     chosen: dict[str, tuple[str, ...]] = {}
     told = []
-    for layer in project.space.layers:
+    for layer in project.space.places:
         if only and layer.name not in only:
             continue
         trainable = [
@@ -172,19 +172,26 @@ def _verdict_of_all(predictors: Sequence[Predictor], layer: str, operation: str)
 
 def _verdict(predictor: Predictor, layer: str, operation: str) -> str:
     key = predictor.operators.candidates.get((layer, operation))
-    own, teacher = predictor.find_estimate(layer, operation), predictor.find_estimate(layer, TEACHER)
+    own = predictor.find_estimate(layer, operation)
+    kept = [predictor.find_estimate(name, TEACHER) for name in predictor.project.space.covered(layer)]
     if own is None:
         tried = key == "" or (key is not None and predictor.table.find(key) is not None)
         return "failed" if tried else "unmeasured"
-    if teacher is None:
+    teacher = [estimate for estimate in kept if estimate is not None]  # of a span's layers, one by one
+    if len(teacher) < len(kept):
         return "unmeasured"
     assert own.ci_low_s is not None
-    assert teacher.ci_high_s is not None
-    if own.ci_low_s < teacher.ci_high_s:
+    if own.ci_low_s < sum(estimate.ci_high_s or 0.0 for estimate in teacher):
         return "cheaper"
-    small, large = predictor.statistics[own.operator], predictor.statistics[teacher.operator]
-    costs = [SIZE_COSTS[name] for name in predictor.project.config.costs if name in SIZE_COSTS]
-    return "cheaper" if any(cost(small) < cost(large) for cost in costs) else "dearer"
+    small, large = (
+        predictor.statistics[own.operator],
+        [predictor.statistics[estimate.operator] for estimate in teacher],
+    )
+    for name in (name for name in predictor.project.config.costs if name in SIZE_COSTS):
+        of_layers = [SIZE_COSTS[name](one) for one in large]
+        if SIZE_COSTS[name](small) < (max(of_layers) if name == "peak_bytes" else sum(of_layers)):
+            return "cheaper"
+    return "dearer"
 
 
 def plan_distilling(project: Project, wanted: Wanted, recipe: Recipe, *, stop: bool = True) -> DistillPlan:
@@ -279,6 +286,7 @@ def load_trained(
         teacher: loaded already; else it is loaded when a candidate is made from its layer.
     """
     from lanaprof.distill import load_candidate, weights_text
+    from lanaprof.teachers import own_module
 
     key = _distilled(project).get("key", "")
     trained = find_trained_candidates(project)
@@ -294,7 +302,7 @@ def load_trained(
         own = None
         if own_layer or get_family(parsed.family).needs_teacher:
             teacher = teacher or project.load_teacher()
-            own = teacher.module.get_submodule(layer)
+            own = own_module(teacher.module, project.space.covered(layer))
         module = (
             own
             if own_layer and own is not None

@@ -20,7 +20,7 @@ from lanaprof.ops import TEACHER
 from lanaprof.profiler.calibration import FitResult, Prediction, fit
 from lanaprof.profiler.campaign import Target
 from lanaprof.profiler.protocol import NETWORK
-from lanaprof.space import random_architecture
+from lanaprof.space import Architecture, random_architecture
 
 __all__ = [
     "CalibrateReport",
@@ -154,16 +154,34 @@ def calibration_networks(predictor: Predictor, count: int, seed: int) -> list[Ch
 def _leaning(
     predictor: Predictor, allowed: Mapping[str, Sequence[str]], generator: random.Random, strength: float
 ) -> Choices:
-    """Return a random architecture in which a candidate's odds fall with its latency, relative to its layer's mean."""
-    chosen = []
-    for layer in predictor.project.space.layers:
-        operations = allowed[layer.name]
-        latencies = [predictor.candidate_features(layer.name, operation)[0] for operation in operations]
+    """Return a random architecture in which a candidate's odds fall with its latency, relative to its layer's mean.
+
+    A span's odds are against what was drawn for its layers.
+    """
+    space = predictor.project.space
+    chosen: dict[str, tuple[str, float]] = {}
+    for place in space.places:
+        operations = allowed[place.name]
+        if not operations:  # a run none of whose spans is measured
+            continue
+        latencies = [predictor.candidate_features(place.name, operation)[0] for operation in operations]
         mean_s = sum(latencies) / len(latencies) or 1.0
         least_s = min(latencies)  # has odds of 1, so that at any strength something can be drawn
         odds = [math.exp(strength * (least_s - latency_s) / mean_s) for latency_s in latencies]
-        chosen.append(generator.choices(operations, odds)[0])
-    return tuple(chosen)
+        drawn = generator.choices(range(len(operations)), odds)[0]
+        covered = space.covered(place.name)
+        if place in space.runs:
+            if any(name not in chosen for name in covered):
+                continue
+            taken_s = sum(chosen[name][1] for name in covered)
+            faster = strength * (taken_s - latencies[drawn]) / (taken_s or 1.0)
+            if generator.random() > 1 / (1 + math.exp(-faster)):
+                continue
+            for name in covered:
+                del chosen[name]
+        chosen[place.name] = operations[drawn], latencies[drawn]
+    named = tuple((name, operation) for name, (operation, _) in chosen.items())
+    return Architecture("", named).complete(space)
 
 
 def calibrate(

@@ -126,7 +126,7 @@ def _cached(project: Project) -> tuple[dict[str, str], dict[str, str]]:
 def _candidate_recipes(project: Project, device: Device) -> dict[tuple[str, str], str]:
     return {
         (layer.name, operation): candidate_recipe(layer, operation, device)
-        for layer in project.space.layers
+        for layer in project.space.places
         for operation in layer.candidates
         if operation != SKIP
     }
@@ -159,7 +159,12 @@ def _deployed_module(
     from lanaprof.teachers import build_candidate
 
     module = build_candidate(
-        teacher, project.space.get_layer(layer), operation, seed=project.config.seed, grid=grid_of(device)
+        teacher,
+        project.space.get_layer(layer),
+        operation,
+        covered=project.space.covered(layer),
+        seed=project.config.seed,
+        grid=grid_of(device),
     )
     return fuse(module, in_place=operation != TEACHER)  # that one stays as it is; what is built for this goes
 
@@ -361,8 +366,13 @@ def _exported_network(project: Project, device: Device, teacher: Teacher, choice
             f"a network of several precisions on device {device.text!r} is made of its pieces, and this teacher cannot "
             "be cut at its layers"
         )
-    named = [(layer.name, operation) for layer, operation in zip(project.space.layers, choices, strict=True)]
-    network = assemble(teacher, named, space=project.space, seed=project.config.seed, grid=grid_of(device))
+    network = assemble(
+        teacher,
+        project.space.named(choices),
+        space=project.space,
+        seed=project.config.seed,
+        grid=grid_of(device),
+    )
     graph = exported_graph(fuse(network, in_place=True), (device.batch, *project.space.input_shape))
     return _narrowed(graph, device)
 
@@ -386,11 +396,10 @@ def _composed(
     from lanaprof.profiler.compose import composed_graph
 
     assert operators.circuit is not None
-    names = [layer.name for layer in project.space.layers]
     chosen = {
         choices: {
             layer: "" if operation == SKIP else operators.operator(layer, operation)
-            for layer, operation in zip(names, choices, strict=True)
+            for layer, operation in project.space.named(choices)
         }
         for choices in architectures
     }

@@ -17,6 +17,7 @@ from lanaprof.flows.networks import calibration_networks, common_factor, time_ne
 from lanaprof.flows.operators import Choices
 from lanaprof.flows.predicting import Predictor
 from lanaprof.flows.project import Project
+from lanaprof.flows.selecting import choices_of
 from lanaprof.lut import Measurement
 from lanaprof.ops import TEACHER
 from lanaprof.profiler.calibration import fit
@@ -377,9 +378,7 @@ def _proposals(
         except InfeasibleBudget as error:
             failure = failure or error
             continue
-        found.setdefault(
-            tuple(solution.choices[layer.name] for layer in project.space.layers), solution.score
-        )
+        found.setdefault(choices_of(project, solution), solution.score)
     if not found and failure is not None:
         raise failure
     return found

@@ -8,11 +8,9 @@ from lanaprof.flows.project import Project
 from lanaprof.ops import GENERATOR_VERSION, parse_operation
 from lanaprof.ops.quantising import QUANTISED
 from lanaprof.profiler.backends.registry import backend_class
-from lanaprof.space import Layer, recipe
+from lanaprof.space import Choices, Layer, place_ends, recipe
 
 __all__ = ["Choices", "candidate_recipe", "grid_of", "network_recipe"]
-
-Choices = tuple[str, ...]  # one operation per layer, in the space's order
 
 
 def grid_of(device: Device) -> str:
@@ -32,9 +30,10 @@ def candidate_recipe(layer: Layer, operation: str, device: Device) -> str:
 
 
 def network_recipe(project: Project, device: Device, choices: Choices) -> str:
-    """Return the recipe of a whole network: the teacher's wiring with one recipe per layer."""
+    """Return the recipe of a whole network: the teacher's wiring with one recipe per layer; "" where a span covers."""
+    standing = {place_ends(layer.name)[0]: layer for layer, _ in project.space.parts(choices)}
     names = [
-        candidate_recipe(layer, operation, device)
+        candidate_recipe(standing[layer.name], operation, device) if operation else ""
         for layer, operation in zip(project.space.layers, choices, strict=True)
     ]
     return digest(

@@ -69,7 +69,7 @@ class ScoreFiles:
                     ],
                 }
             )
-            for layer in project.space.layers
+            for layer in project.space.places
         }
 
     def find(self, layer: str) -> tuple[CandidateScore, ...] | None:

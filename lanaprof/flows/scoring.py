@@ -112,7 +112,7 @@ def _are_stored(project: Project, store: Store, scores: Iterable[CandidateScore]
 
 
 def scored_layers(project: Project) -> tuple[str, ...]:
-    """Return the layers that ``score`` judges: all, once any candidate is trained or needs no training.
+    """Return the layers and runs that ``score`` judges: all, once any candidate is trained or needs no training.
 
     Raises:
         UserError: nothing is trained yet.
@@ -122,11 +122,11 @@ def scored_layers(project: Project) -> tuple[str, ...]:
     trained = find_trained_candidates(project)
     if not any(
         (layer.name, weights_text(operation)) in trained or is_teacher_at_precision(operation)
-        for layer in project.space.layers
+        for layer in project.space.places
         for operation in layer.candidates
     ):
         raise UserError("no candidate of this project is trained yet", hint="lanaprof distill")
-    return tuple(layer.name for layer in project.space.layers)
+    return tuple(layer.name for layer in project.space.places)
 
 
 def layer_groups(project: Project, layers: Iterable[str]) -> tuple[tuple[str, ...], ...]:
@@ -276,7 +276,7 @@ def _build_host(project: Project, choices: Choices, teacher: Teacher, data: Data
     from lanaprof.distill import reestimate_batch_norm
     from lanaprof.teachers import assemble
 
-    pairs = [(layer.name, choice) for layer, choice in zip(project.space.layers, choices, strict=True)]
+    pairs = project.space.named(choices)
     network = assemble(
         teacher, pairs, space=project.space, modules=load_trained(project, pairs, teacher=teacher)
     )

@@ -18,6 +18,7 @@ from lanaprof.flows.project import Project
 from lanaprof.lut import GraphStatistics, Score, Store
 from lanaprof.ops import SKIP, TEACHER, parse_operation
 from lanaprof.solver import Problem, Solution, problem_from_arrays, solve
+from lanaprof.space import Architecture, Space, place_ends
 from lanaprof.units import RelativeBudget, format_duration, parse_latency_budget
 
 __all__ = [
@@ -135,17 +136,19 @@ def build_problem(
     for predictor in predictors:
         predictor.expect_teacher()
     allowed = [predictor.measured_candidates() for predictor in predictors]
-    names, chosen = [], []
-    for layer in project.space.layers:
-        kept = [
+    kept = {
+        layer.name: [
             operation
             for operation in layer.candidates
             if (operation == TEACHER or (layer.name, operation) in scores)
             and all(operation in measured[layer.name] for measured in allowed)
         ]
-        names.append(kept)
-        chosen += [(layer.name, operation) for operation in kept]
-    if all(len(row) == 1 for row in names):
+        for layer in project.space.places
+    }
+    names = [kept[layer.name] for layer in project.space.layers]
+    spans = [(run.name, operation) for run in project.space.runs for operation in kept[run.name]]
+    chosen = [(layer, operation) for layer, row in kept.items() for operation in row]  # spans last
+    if not spans and all(len(row) == 1 for row in names):
         raise MissingScores(
             "no score belongs to a measured candidate of this space",
             hint="lanaprof distill, then lanaprof score",
@@ -153,19 +156,41 @@ def build_problem(
     costs: dict[str, list[float]] = {}
     fixed: dict[str, float] = {}
     for predictor in predictors:
-        raw = [predictor.candidate_cost_s(layer, operation) for layer, operation in chosen]
-        costs[predictor.cost_name], fixed[predictor.cost_name] = _shifted(raw, names, predictor.fixed_s)
+        raw = {name: predictor.candidate_cost_s(*name) for name in chosen}
+        costs[predictor.cost_name], fixed[predictor.cost_name] = _shifted(
+            raw, project.space, predictor.fixed_s
+        )
     for size in sizes:
         statistics = [_size(predictors[0], size, layer, operation) for layer, operation in chosen]
         costs[size], fixed[size] = statistics, _fixed_size(predictors[0], size)
+    count = len(chosen) - len(spans)
     return problem_from_arrays(
         [layer.name for layer in project.space.layers],
         names,
-        scores=[0.0 if operation == TEACHER else scores[layer, operation] for layer, operation in chosen],
-        costs=costs,
+        scores=[
+            0.0 if operation == TEACHER else scores[layer, operation] for layer, operation in chosen[:count]
+        ],
+        costs={name: values[:count] for name, values in costs.items()},
         fixed=fixed,
-        optional=_optional(predictors, names, sizes),
+        optional={
+            **_optional(predictors, names, sizes),
+            **_spans(spans, scores, {name: values[count:] for name, values in costs.items()}),
+        },
     )
+
+
+def _spans(
+    spans: Sequence[tuple[str, str]], scores: Scores, costs: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
+    """Return the candidates that stand for several layers, as ``spans`` of a selection problem."""
+    found = []
+    for number, (run, operation) in enumerate(spans):
+        first, last = place_ends(run)
+        own = {name: values[number] for name, values in costs.items()}
+        found.append(
+            {"first": first, "last": last, "name": operation, "score": scores[run, operation], "costs": own}
+        )
+    return {"spans": found} if found else {}
 
 
 def _optional(
@@ -179,17 +204,27 @@ def _optional(
     return {**combine, **({"pairs": pairs} if pairs else {})}
 
 
-def _shifted(raw: Sequence[float], names: Sequence[Sequence[str]], fixed: float) -> tuple[list[float], float]:
-    """Return costs without negative ones: each layer's least negative cost moves into the fixed part."""
-    shifted: list[float] = []
-    position = 0
-    for row in names:
-        part = raw[position : position + len(row)]
-        position += len(row)
-        least = min(0.0, *part)
-        shifted += [cost - least for cost in part]
-        fixed += least
-    return shifted, fixed
+def _shifted(raw: Mapping[tuple[str, str], float], space: Space, fixed: float) -> tuple[list[float], float]:
+    """Return costs without negative ones: each layer's least negative cost moves into the fixed part.
+
+    A span takes the place of its layers, hence of what was moved from each of them; where that does not make it
+    positive, more is moved from its first layer.
+
+    Args:
+        raw: by (layer or ``first..last``, operation).
+        space: whose.
+        fixed: what no choice changes.
+
+    Returns:
+        The costs in the order of ``raw``, and the new fixed part.
+    """
+    moved = dict.fromkeys((layer.name for layer in space.layers), 0.0)
+    covered = {layer: space.covered(layer) for layer, _ in raw}
+    for (layer, _), cost in raw.items():  # layers stand before the spans over them
+        left = cost - sum(moved[name] for name in covered[layer])
+        moved[covered[layer][0]] += min(0.0, left)
+    shifted = [cost - sum(moved[name] for name in covered[layer]) for (layer, _), cost in raw.items()]
+    return shifted, fixed + sum(moved.values())
 
 
 def _size(predictor: Predictor, size: str, layer: str, operation: str) -> float:
@@ -238,7 +273,7 @@ def resolve_budgets(
 
 def choices_of(project: Project, solution: Solution) -> Choices:
     """Return a solution's operations in the space's order."""
-    return tuple(solution.choices[layer.name] for layer in project.space.layers)
+    return Architecture("", tuple(solution.choices.items())).complete(project.space)
 
 
 def solve_with_margin(
@@ -299,9 +334,9 @@ class _Asked:
         """Return how far each latency's quantile lies above what the solver counts for this answer."""
         if self.confidence is None:
             return dict.fromkeys(self.predictors, 0.0)
-        choices = tuple(solution.choices[name] for name in self.problem.layer_names)
         found = {}
         for name, predictor in self.predictors.items():
+            choices = choices_of(predictor.project, solution)
             prediction = predictor.predict(choices, level=2 * self.confidence - 1)
             found[name] = max(0.0, prediction.high_s - solution.costs[name])
         return found

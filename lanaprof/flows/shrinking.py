@@ -23,7 +23,7 @@ def space_costs(project: Project, predictors: Sequence[Predictor]) -> SpaceCosts
     """
     names = [name for name in project.config.costs if name in SIZE_COSTS]
     found: dict[str, dict[str, Costs]] = {}
-    for layer in project.space.layers if predictors else ():
+    for layer in project.space.places if predictors else ():
         own = {}
         for operation in layer.candidates:
             latencies = [_latency(predictor, layer.name, operation) for predictor in predictors]

@@ -176,7 +176,7 @@ def score_over(
     stage = f"scoring {sum(part.share.units for part in parts)} candidates on {_machines(cluster)}"
     spread = cluster.run(_score_group, parts, stage=stage, progress=progress)
     rows = [score for scores in spread.results.values() for score in scores]
-    place_of = {layer.name: place for place, layer in enumerate(project.space.layers)}
+    place_of = {layer.name: place for place, layer in enumerate(project.space.places)}
     rows.sort(key=lambda score: place_of[score.layer])  # stable: inside a layer they are in order
     stored = store_scores(project, store, rows, metric=recipe.text, team=team)
     return ScoreReport(tuple(rows), recipe.text, stored), spread
@@ -353,7 +353,7 @@ def _loaded(folder: str) -> tuple[Project, Teacher, DataSource]:
 
 def _joined(project: Project, results: Iterable[DistillResult]) -> DistillResult:
     """Return the results of groups as if they had been one call's: counts added, what is listed in order."""
-    place_of = {layer.name: place for place, layer in enumerate(project.space.layers)}
+    place_of = {layer.name: place for place, layer in enumerate(project.space.places)}
 
     def place(item: Any) -> int:
         return place_of[item[0] if isinstance(item, tuple) else item.layer]

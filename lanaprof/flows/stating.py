@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lanaprof.config import Device, known_devices
-from lanaprof.errors import BackendUnavailable, DeviceUnavailable, UserError
+from lanaprof.errors import BackendUnavailable, BadArchitecture, DeviceUnavailable, UserError
 from lanaprof.flows.artifacts import (
     Trained,
     exported_files,
@@ -28,6 +28,7 @@ from lanaprof.lut import Score, Selection, Store, open_store
 from lanaprof.lut.engine import locate
 from lanaprof.profiler.environment import local_environment
 from lanaprof.profiler.protocol import HOT, NETWORK, RELAY
+from lanaprof.space import Architecture
 from lanaprof.units import format_duration
 
 __all__ = [
@@ -119,13 +120,13 @@ def project_steps(
     steps += [_measure_step(project, store, device, predictors.get(device.text)) for device in devices]
     steps += [_calibrate_step(store, device, predictors.get(device.text)) for device in devices]
     candidates = {
-        (layer.name, without_precision(op)) for layer in project.space.layers for op in layer.candidates
+        (layer.name, without_precision(op)) for layer in project.space.places for op in layer.candidates
     }
     # Weights and scores of candidates that the space offered once lie around for good: nobody waits for them.
     trained = {name: entry for name, entry in trained_candidates(project).items() if name in candidates}
     steps.append(_distill_step(project, list(predictors.values()), trained))
     scores = store.scores(teacher=project.weights_digest) if store is not None else ()
-    untrained = any(is_teacher_at_precision(op) for layer in project.space.layers for op in layer.candidates)
+    untrained = any(is_teacher_at_precision(op) for layer in project.space.places for op in layer.candidates)
     steps.append(_score_step(trained, scores, needs_none=untrained))
     selections = own_selections(project, store)
     steps.append(_select_step(selections, scores, devices))
@@ -325,9 +326,13 @@ def own_selections(project: Project, store: Store | None) -> tuple[Selection, ..
 
 
 def _fits(project: Project, selection: Selection) -> bool:
-    candidates = {layer.name: layer.candidates for layer in project.space.layers}
-    choices = dict(selection.choices)
-    return choices.keys() == candidates.keys() and all(op in candidates[name] for name, op in choices.items())
+    try:
+        return (
+            project.space.named(Architecture("", selection.choices).complete(project.space))
+            == selection.choices
+        )
+    except BadArchitecture:
+        return False
 
 
 def _select_step(selections: Sequence[Selection], scores: Sequence[Score], devices: Sequence[Device]) -> Step:

@@ -22,7 +22,7 @@ from lanaprof.flows.scales import device_precision, grid_here
 from lanaprof.flows.studentfiles import write_onnx, write_program
 from lanaprof.lut import Store
 from lanaprof.ops import SKIP, TEACHER, parse_operation
-from lanaprof.space import Architecture, architecture_to_json, load_architecture
+from lanaprof.space import Architecture, architecture_to_json, load_architecture, place_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,7 +68,8 @@ class Student:
     @property
     def is_narrow(self) -> bool:
         """Whether some layers are computed at a lower precision than float32."""
-        return any(parse_operation(operation).precision not in ("", "fp32") for operation in self.choices)
+        chosen = (parse_operation(operation) for operation in self.choices if operation)
+        return any(operation.precision not in ("", "fp32") for operation in chosen)
 
 
 def selected(project: Project, store: Store, which: str | None, architecture: Path | None) -> Choices:
@@ -110,8 +111,7 @@ def build_student(
     from lanaprof.teachers import assemble
 
     teacher = teacher or project.load_teacher()
-    names = [layer.name for layer in project.space.layers]
-    pairs = list(zip(names, choices, strict=True))
+    pairs = project.space.named(choices)
     modules = load_trained(project, pairs, teacher=teacher)
     network = assemble(
         teacher,
@@ -261,10 +261,18 @@ def _write_folder(project: Project, student: Student, out: Path) -> None:
     from safetensors.torch import save
 
     space = project.space
-    choices = tuple(zip([layer.name for layer in space.layers], student.choices, strict=True))
     layers = [
         {"name": x.name, "input_shape": list(x.input_shape), "output_shape": list(x.output_shape)}
         for x in space.layers
+    ]
+    spans = [
+        {
+            "layers": list(space.covered(x.name)),
+            "input_shape": list(x.input_shape),
+            "output_shape": list(x.output_shape),
+        }
+        for x, _ in space.parts(student.choices)
+        if x in space.runs
     ]
     manifest = {
         "format": _FORMAT,
@@ -272,10 +280,11 @@ def _write_folder(project: Project, student: Student, out: Path) -> None:
         "input_shape": list(space.input_shape),
         "preprocessing": project.facts["preprocessing"],
         "layers": layers,
+        **({"spans": spans} if spans else {}),
         "untrained": list(student.untrained),
         "grid": grid_here(project),
     }
-    architecture = architecture_to_json(Architecture(space.teacher, choices))
+    architecture = architecture_to_json(Architecture(space.teacher, space.named(student.choices)))
     files: dict[str, bytes] = {
         _WEIGHTS: save(_weights(student.module)),
         _ARCHITECTURE: (json.dumps(architecture, indent=1) + "\n").encode(),
@@ -311,7 +320,7 @@ def load_student(folder: str | Path) -> nn.Module:
     from safetensors.torch import load_file
 
     from lanaprof.ops import build_operation, make_operation, parse_operation
-    from lanaprof.teachers import bare_teacher, set_submodule
+    from lanaprof.teachers import bare_teacher, own_module, place_module
 
     folder = Path(folder)
     try:
@@ -327,11 +336,14 @@ def load_student(folder: str | Path) -> nn.Module:
     network = bare_teacher(
         manifest["teacher"], state, input_shape=manifest["input_shape"], search_path=Path.cwd()
     )
-    for layer in manifest["layers"]:
-        operation = parse_operation(choices[layer["name"]])
+    places = [{**layer, "layers": [layer["name"]]} for layer in manifest["layers"]]
+    for layer in (*places, *manifest.get("spans", ())):
+        covered = tuple(layer["layers"])
+        chosen = choices.get(place_name(covered[0], covered[-1]), TEACHER)  # a span's layers have none
+        operation = parse_operation(chosen)
         if operation != make_operation(TEACHER):
             # weights are loaded below: of the bare network's layer, where it is asked for, only shapes matter
-            own = network.get_submodule(layer["name"])
+            own = own_module(network, covered)
             module = build_operation(
                 operation,
                 tuple(layer["input_shape"]),
@@ -339,6 +351,6 @@ def load_student(folder: str | Path) -> nn.Module:
                 teacher=own,
                 grid=manifest.get("grid", "uint8"),
             )
-            set_submodule(network, layer["name"], module)
+            place_module(network, covered, module)
     network.load_state_dict(state)
     return network.eval()

@@ -7,8 +7,8 @@ exported with a marker node in place of every layer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lanaprof.errors import BadProject, UnsupportedOperator
@@ -17,7 +17,7 @@ from lanaprof.profiler.canonical import Graph, canonical_graph
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Circuit", "Segment", "Step", "circuit_from_json", "circuit_from_skeleton"]
+__all__ = ["Circuit", "Segment", "Step", "circuit_from_json", "circuit_from_skeleton", "joined_steps"]
 
 MARKER_DOMAIN = "lanaprof"
 FORMAT = "lanaprof-circuit/1"
@@ -79,6 +79,35 @@ class Circuit:
     def segments(self) -> tuple[str, ...]:
         """Return the operator keys of the segments, in order of execution."""
         return tuple(step.operator for step in self.steps if not step.layer)
+
+
+def joined_steps(circuit: Circuit, chosen: Iterable[str]) -> tuple[Step, ...]:
+    """Return the steps of a network in which some runs of layers are one piece.
+
+    Args:
+        circuit: how the pieces are wired.
+        chosen: the places that something stands in: layers, and runs of layers ``first..last``.
+
+    Raises:
+        UnsupportedOperator: a run's layers do not follow each other in the circuit.
+    """
+    runs = {first: (place, last) for place in chosen for first, dots, last in [place.partition("..")] if dots}
+    if not runs:
+        return circuit.steps
+    steps: list[Step] = []
+    inside = ""  # the last layer of the run that the next steps belong to
+    for step in circuit.steps:
+        if inside:
+            if step.inputs != steps[-1].outputs:
+                raise UnsupportedOperator(f"the layers of {steps[-1].layer!r} do not follow each other")
+            steps[-1] = replace(steps[-1], outputs=step.outputs)
+            inside = "" if step.layer == inside else inside
+        elif step.layer in runs:
+            place, inside = runs[step.layer]
+            steps.append(replace(step, layer=place))
+        else:
+            steps.append(step)
+    return tuple(steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from lanaprof.errors import UnsupportedOperator
 from lanaprof.profiler.canonical import Graph, graph_from_draft
-from lanaprof.profiler.circuit import Circuit
+from lanaprof.profiler.circuit import Circuit, joined_steps
 from lanaprof.profiler.draft import Draft, Node, append_graph, normalise
 from lanaprof.profiler.roundings import join_roundings
 
@@ -28,7 +28,7 @@ def composed_graph(
     Args:
         circuit: how the pieces are wired.
         graphs: operator key → canonical graph, of every piece.
-        chosen: layer → operator key; "" where the layer is skipped.
+        chosen: layer, or ``first..last`` for a span, → operator key; "" where it is skipped.
 
     Raises:
         UnsupportedOperator: the circuit has no steps, or not exactly one input and one output.
@@ -38,7 +38,7 @@ def composed_graph(
     source, target = _ends(circuit)
     types = {name: (kind, shape) for name, kind, shape in circuit.buffers}
     draft = Draft([source], [target], [], {}, dict(types))
-    for number, step in enumerate(circuit.steps):
+    for number, step in enumerate(joined_steps(circuit, chosen)):
         key = chosen[step.layer] if step.layer else step.operator
         if key:
             append_graph(draft, graphs[key], f"p{number}", (step.inputs, step.outputs))

@@ -113,7 +113,9 @@ class RemoteRig:
 
     def run(self, visits: Sequence[PlannedVisit]) -> list[TimedRun]:
         """Run the visits in the worker."""
-        rows = [[[(run.operator, run.step) for run in v.runs], v.warmups, v.recorded] for v in visits]
+        rows = [
+            [[(run.operator, run.step, run.end) for run in v.runs], v.warmups, v.recorded] for v in visits
+        ]
         try:
             reply = self._ask({"do": "run", "visits": rows}, _ROUND_TIMEOUT_S)
         except OperatorTimeout as error:

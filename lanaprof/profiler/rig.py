@@ -169,9 +169,10 @@ class LocalRig:
                 call = self._bound(run.operator)
             else:
                 assert self._circuit is not None
-                step = self._circuit.steps[run.step]
-                inputs = [self._buffers[name] for name in step.inputs]
-                outputs = [self._buffers[name] for name in step.outputs]
+                steps = self._circuit.steps
+                last = steps[run.end if run.end >= 0 else run.step]
+                inputs = [self._buffers[name] for name in steps[run.step].inputs]
+                outputs = [self._buffers[name] for name in last.outputs]
                 call = self._programs[run.operator].bind(inputs, outputs)
             self._calls[run] = call
         return call

@@ -20,10 +20,17 @@ _SKIPPED = ""
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of an operator, at a step of the circuit (its index) or on buffers of its own (-1)."""
+    """One run of an operator, at a step of the circuit or on buffers of its own.
+
+    Attributes:
+        operator: its key.
+        step: the index of the step whose inputs it reads; -1 for buffers of its own.
+        end: of the step whose outputs it writes, where it stands for several layers; -1 for the same one.
+    """
 
     operator: str
     step: int = -1
+    end: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +60,24 @@ def plan_relay_round(
 ) -> tuple[PlannedVisit, ...]:
     """Return random architectures that visit every operator at least once.
 
+    What stands for several layers gets visits of its own, as many as it takes, in which other layers' choices go on
+    changing; the rest of the plan is the same with and without it.
+
     Args:
         circuit: how the pieces are wired.
-        places: the operators to measure → the layers they may stand in.
+        places: the operators to measure → the layers they may stand in, or runs of layers ``first..last``.
         fillers: layer → what else may stand there ("" leaves it out), so that caches are as in other networks.
         protocol: gives the passes.
         generator: the round's own.
     """
     standing: dict[str, list[str]] = {step.layer: [] for step in circuit.steps if step.layer}
-    for operator in sorted(places, key=lambda key: (len(places[key]), key)):
-        layers = list(places[operator])
+    single = {
+        operator: layers
+        for operator, names in places.items()
+        if (layers := [name for name in names if name in standing])
+    }
+    for operator in sorted(single, key=lambda key: (len(places[key]), key)):
+        layers = list(single[operator])
         generator.shuffle(layers)
         standing[min(layers, key=lambda layer: len(standing[layer]))].append(operator)
     length = max(1, *(len(choices) for choices in standing.values()))
@@ -72,10 +87,19 @@ def plan_relay_round(
         room = length - len(choices) if choices else min(length, len(others))
         choices.extend(others[:room])
         generator.shuffle(choices)
+    spanning = {operator: names for operator, names in places.items() if operator not in single}
+    networks: list[Mapping[int, Run]] = [{}] * length
+    networks += _span_networks(circuit, spanning, generator)
     visits = []
-    for number in range(length):
+    for number, spans in enumerate(networks):
         runs = []
+        covered_to = -1  # the last step that a span covers
         for index, step in enumerate(circuit.steps):
+            if index in spans:
+                runs.append(spans[index])
+                covered_to = spans[index].end
+            if index <= covered_to:
+                continue
             if not step.layer:
                 runs.append(Run(step.operator, index))
                 continue
@@ -85,3 +109,27 @@ def plan_relay_round(
                 runs.append(Run(operator, index))
         visits.append(PlannedVisit(tuple(runs), protocol.warmups, protocol.recorded))
     return tuple(visits)
+
+
+def _span_networks(
+    circuit: Circuit, spanning: Mapping[str, Sequence[str]], generator: random.Random
+) -> list[dict[int, Run]]:
+    """Return networks' spans by their first step: each operator in one network, in as few as it fits in greedily."""
+    steps = {step.layer: index for index, step in enumerate(circuit.steps) if step.layer}
+    order = sorted(spanning)
+    generator.shuffle(order)
+    networks: list[dict[int, Run]] = []
+    for operator in order:
+        first, _, last = generator.choice(list(spanning[operator])).partition("..")
+        new = Run(operator, steps[first], steps[last])
+        free = (
+            each
+            for each in networks
+            if all(one.end < new.step or one.step > new.end for one in each.values())
+        )
+        network = next(free, None)
+        if network is None:
+            network = {}
+            networks.append(network)
+        network[new.step] = new
+    return networks

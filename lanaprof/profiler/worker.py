@@ -108,7 +108,7 @@ def _serve(rig: LocalRig, request: dict[str, Any]) -> dict[str, Any]:
         return {}
     if request["do"] == "run":
         visits = [
-            PlannedVisit(tuple(Run(operator, step) for operator, step in runs), warmups, recorded)
+            PlannedVisit(tuple(Run(*run) for run in runs), warmups, recorded)
             for runs, warmups, recorded in request["visits"]
         ]
         return {"runs": list(_rows(rig, visits))}

@@ -5,6 +5,8 @@ from lanaprof.teachers.build import (
     assemble,
     build_candidate,
     make_space,
+    own_module,
+    place_module,
     set_submodule,
     skeleton,
 )
@@ -33,6 +35,8 @@ __all__ = [
     "load_teacher",
     "make_padding_static",
     "make_space",
+    "own_module",
+    "place_module",
     "read_weights",
     "set_submodule",
     "skeleton",

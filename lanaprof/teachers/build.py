@@ -20,11 +20,21 @@ from lanaprof.ops import (
     operations_for,
     parse_operation,
 )
+from lanaprof.ops.blocks.run import LayerRun
 from lanaprof.space import Architecture, Layer, Space
 from lanaprof.teachers.layers import FoundLayer
 from lanaprof.teachers.sources import Teacher
 
-__all__ = ["LayerMarker", "assemble", "build_candidate", "make_space", "set_submodule", "skeleton"]
+__all__ = [
+    "LayerMarker",
+    "assemble",
+    "build_candidate",
+    "make_space",
+    "own_module",
+    "place_module",
+    "set_submodule",
+    "skeleton",
+]
 
 MARKER_DOMAIN = "lanaprof"
 MARKER_TYPE = "Layer"
@@ -92,8 +102,31 @@ def set_submodule(root: nn.Module, name: str, module: nn.Module) -> None:
     setattr(parent, own_name, module)
 
 
+def own_module(root: nn.Module, layers: Sequence[str]) -> nn.Module:
+    """Return what a network has in one layer, or in several consecutive ones, as one module; nothing is copied."""
+    modules = [root.get_submodule(name) for name in layers]
+    return modules[0] if len(modules) == 1 else LayerRun(*modules)
+
+
+def place_module(root: nn.Module, layers: Sequence[str], module: nn.Module) -> None:
+    """Put a module in the place of one layer, or of several consecutive ones: the others then pass on what it gives.
+
+    Raises:
+        KeyError: there is no submodule of such a name.
+    """
+    set_submodule(root, layers[0], module)
+    for name in layers[1:]:
+        set_submodule(root, name, nn.Identity())
+
+
 def build_candidate(
-    teacher: Teacher, layer: Layer, operation: str, *, seed: int = 0, grid: str = "uint8"
+    teacher: Teacher,
+    layer: Layer,
+    operation: str,
+    *,
+    covered: Sequence[str] = (),
+    seed: int = 0,
+    grid: str = "uint8",
 ) -> nn.Module:
     """Return the module of one candidate with its initial weights, in training mode.
 
@@ -101,6 +134,7 @@ def build_candidate(
         teacher: its own layer is returned, not a copy, for ``teacher``.
         layer: where the operation stands.
         operation: its text.
+        covered: the layers it stands for, where ``layer`` is a run of several.
         seed: of the project; each candidate's weights depend on it, its layer and its text without the precision.
         grid: of activations in int8, whose scales are not calibrated yet.
     """
@@ -109,7 +143,7 @@ def build_candidate(
         parsed,
         layer.input_shape,
         layer.output_shape,
-        teacher=teacher.module.get_submodule(layer.name),
+        teacher=own_module(teacher.module, covered or (layer.name,)),
         seed=candidate_seed(seed, layer.name, replace(parsed, precision="").text),
         grid=grid,
     )
@@ -130,7 +164,7 @@ def assemble(
 
     Args:
         teacher: the network to start from.
-        choices: (layer, operation); layers not named keep the teacher's.
+        choices: (layer or ``first..last``, operation); layers not named keep the teacher's.
         space: the layers and their candidates.
         modules: trained candidates by (layer, operation); the others get seeded initial weights.
         seed: of those.
@@ -141,26 +175,28 @@ def assemble(
     """
     chosen = Architecture(space.teacher, tuple(choices)).complete(space)
     network = copy.deepcopy(teacher.module)
-    for layer, operation in zip(space.layers, chosen, strict=True):
+    for layer, operation in space.parts(chosen):
         if operation == TEACHER:
             continue
-        _expect_layer(teacher, layer)
+        covered = space.covered(layer.name)
+        for name in covered:
+            _expect_layer(teacher, name)
         trained = (modules or {}).get((layer.name, operation))
         module = (
-            build_candidate(teacher, layer, operation, seed=seed, grid=grid)
+            build_candidate(teacher, layer, operation, covered=covered, seed=seed, grid=grid)
             if trained is None
             else copy.deepcopy(trained)
         )
-        set_submodule(network, layer.name, module)
+        place_module(network, covered, module)
     return network.eval()
 
 
-def _expect_layer(teacher: Teacher, layer: Layer) -> None:
+def _expect_layer(teacher: Teacher, name: str) -> None:
     try:
-        teacher.module.get_submodule(layer.name)
+        teacher.module.get_submodule(name)
     except AttributeError as error:
         raise BadArchitecture(
-            f"the teacher {teacher.text!r} has no submodule {layer.name!r}, but the space has",
+            f"the teacher {teacher.text!r} has no submodule {name!r}, but the space has",
             hint="the teacher has changed: run lanaprof init --force",
         ) from error
 
@@ -207,6 +243,6 @@ def skeleton(teacher: Teacher, space: Space) -> nn.Module:
     """
     network = copy.deepcopy(teacher.module)
     for layer in space.layers:
-        _expect_layer(teacher, layer)
+        _expect_layer(teacher, layer.name)
         set_submodule(network, layer.name, LayerMarker(layer.name, layer.output_shape))
     return network.eval()

@@ -22,6 +22,7 @@ from lanaprof.flows.finalists import (
 )
 from lanaprof.flows.proving import Held, Proof
 from lanaprof.solver import Problem, problem_from_arrays, solve
+from lanaprof.space import Layer, Space
 
 LAYERS, OPERATIONS = ("a", "b", "c"), ("teacher", "conv", "ds")
 COST = "latency_s@cpu"
@@ -52,7 +53,9 @@ def predicted(choices: Choices) -> Any:
 
 
 PREDICTOR = SimpleNamespace(cost_name=COST, predict=predicted)
-PROJECT = SimpleNamespace(space=SimpleNamespace(layers=[SimpleNamespace(name=name) for name in LAYERS]))
+SHAPE = (8, 4, 4)
+SPACE = Space("net", (3, 8, 8), tuple(Layer(name, SHAPE, SHAPE, 100, "s", OPERATIONS) for name in LAYERS))
+PROJECT = SimpleNamespace(space=SPACE)
 
 
 def question(budget_s: float = BUDGET_S) -> Question:
