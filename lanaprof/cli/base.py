@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lanaprof.errors import BadInput, InfeasibleBudget, LanaprofError
+from lanaprof.lut.policy import POLICIES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +33,7 @@ __all__ = [
     "meter",
     "notice",
     "outcome_of",
+    "policy_option",
     "ray_option",
     "team_option",
 ]
@@ -212,6 +214,15 @@ def team_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add --team."""
     return click.option(
         "--team", metavar="NAME", help="Whose measurements [default: LANAPROF_TEAM, else local]."
+    )(function)
+
+
+def policy_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --policy."""
+    return click.option(
+        "--policy",
+        type=click.Choice(list(POLICIES)),
+        help="Which of several measurements of one operator counts [default: lanaprof.toml's, else own-host].",
     )(function)
 
 

@@ -19,7 +19,12 @@ __all__ = ["project_bench", "project_store"]
 
 @contextmanager
 def project_bench(
-    device: str | None, database: str | None, team: str | None, *, create: bool = False
+    device: str | None,
+    database: str | None,
+    team: str | None,
+    *,
+    create: bool = False,
+    policy: str | None = None,
 ) -> Iterator[tuple[Project, Bench, Callable[[int, int], None]]]:
     """Give the project, this machine as the device, and a progress line for exports.
 
@@ -31,7 +36,7 @@ def project_bench(
     from lanaprof.lut import open_store
     from lanaprof.profiler.environment import local_environment
 
-    project = load_project()
+    project = load_project().under(policy)
     if device is not None or project.config.devices:
         local_environment(project.device(device))  # fail before any work when this machine is not the device
     with (
@@ -51,7 +56,9 @@ def project_bench(
 
 
 @contextmanager
-def project_store(device: str | None, database: str | None) -> Iterator[tuple[Project, Device, Store]]:
+def project_store(
+    device: str | None, database: str | None, *, policy: str | None = None
+) -> Iterator[tuple[Project, Device, Store]]:
     """Give the project, the device by name, and the database; measures nothing.
 
     Without a device: the one in lanaprof.toml, else the only one measured.
@@ -60,6 +67,6 @@ def project_store(device: str | None, database: str | None) -> Iterator[tuple[Pr
     from lanaprof.flows.project import load_project
     from lanaprof.lut import open_store
 
-    project = load_project()
+    project = load_project().under(policy)
     with open_store(project.database(database)) as store:
         yield project, default_device(project, store, device), store

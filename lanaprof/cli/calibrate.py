@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lanaprof.cli.base import Outcome, command, database_option, device_option, notice, team_option
+from lanaprof.cli.base import (
+    Outcome,
+    command,
+    database_option,
+    device_option,
+    notice,
+    policy_option,
+    team_option,
+)
 from lanaprof.cli.benches import project_bench
 
 if TYPE_CHECKING:
@@ -17,14 +25,17 @@ if TYPE_CHECKING:
 @device_option
 @database_option
 @team_option
+@policy_option
 @click.option(
     "-n", "count", default=16, show_default=True, help="Whole networks to time, the teacher among them."
 )
-def calibrate(device: str | None, database: str | None, team: str | None, count: int) -> Outcome:
+def calibrate(
+    device: str | None, database: str | None, team: str | None, policy: str | None, count: int
+) -> Outcome:
     """Time whole architectures and fit the table to them."""
     from lanaprof.flows.networks import calibrate as run
 
-    with project_bench(device, database, team, create=True) as (project, bench, exporting):
+    with project_bench(device, database, team, create=True, policy=policy) as (project, bench, exporting):
         report = run(project, bench, count=count, exporting=exporting)
         name = bench.device.text
     if report.too_noisy:

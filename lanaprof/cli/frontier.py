@@ -14,6 +14,7 @@ from lanaprof.cli.base import (
     device_option,
     environment_option,
     notice,
+    policy_option,
     team_option,
 )
 from lanaprof.cli.benches import project_store
@@ -34,6 +35,7 @@ _SHOWN = 20
 @database_option
 @team_option
 @environment_option
+@policy_option
 def frontier(device: str | None, database: str | None, team: str | None, **options: Any) -> Outcome:
     """Show the best score for every latency budget."""
     from lanaprof.flows.choosing import project_frontier
@@ -41,7 +43,7 @@ def frontier(device: str | None, database: str | None, team: str | None, **optio
     from lanaprof.flows.project import default_team
     from lanaprof.flows.selecting import find_scores, scores_from_file
 
-    with project_store(device, database) as (project, chosen, store):
+    with project_store(device, database, policy=options["policy"]) as (project, chosen, store):
         scores = (
             scores_from_file(options["scores"])
             if options["scores"]

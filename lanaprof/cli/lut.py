@@ -25,6 +25,6 @@ lut = LazyGroup(
     COMMANDS,
     name="lut",
     help="Look into, exchange and merge latency databases.\n\nSOURCE is a URL or path, with an optional "
-    "#device=…,environment=…,team=…,since=…,protocol=… that takes a part of it.",
+    "#device=…,environment=…,team=…,since=…,protocol=… that takes a part of it, and policy=… where a table is read.",
     no_args_is_help=True,
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lanaprof.cli.base import Outcome, command, device_option, notice, team_option
+from lanaprof.cli.base import Outcome, command, device_option, notice, policy_option, team_option
 from lanaprof.cli.lut_text import counted, say
 
 if TYPE_CHECKING:
@@ -26,9 +26,8 @@ _LISTED = 20  # operators a person is shown, those that changed most of their ow
 @click.option("--plot", metavar="F.html|F.png", type=click.Path(path_type=Path), help="Draw it.")
 @device_option
 @team_option
-def compare(
-    a: str, b: str, cache: str | None, plot: Path | None, device: str | None, team: str | None
-) -> Outcome:
+@policy_option
+def compare(a: str, b: str, cache: str | None, plot: Path | None, **options: str | None) -> Outcome:
     """Show how SOURCE B differs from SOURCE A: environment, machine as a whole, each operator (ratios B / A)."""
     from lanaprof.flows.comparing import compare_sources
     from lanaprof.flows.project import default_team
@@ -40,10 +39,12 @@ def compare(
     def side(text: str) -> Source:
         own = parse_source(text)
         named = own.device or own.environment  # a SOURCE that says so itself keeps its own device
-        return source_from(text, None, folder, device=None if named else device)
+        return source_from(text, None, folder, device=None if named else options["device"])
 
-    own_team = default_team(team, find_config(folder))
-    found = compare_sources(side(a), side(b), folder, team=own_team, cache=cache)
+    config = find_config(folder)
+    own_team = default_team(options["team"], config)
+    policy = options["policy"] or (config.policy if config is not None else "")
+    found = compare_sources(side(a), side(b), folder, team=own_team, cache=cache, policy=policy)
     for warning in found.warnings:
         notice(warning)
     if not found.ratios:
@@ -67,6 +68,7 @@ def _document(found: SourceComparison) -> dict[str, Any]:
             "relative": ratio.relative,
             "q": ratio.q,
             "changed": ratio.changed,
+            "disagree": ratio.disagree,
             "cache": part.cache,
             "space": part.space,
             "noisy": ratio.noisy,
@@ -95,6 +97,9 @@ def _document(found: SourceComparison) -> dict[str, Any]:
                 "operators": len(part.comparison.operators),
                 "common_ratio": part.comparison.common_ratio,
                 "scatter": part.comparison.scatter,
+                "spread": part.comparison.spread,
+                "disagree": sum(1 for ratio in part.comparison.operators if ratio.disagree),
+                "disagreement": part.comparison.disagreement,
                 "changed": sum(1 for ratio in part.comparison.operators if ratio.changed),
             }
             for part in found.parts
@@ -126,7 +131,8 @@ def _show(console: Console, found: SourceComparison) -> None:
     for part, row in found.rows[:_LISTED]:
         high = f"{row.high:.3f}" if row.high is not None else "∞"
         word = ("slower" if row.relative > 1 else "faster") if row.changed else ""
-        mark = ", ".join(filter(None, (word, "noisy" if row.noisy else "")))
+        apart = "disagree" if row.disagree and found.a == found.b else ""
+        mark = ", ".join(filter(None, (word, apart, "noisy" if row.noisy else "")))
         own = f"{row.relative - 1:+.1%}"
         interval = f"{row.low:.3f} … {high}"
         what = escape(found.name(row.operator))
@@ -142,6 +148,19 @@ def _show(console: Console, found: SourceComparison) -> None:
             say(console, f"{counted(count, 'operator')} only in {name}")
 
 
+def _disagreement(console: Console, part: CacheComparison) -> None:
+    """Say how far two who measured in one environment are apart."""
+    apart = [row for row in part.comparison.operators if row.disagree]
+    whole = counted(len(part.comparison.operators), "operator")
+    typical = part.comparison.disagreement
+    say(
+        console,
+        f"{part.cache}: {len(apart)} of {whole} disagree by more than the intervals allow"
+        + (f", typically by {typical:.2%}" if typical is not None else "")
+        + f"; between the two a number varies by {part.comparison.spread:.2%} (1 standard deviation)",
+    )
+
+
 def _summarise(console: Console, found: SourceComparison) -> None:
     """Say what the whole machine did, what single operators did, and what cannot be told."""
     from lanaprof.lut import OPERATORS_LEAST
@@ -152,6 +171,8 @@ def _summarise(console: Console, found: SourceComparison) -> None:
             console,
             f"{len(found.ratios)} compared: they differ by {median:.2%} (median), 95 % of them by less than {p95:.2%}",
         )
+    for part in found.parts if found.a == found.b else ():
+        _disagreement(console, part)
     for part in found.parts:
         rows = part.comparison.operators
         if part.comparison.common_ratio is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lanaprof.cli.base import Outcome, command, database_option, team_option
+from lanaprof.cli.base import Outcome, command, database_option, policy_option, team_option
 from lanaprof.cli.lut_text import counted, say
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lanaprof.flows.inspecting import EnvironmentView, MeasurementView, OperatorView
-    from lanaprof.lut import Holding, Measurement, Retraction
+    from lanaprof.lut import Estimate, Holding, Measurement, Retraction
 
 
 @command("ls")
@@ -67,7 +67,8 @@ def ls(source: str | None, database: str | None) -> Outcome:
 @click.argument("key", metavar="OPERATOR|MEASUREMENT|ENVIRONMENT")
 @database_option
 @team_option
-def show(key: str, database: str | None, team: str | None) -> Outcome:
+@policy_option
+def show(key: str, database: str | None, team: str | None, policy: str | None) -> Outcome:
     """Show everything known of what a key, or its beginning, stands for."""
     from lanaprof.flows.inspecting import EnvironmentView, MeasurementView, find_thing
     from lanaprof.flows.project import default_team
@@ -75,7 +76,9 @@ def show(key: str, database: str | None, team: str | None) -> Outcome:
     from lanaprof.lut import open_store
 
     folder = Path.cwd()
-    viewpoint = viewpoint_of(None, team=default_team(team, find_config(folder)))
+    config = find_config(folder)
+    chosen = policy or (config.policy if config is not None else "")
+    viewpoint = viewpoint_of(None, team=default_team(team, config), policy=chosen)
     with open_store(source_from(None, database, folder).database, readonly=True) as store:
         found = find_thing(store, key, viewpoint=viewpoint)
 
@@ -150,17 +153,40 @@ def _show_operator(console: Console, view: OperatorView) -> None:
         say(console, f"{entry.estimate.cache}{space} in {environment_text(entry.environment)}")
         table = plain_table("", "#latency", "95 % interval", "status", "team", "host", "time", "id")
         for row in entry.measurements:
-            counts = "counts" if row.id == entry.estimate.measurement else ""
+            counts = "counts" if row.id in entry.estimate.measurements else ""
             latency, interval = _latency(row)
             where = (escape(row.team), escape(row.host), row.time, row.id[:12])
             table.add_row(counts, latency, escape(interval), row.status, *where)
         console.print(table)
+        say(console, f"policy {entry.policy}: {entry.why}")
+        _pooled(console, entry.estimate)
         if entry.estimate.disagreement is not None:
-            say(console, f"teams and hosts differ by {entry.estimate.disagreement:.1%}")
+            verdict = (
+                "more than their intervals allow" if entry.estimate.disagree else "within their intervals"
+            )
+            say(console, f"teams and hosts differ by {entry.estimate.disagreement:.1%}, {verdict}")
     if not view.entries:
         say(console, "not measured")
     for row, retraction in view.retracted:
         _retracted(console, row.id, retraction)
+
+
+def _pooled(console: Console, estimate: Estimate) -> None:
+    from lanaprof.units import format_duration
+
+    if (
+        estimate.latency_s is None
+        or estimate.ci_low_s is None
+        or estimate.ci_high_s is None
+        or not estimate.pooled
+    ):
+        return
+    say(
+        console,
+        f"pooled: {format_duration(estimate.latency_s)}, 95 % interval {format_duration(estimate.ci_low_s)} … "
+        f"{format_duration(estimate.ci_high_s)}, {estimate.status}; between them varies {estimate.spread or 0.0:.2%} "
+        "(1 standard deviation) beyond the intervals",
+    )
 
 
 def _show_measurement(console: Console, view: MeasurementView) -> None:

@@ -14,6 +14,7 @@ from lanaprof.cli.base import (
     device_option,
     environment_option,
     notice,
+    policy_option,
     team_option,
 )
 from lanaprof.cli.benches import project_store
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 @database_option
 @team_option
 @environment_option
+@policy_option
 @click.option(
     "--level", default=0.9, show_default=True, type=click.FloatRange(0, 1, min_open=True, max_open=True)
 )
@@ -43,6 +45,7 @@ def predict(
     database: str | None,
     team: str | None,
     environment: str | None,
+    policy: str | None,
     level: float,
 ) -> Outcome:
     """Predict an architecture's latency with its interval, from the table alone."""
@@ -51,7 +54,7 @@ def predict(
     from lanaprof.space import load_architecture
 
     loaded = load_architecture(architecture)
-    with project_store(device, database) as (project, chosen, store):
+    with project_store(device, database, policy=policy) as (project, chosen, store):
         choices = loaded.complete(project.space)
         predictor = open_predictor(
             project, chosen, store, team=default_team(team, project.config), environment=environment

@@ -17,6 +17,7 @@ from lanaprof.cli.base import (
     environment_option,
     meter,
     notice,
+    policy_option,
     split_named,
     team_option,
 )
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 @database_option
 @team_option
 @environment_option
+@policy_option
 def select(device: str | None, database: str | None, team: str | None, **options: Any) -> Outcome:
     """Choose the best architecture within a budget and, when the device is here, prove it by timing."""
     from lanaprof.flows.choosing import ask, choose, choose_diverse
@@ -74,7 +76,7 @@ def select(device: str | None, database: str | None, team: str | None, **options
     texts = split_named(options["budgets"], "budget")
     sizes = _sizes(options)
     time_limit_s = parse_duration(options["time_limit"], what="--time-limit")
-    project = load_project()
+    project = load_project().under(options["policy"])
     with open_store(project.database(database)) as store:
         who = default_team(team, project.config)
         proving = not options["no_verify"] and options["top"] == 1

@@ -15,7 +15,7 @@ from lanaprof.errors import BadProject
 __all__ = ["PROJECT_FILE", "ProjectConfig", "input_shape_from_text", "read_config", "write_config"]
 
 PROJECT_FILE = "lanaprof.toml"
-_TEXTS = ("teacher", "weights", "input", "ops", "data", "database", "team")
+_TEXTS = ("teacher", "weights", "input", "ops", "data", "database", "team", "policy")
 _LISTS = ("layers", "precisions", "devices", "costs")
 
 
@@ -34,6 +34,7 @@ class ProjectConfig:
         devices: device texts, the first is the default.
         database: path or URL; empty for lanaprof.db in the project's folder.
         team: whose measurements; empty for ``local``.
+        policy: which of several measurements of one thing counts; empty for own host, then own team, then the newest.
         costs: what may be budgeted; empty for latency on the devices.
         seed: of every random choice.
     """
@@ -48,6 +49,7 @@ class ProjectConfig:
     devices: tuple[str, ...] = ()
     database: str = ""
     team: str = ""
+    policy: str = ""
     costs: tuple[str, ...] = ()
     seed: int = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from lanaprof.flows.predicting import Predictor, open_predictor
 from lanaprof.flows.project import Project, default_team, load_project
 from lanaprof.flows.selecting import Scores, build_problem, find_scores
 from lanaprof.flows.sources import device_matcher, viewpoint_of
-from lanaprof.lut import Source, Store, Table, open_store, parse_source
+from lanaprof.lut import Source, Store, Table, check_policy, open_store, parse_source
 from lanaprof.lut import open_table as _open_table
 from lanaprof.space import Architecture, Space
 
@@ -34,10 +35,18 @@ class OpenProject:
         project: its files.
         database: path or URL; None for the project's own.
         team: whose measurements come first; None for the project's own.
+        policy: which of several measurements of one thing counts; None for the project's own.
     """
 
-    def __init__(self, project: Project, *, database: str | None = None, team: str | None = None) -> None:
-        self._project = project
+    def __init__(
+        self,
+        project: Project,
+        *,
+        database: str | None = None,
+        team: str | None = None,
+        policy: str | None = None,
+    ) -> None:
+        self._project = project.under(policy)
         self._database = project.database(database)
         self._team = default_team(team, project.config)
 
@@ -100,14 +109,18 @@ class OpenProject:
 
 
 def open_project(
-    folder: str | Path = ".", *, database: str | None = None, team: str | None = None
+    folder: str | Path = ".",
+    *,
+    database: str | None = None,
+    team: str | None = None,
+    policy: str | None = None,
 ) -> OpenProject:
-    """Return the project in a folder.
+    """Return the project in a folder; ``policy`` is one of `lanaprof.lut.POLICIES`, None for the project's own.
 
     Raises:
         BadProject: there is none, or its files do not hold together.
     """
-    return OpenProject(load_project(Path(folder)), database=database, team=team)
+    return OpenProject(load_project(Path(folder)), database=database, team=team, policy=policy)
 
 
 def open_table(
@@ -117,24 +130,29 @@ def open_table(
     environment: str | None = None,
     team: str | None = None,
     space: str | None = None,
+    policy: str | None = None,
 ) -> Table:
     """Return the latencies of one environment in a database; needs no project and no torch.
 
     Args:
-        source: path or URL, with optional ``#device=…,environment=…,team=…,since=…``.
+        source: path or URL, with optional ``#device=…,environment=…,team=…,since=…,protocol=…,policy=…``.
         device: a device text; devices.yaml of the working folder counts.
         environment: pins an environment by the beginning of its key.
         team: only this team's measurements.
         space: relay numbers of this space, else hot ones.
+        policy: which of several measurements of one thing counts: own-host (the default), own-team, newest, pooled.
 
     Raises:
-        BadInput: nothing is measured there, or several environments are.
+        BadInput: nothing is measured there, several environments are, or the policy is unknown.
         StoreError: the database cannot be opened.
     """
     parsed: Source = parse_source(source)
+    if policy is not None:
+        parsed = replace(parsed, policy=check_policy(policy))
     text = device or parsed.device
     if not text:
-        return _open_table(parsed, environment=environment, team=team, space=space)
+        who = viewpoint_of(None, team=team or "")
+        return _open_table(parsed, environment=environment, team=team, space=space, viewpoint=who)
     chosen = parse_device(text, Path.cwd())
     return _open_table(
         parsed,

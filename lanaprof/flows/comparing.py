@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from lanaprof.config import parse_device
-from lanaprof.errors import BadProject
+from lanaprof.errors import BadInput, BadProject
 from lanaprof.flows.operators import find_operators
 from lanaprof.flows.project import load_project
 from lanaprof.flows.sources import choose_in_source, find_config, viewpoint_of
@@ -22,6 +22,7 @@ from lanaprof.lut import (
     Source,
     Store,
     Table,
+    Viewpoint,
     compare_tables,
     environment_differences,
     open_store,
@@ -145,8 +146,8 @@ class _Side:
     states: frozenset[tuple[str, str]]
     warning: str
 
-    def table(self, cache: str, space: str, team: str) -> Table:
-        return open_table(self.source, cache=cache, space=space, viewpoint=viewpoint_of(None, team=team))
+    def table(self, cache: str, space: str, viewpoint: Viewpoint) -> Table:
+        return open_table(self.source, cache=cache, space=space, viewpoint=viewpoint)
 
 
 def _side(source: Source, folder: Path, *, team: str, cache: str | None) -> tuple[_Side, dict[str, str]]:
@@ -155,14 +156,30 @@ def _side(source: Source, folder: Path, *, team: str, cache: str | None) -> tupl
         states = frozenset(
             (holding.cache, holding.space)
             for holding in store.holdings()
-            if holding.environment == choice.environment.id and cache in (None, holding.cache)
+            if holding.environment == choice.environment.id
+            and cache in (None, holding.cache)
+            and source.team in ("", *holding.teams)
         )
+        if not states:
+            raise _nothing_of(store, source, choice.environment)
         descriptions = store.operator_descriptions()
     pinned = replace(source, device="", environment=choice.environment.id)
     warning = choice.warning.replace(
         "--environment pins another", f"{source.database}#environment=KEY pins another"
     )
     return _Side(pinned, choice.environment, states, warning), descriptions
+
+
+def _nothing_of(store: Store, source: Source, environment: Environment) -> BadInput:
+    """Return the error for a side without measurements: of that team, or in that cache state."""
+    held = [each for each in store.holdings() if each.environment == environment.id]
+    teams = ", ".join(sorted({team for each in held for team in each.teams})) or "none"
+    caches = ", ".join(sorted({each.cache for each in held})) or "none"
+    return BadInput(
+        f"{store.name} has no such measurements{f' of team {source.team!r}' if source.team else ''} in environment "
+        f"{environment.id[:12]}; teams there: {teams}; cache states: {caches}",
+        hint="name one of these",
+    )
 
 
 def _candidates(folder: Path, store: Store, device: str) -> Iterator[tuple[str, tuple[tuple[str, str], ...]]]:
@@ -184,7 +201,7 @@ def _candidates(folder: Path, store: Store, device: str) -> Iterator[tuple[str, 
 
 
 def compare_sources(
-    a: Source, b: Source, folder: Path, *, team: str = "", cache: str | None = None
+    a: Source, b: Source, folder: Path, *, team: str = "", cache: str | None = None, policy: str = ""
 ) -> SourceComparison:
     """Return how SOURCE b differs from SOURCE a: ratios b / a, per cache state.
 
@@ -194,6 +211,7 @@ def compare_sources(
         folder: where devices.yaml may lie.
         team: whose measurements come first.
         cache: only this cache state.
+        policy: which of several measurements counts, where a SOURCE does not say.
 
     Raises:
         BadInput: a SOURCE means no environment, or several; lists them.
@@ -201,11 +219,12 @@ def compare_sources(
     """
     first, _ = _side(a, folder, team=team, cache=cache)
     second, descriptions = _side(b, folder, team=team, cache=cache)
+    viewpoint = viewpoint_of(None, team=team, policy=policy)
     both = sorted(first.states & second.states, key=lambda state: (CACHES.index(state[0]), state[1]))
     parts = []
     only_a, only_b = set(), set()
     for state, space in both:
-        tables = [side.table(state, space, team) for side in (first, second)]
+        tables = [side.table(state, space, viewpoint) for side in (first, second)]
         comparison = compare_tables(*tables)
         parts.append(CacheComparison(state, space, comparison))
         only_a |= {each.operator for each in tables[0] if each.operator not in tables[1]}

@@ -105,7 +105,8 @@ def covered(
         operators = find_operators(project, device, store)
         space = project.space.relay_digest(device.batch, precision=device.precision)
     wanted = operators.keys if operators is not None else store.operator_keys()
-    viewpoint = viewpoint_of(device, team=team, wanted=wanted)
+    policy = source.policy or (project.config.policy if project is not None else "")
+    viewpoint = viewpoint_of(device, team=team, wanted=wanted, policy=policy)
     environment, warning = _environment(store, device, source, folder, viewpoint, cache=cache, space=space)
     statuses = {}
     if environment is not None:
@@ -115,6 +116,7 @@ def covered(
             cache=cache,
             team=source.team or None,
             since=source.since or None,
+            protocol=source.protocol or None,
         )
         statuses = _statuses(rows, viewpoint, cache=cache, space=space)
     good = [status for status in statuses.values() if status in GOOD_STATUSES]

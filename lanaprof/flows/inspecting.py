@@ -21,7 +21,7 @@ from lanaprof.lut import (
     Store,
     Viewpoint,
 )
-from lanaprof.lut.policy import estimate_from
+from lanaprof.lut.policy import estimate_from, why_it_counts
 
 __all__ = [
     "Entry",
@@ -37,12 +37,14 @@ _LISTED = 8  # things of which a text is the beginning that are spelled out
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """An operator in one environment, cache state and space: the estimate, and the rows behind it."""
+    """An operator in one environment, cache state and space: the estimate, and all rows that stand."""
 
     environment: Environment
     space: str
     estimate: Estimate
     measurements: tuple[Measurement, ...]
+    policy: str
+    why: str
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -50,6 +52,8 @@ class Entry:
             "environment": self.environment.id,
             "space": self.space,
             **dataclasses.asdict(self.estimate),
+            "policy": self.policy,
+            "why": self.why,
             "measurements": [summary_of(row) for row in self.measurements],
         }
 
@@ -144,8 +148,12 @@ def holdings_of(store: Store, source: Source, folder: Path) -> tuple[Holding, ..
     """Return what a SOURCE chooses of what is measured, per environment, cache state and space."""
     environments = find_environments(store, source, folder)
     keys = None if environments is None else {each.id for each in environments}
-    if source.team or source.since:
-        found = _holdings(store.measurements(team=source.team or None, since=source.since or None))
+    if source.team or source.since or source.protocol:
+        found = _holdings(
+            store.measurements(
+                team=source.team or None, since=source.since or None, protocol=source.protocol or None
+            )
+        )
     else:
         found = store.holdings()
     return tuple(each for each in found if keys is None or each.environment in keys)
@@ -230,6 +238,8 @@ def _operator_view(store: Store, key: str, viewpoint: Viewpoint) -> OperatorView
             environment=environments[environment],
             space=space,
             estimate=estimate_from(rows, viewpoint),
+            policy=viewpoint.policy,
+            why=why_it_counts(rows, viewpoint),
             measurements=tuple(sorted(rows, key=lambda row: (row.time.rstrip("Z"), row.id), reverse=True)),
         )
         for (environment, _, space), rows in sorted(groups.items())
@@ -259,5 +269,5 @@ def _measurement_view(store: Store, key: str, viewpoint: Viewpoint) -> Measureme
         description=store.operator_descriptions([measurement.operator])[measurement.operator],
         environment=store.get_environment(measurement.environment),
         retractions=tuple(each for each in store.retractions() if each.target == key),
-        counts=bool(rivals) and estimate_from(rivals, viewpoint).measurement == key,
+        counts=bool(rivals) and key in estimate_from(rivals, viewpoint).measurements,
     )

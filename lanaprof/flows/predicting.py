@@ -250,6 +250,7 @@ def table_for(
     space: str,
     wanted: Sequence[str],
     environment: str | None = None,
+    policy: str = "",
 ) -> Table:
     """Return the device's table: this machine's own environment if measured, else the newest with full coverage."""
     return open_table(
@@ -258,7 +259,7 @@ def table_for(
         environment=environment,
         space=space,
         matches=device_matcher(device),
-        viewpoint=viewpoint_of(device, team=team, wanted=wanted),
+        viewpoint=viewpoint_of(device, team=team, wanted=wanted, policy=policy),
     )
 
 
@@ -273,24 +274,33 @@ def open_predictor(
     """
     operators = find_operators(project, device, store)
     space = project.space.relay_digest(device.batch, precision=device.precision)
-    if operators.circuit is None or not store.measurements(operators=operators.keys):
+    if operators.circuit is None or not store.has_measurements(operators.keys):
         raise MissingMeasurement(
             f"no operator of this project is measured on device {device.text!r} in {store.name}",
             hint=f"lanaprof measure --device {device.text}",
         )
-    table = table_for(store, device, team=team, space=space, wanted=operators.keys, environment=environment)
+    table = table_for(
+        store,
+        device,
+        team=team,
+        space=space,
+        wanted=operators.keys,
+        environment=environment,
+        policy=project.config.policy,
+    )
     warnings = [table.warning] if table.warning else []
     joints = _joints(operators, store)
     features = FEATURES if joints is None else (*FEATURES, *JOINED_FEATURES)
     found = [c for c in store.calibrations(table.environment.id, space) if c.features == features]
     fitted = None
     if found:
-        newest = found[-1]
-        fitted = _fit_from(newest)
-        if newest.table != table_digest(table, operators):
+        state = table_digest(table, operators)  # each policy has its own, and so may have its own calibration
+        best = next((c for c in reversed(found) if c.table == state), found[-1])
+        fitted = _fit_from(best)
+        if best.table != state:
             warnings.append(
                 "the calibration was fitted on another state of the table; refresh it: "
-                f"lanaprof calibrate --device {device.text}"
+                f"lanaprof calibrate --device {device.text}{_policy_words(project)}"
             )
     keys = [*operators.keys, *(operators.circuit.segments if operators.circuit is not None else ())]
     teacher = (TEACHER,) * len(project.space.layers)
@@ -310,13 +320,17 @@ def _joints(operators: OperatorMap, store: Store) -> Joints | None:
     return joints_of(operators.circuit, graphs)
 
 
+def _policy_words(project: Project) -> str:
+    return f" --policy {project.config.policy}" if project.config.policy else ""
+
+
 def table_digest(table: Table, operators: OperatorMap) -> str:
     """Return the digest of the entries a project's predictions rest on."""
     from lanaprof.digest import digest
 
     keys = sorted({*operators.keys, *(operators.circuit.segments if operators.circuit is not None else ())})
     found = [table.find(key) for key in keys]
-    return digest([[e.operator, e.measurement] for e in found if e is not None])
+    return digest([[e.operator, *e.measurements] for e in found if e is not None])
 
 
 def _fit_from(record: Calibration) -> FitResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,12 @@ class Project:
                 f"no device was named, and lanaprof.toml names none; known: {known}", hint="add --device cpu"
             )
         return parse_device(text, self.folder)
+
+    def under(self, policy: str | None) -> Project:
+        """Return the project with another policy of which measurement counts; None keeps the file's."""
+        if policy is None:
+            return self
+        return replace(self, config=replace(self.config, policy=policy))
 
     def load_teacher(self) -> Teacher:
         """Return the teacher with its weights; imports torch."""

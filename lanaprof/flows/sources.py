@@ -20,6 +20,7 @@ from lanaprof.lut import (
     parse_source,
 )
 from lanaprof.lut.engine import locate
+from lanaprof.lut.policy import DEFAULT_POLICY
 from lanaprof.profiler.environment import host_hash, local_environment
 
 __all__ = [
@@ -56,6 +57,7 @@ def source_from(
     environment: str | None = None,
     team: str | None = None,
     since: str | None = None,
+    protocol: str | None = None,
 ) -> Source:
     """Return the SOURCE a command means.
 
@@ -63,10 +65,11 @@ def source_from(
         text: the SOURCE on the command line; it comes before ``database``.
         database: a URL or path. Without both: LANAPROF_DATABASE, lanaprof.toml, else lanaprof.db.
         folder: where lanaprof.toml lies, if anywhere.
-        device: an option, which comes before the same part of the text; likewise the next three.
+        device: an option, which comes before the same part of the text; likewise what follows.
         environment: a key or its beginning.
         team: whose records.
         since: from this UTC time or date on.
+        protocol: such as ``relay/2``.
 
     Raises:
         BadInput: the text has unknown parts.
@@ -81,7 +84,13 @@ def source_from(
             if config is not None and "://" not in chosen:
                 chosen = str(folder / chosen)
         source = Source(database=chosen)
-    given = {"device": device, "environment": environment, "team": team, "since": since}
+    given = {
+        "device": device,
+        "environment": environment,
+        "team": team,
+        "since": since,
+        "protocol": protocol,
+    }
     if device and not environment:
         given["environment"] = ""  # an environment pinned in the text is of the device it named
     return replace(source, **{name: value for name, value in given.items() if value is not None})
@@ -111,9 +120,7 @@ def device_matcher(device: Device) -> Callable[[Environment], bool]:
     """Return what says whether an environment is this device."""
 
     def matches(found: Environment) -> bool:
-        return device.matches(
-            backend=found.backend, cpu_model=found.cpu_model, gpu_model=found.gpu_model, threads=found.threads
-        )
+        return is_device(replace(device, threads=found.threads), found)
 
     return matches
 
@@ -168,15 +175,22 @@ def record_filter(store: Store, source: Source, folder: Path) -> RecordFilter:
     return RecordFilter(environments=keys, team=source.team, since=source.since, protocol=source.protocol)
 
 
-def viewpoint_of(device: Device | None, *, team: str = "", wanted: Iterable[str] = ()) -> Viewpoint:
-    """Return who asks: this machine, as the device where it can be one, and a team."""
+def viewpoint_of(
+    device: Device | None, *, team: str = "", wanted: Iterable[str] = (), policy: str = ""
+) -> Viewpoint:
+    """Return who asks: this machine, as the device where it can be one, and a team; without a policy own host first.
+
+    Raises:
+        BadInput: an unknown policy.
+    """
     own = ""
     if device is not None:
         try:
             own = local_environment(device).id
         except (DeviceUnavailable, BackendUnavailable):
             own = ""  # this machine is another device: nothing here is its own
-    return Viewpoint(host=host_hash(), team=team, environment=own, wanted=tuple(wanted))
+    chosen = policy or DEFAULT_POLICY
+    return Viewpoint(host=host_hash(), team=team, environment=own, wanted=tuple(wanted), policy=chosen)
 
 
 def choose_in_source(
@@ -192,7 +206,7 @@ def choose_in_source(
         return EnvironmentChoice(found[0], "")
     device = parse_device(source.device, folder) if source.device else None
     if found is None:
-        used = {holding.environment for holding in store.holdings()}
+        used = {each.environment for each in store.holdings() if source.team in ("", *each.teams)}
         found = tuple(each for each in store.environments() if each.id in used)
         if len(found) > 1:
             listed = "; ".join(environment_text(each) for each in found)

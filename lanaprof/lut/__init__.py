@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lanaprof.lut.exchange import ExportReport, ImportReport, RefusedRow, export_file, import_files, merge
     from lanaprof.lut.graph import GraphStatistics, describe_graph, graph_statistics
     from lanaprof.lut.keys import GRAPH_FORMAT, TYPE_BITS, check_graph, environment_key, operator_key
-    from lanaprof.lut.policy import Coverage, Estimate, Viewpoint, coverage
+    from lanaprof.lut.policy import POLICIES, Coverage, Estimate, Viewpoint, check_policy, coverage
     from lanaprof.lut.queries import RecordFilter
     from lanaprof.lut.records import (
         CACHES,
@@ -52,6 +52,7 @@ __all__ = [
     "GOOD_STATUSES",
     "GRAPH_FORMAT",
     "OPERATORS_LEAST",
+    "POLICIES",
     "STATUSES",
     "TYPE_BITS",
     "AddReport",
@@ -85,6 +86,7 @@ __all__ = [
     "Viewpoint",
     "check",
     "check_graph",
+    "check_policy",
     "choose_environment",
     "compare_tables",
     "coverage",
@@ -114,7 +116,7 @@ _MODULES = {
     "exchange": "ExportReport ImportReport RefusedRow export_file import_files merge",
     "graph": "GraphStatistics describe_graph graph_statistics",
     "keys": "GRAPH_FORMAT TYPE_BITS check_graph environment_key operator_key",
-    "policy": "Coverage Estimate Viewpoint coverage",
+    "policy": "POLICIES Coverage Estimate Viewpoint check_policy coverage",
     "queries": "RecordFilter",
     "records": "CACHES GOOD_STATUSES STATUSES Calibration Environment Measurement Operator Recipe Record "
     "Retraction Score Selection record_from_json utc_now",

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lanaprof.lut.changes import find_changes
-from lanaprof.lut.policy import Estimate
+from lanaprof.lut.policy import CAMPAIGN_SCATTER, Estimate
+from lanaprof.lut.pooling import HALF_NORMAL
 from lanaprof.lut.records import Environment
 from lanaprof.lut.table import Table
 
 __all__ = ["Comparison", "Difference", "OperatorRatio", "compare_tables", "environment_differences"]
-
-_HALF_NORMAL = 1.959964  # standard errors in half a 95 % interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,8 @@ class OperatorRatio:
         relative: the ratio over the common one: what this operator did of its own.
         q: the smallest false discovery rate at which it would be called changed; 1 where nothing can be told.
         changed: whether it changed of its own, at a false discovery rate of 5 % over the comparison.
+        disagree: whether the two latencies themselves differ by more than both intervals and what campaigns differ by
+            anyway allow: whoever measured the same environment should not.
         noisy: whether either entry is noisy.
         cache: the cache state both were measured in.
     """
@@ -45,6 +46,7 @@ class OperatorRatio:
     relative: float
     q: float
     changed: bool
+    disagree: bool
     noisy: bool
     cache: str
 
@@ -56,6 +58,9 @@ class Comparison:
     Attributes:
         common_ratio: the median ratio: what the whole machine did; None when there is nothing in common.
         scatter: how much more than their intervals say the operators scatter about it (1 standard deviation).
+        spread: standard deviation of one side's latency of an operator about the mean of both, beyond the intervals,
+            as a share: in one environment the typical spread between hosts.
+        disagreement: median of abs(ratio − 1) of the operators that disagree; None when none does.
         median: of abs(ratio − 1); None when there is nothing in common. Likewise ``p95``.
         skipped: operators in only one table, failed in one, or measured in different cache states.
     """
@@ -63,6 +68,8 @@ class Comparison:
     operators: tuple[OperatorRatio, ...]
     common_ratio: float | None
     scatter: float
+    spread: float
+    disagreement: float | None
     median: float | None
     p95: float | None
     skipped: int
@@ -80,7 +87,7 @@ class _Shift:
     @property
     def error(self) -> float:
         """The standard error; the wider half counts."""
-        return max(self.below, self.above) / _HALF_NORMAL
+        return max(self.below, self.above) / HALF_NORMAL
 
 
 def compare_tables(a: Table, b: Table) -> Comparison:
@@ -102,7 +109,14 @@ def compare_tables(a: Table, b: Table) -> Comparison:
     skipped = len({each.operator for each in (*a, *b)}) - len(pairs)
     if not pairs:
         return Comparison(
-            operators=(), common_ratio=None, scatter=0.0, median=None, p95=None, skipped=skipped
+            operators=(),
+            common_ratio=None,
+            scatter=0.0,
+            spread=0.0,
+            disagreement=None,
+            median=None,
+            p95=None,
+            skipped=skipped,
         )
     changes = find_changes([shift.value for *_, shift in pairs], [shift.error for *_, shift in pairs])
     rows = [
@@ -114,16 +128,22 @@ def compare_tables(a: Table, b: Table) -> Comparison:
             relative=math.exp(shift.value - changes.common),
             q=q,
             changed=changed,
+            disagree=abs(shift.value)
+            > HALF_NORMAL * math.hypot(shift.error, CAMPAIGN_SCATTER, CAMPAIGN_SCATTER),
             noisy="noisy" in (first.status, second.status),
             cache=first.cache,
         )
         for (first, second, shift), q, changed in zip(pairs, changes.q, changes.changed, strict=True)
     ]
     deviations = sorted(abs(each.ratio - 1.0) for each in rows)
+    apart = sorted(abs(each.ratio - 1.0) for each in rows if each.disagree)
     return Comparison(
         operators=tuple(sorted(rows, key=lambda each: (-abs(math.log(each.relative)), each.operator))),
         common_ratio=math.exp(changes.common),
         scatter=changes.scatter,
+        # Of a difference of two alike, half of the variance is each one's.
+        spread=math.hypot(changes.common, changes.scatter) / math.sqrt(2),
+        disagreement=_quantile(apart, 0.5),
         median=_quantile(deviations, 0.5),
         p95=_quantile(deviations, 0.95),
         skipped=skipped,

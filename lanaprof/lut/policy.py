@@ -2,33 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import TYPE_CHECKING, TypeVar
 
-from lanaprof.lut.records import GOOD_STATUSES, Measurement
-from lanaprof.lut.store import Store
+from lanaprof.errors import BadInput
+from lanaprof.lut.pooling import HALF_NORMAL, Pooled, log_error, pool
+from lanaprof.lut.records import GOOD_STATUSES, Measurement, Timing
 
-__all__ = ["Coverage", "Estimate", "Viewpoint", "choose", "coverage", "disagreement", "estimate_from"]
+if TYPE_CHECKING:
+    from lanaprof.lut.store import Store
 
+__all__ = [
+    "CAMPAIGN_SCATTER",
+    "DEFAULT_POLICY",
+    "POLICIES",
+    "Coverage",
+    "Estimate",
+    "Viewpoint",
+    "check_policy",
+    "choose",
+    "coverage",
+    "disagree",
+    "disagreement",
+    "estimate_from",
+    "estimates_from",
+    "why_it_counts",
+]
+
+POLICIES: Mapping[str, str] = {
+    "own-host": "own host first, then own team, then the newest good one",
+    "own-team": "own team first, then the newest good one",
+    "newest": "the newest good one, whoever measured it",
+    "pooled": "all good ones together, hosts weighed with what varies between them",
+}
+"""The policies, each with what it says."""
+DEFAULT_POLICY = "own-host"
 _RANK = {"ok": 0, "noisy": 1}  # failures after both
+_NOISY_ABOVE = 0.10  # of the latency: half an interval wider than this is noisy, as in every protocol of ours
+CAMPAIGN_SCATTER = (
+    0.005  # campaigns differ by so much (1 standard deviation) whatever their intervals say: see `changes`
+)
+
+
+Row = Measurement | Timing
+R = TypeVar("R", bound=Row)
+
+
+def check_policy(text: str) -> str:
+    """Return a policy's name.
+
+    Raises:
+        BadInput: there is no such policy; lists them.
+    """
+    if text not in POLICIES:
+        raise BadInput(f"policy {text!r} is unknown", hint=f"one of {', '.join(POLICIES)}")
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Viewpoint:
-    """Who asks: what one's own host and team measured comes first.
+    """Who asks, and by which policy a measurement counts.
 
     Attributes:
         host: this machine's hash, as in measurements; empty when it does not matter.
         team: one's own team; empty likewise.
         environment: the key of this machine's own environment; empty when it has none or is not asked.
         wanted: operator keys that will be asked for; they decide which environment has full coverage.
+        policy: one of `POLICIES`.
+
+    Raises:
+        BadInput: an unknown policy.
     """
 
     host: str = ""
     team: str = ""
     environment: str = ""
     wanted: tuple[str, ...] = ()
+    policy: str = DEFAULT_POLICY
+
+    def __post_init__(self) -> None:
+        check_policy(self.policy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +94,13 @@ class Estimate:
     Attributes:
         latency_s: seconds; None unless status is ok or noisy, like its interval ``ci_low_s``, ``ci_high_s``.
         cache: relay, hot or cold.
-        measurement: id of the measurement that counts.
+        measurement: id of the measurement that counts; of those pooled the newest.
+        team: who measured it; several, separated by commas, where it is pooled. Likewise ``host``.
         disagreement: largest over smallest latency among teams and hosts, minus 1; None when only one
             measured it.
+        disagree: whether that is more than their intervals allow.
+        pooled: ids of the measurements it is pooled from, sorted; empty unless there are several.
+        spread: standard deviation between the pooled hosts beyond their intervals, as a share; None unless pooled.
     """
 
     operator: str
@@ -54,6 +114,14 @@ class Estimate:
     host: str
     time: str
     disagreement: float | None = None
+    disagree: bool = False
+    pooled: tuple[str, ...] = ()
+    spread: float | None = None
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """Return the ids of the measurements behind it: one, or those it is pooled from."""
+        return self.pooled or (self.measurement,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,47 +147,117 @@ class Coverage:
     missing_operators: tuple[str, ...]
 
 
-def choose(rows: Iterable[Measurement], viewpoint: Viewpoint = Viewpoint()) -> Measurement:
+def choose(rows: Iterable[R], viewpoint: Viewpoint = Viewpoint()) -> R:
     """Return the measurement that counts among those of one operator, environment, cache state and space.
 
-    Own host first, then own team; then ok before noisy before failures, newest first, ties by id. The
-    choice does not depend on the rows' order.
+    As the policy says: own host first, then own team; then ok before noisy before failures, newest first, ties by id.
+    ``pooled`` has one in its name only: the newest good one. The choice does not depend on the rows' order.
 
     Raises:
         ValueError: there are no rows.
     """
     by_id = sorted(rows, key=attrgetter("id"))
-    newest_first = sorted(by_id, key=lambda row: row.time.rstrip("Z"), reverse=True)  # stable: ties by id
+    newest_first = sorted(by_id, key=_moment, reverse=True)  # stable: ties by id
+    host = viewpoint.host if viewpoint.policy == "own-host" else ""
+    team = viewpoint.team if viewpoint.policy in ("own-host", "own-team") else ""
     return min(
         newest_first,
         key=lambda row: (
-            not viewpoint.host or row.host != viewpoint.host,
-            not viewpoint.team or row.team != viewpoint.team,
+            not host or row.host != host,
+            not team or row.team != team,
             _RANK.get(row.status, 2),
         ),
     )
 
 
-def disagreement(rows: Iterable[Measurement]) -> float | None:
+def why_it_counts(rows: Sequence[Row], viewpoint: Viewpoint = Viewpoint()) -> str:
+    """Return in words why the measurement that `choose` returns counts, or how many are pooled."""
+    if len(rows) == 1:
+        return "the only one"
+    pooled = _to_pool(rows) if viewpoint.policy == "pooled" else []
+    if len(pooled) > 1:
+        hosts = len({row.host for row in pooled})
+        left = len(rows) - len(pooled)
+        words = f"{len(pooled)} measurements of {hosts} host{'s' if hosts > 1 else ''} are pooled"
+        return words + (f"; {left} failed or of another protocol left out" if left else "")
+    best = choose(rows, viewpoint)
+    state = "the newest good one" if best.status == "ok" else f"the newest, {best.status}: none is better"
+    if viewpoint.policy == "own-host" and viewpoint.host and best.host == viewpoint.host:
+        return f"of this host, and there {state}"
+    if viewpoint.policy in ("own-host", "own-team") and viewpoint.team and best.team == viewpoint.team:
+        return f"of one's own team, and there {state}"
+    return state
+
+
+def _moment(row: Row) -> str:
+    return row.time.rstrip("Z")  # text order is then time order, fractions of a second included
+
+
+def _representatives(rows: Iterable[R]) -> list[R]:
+    """Return the choice of each team and host that has a latency."""
+    groups: dict[tuple[str, str], list[R]] = {}
+    for row in rows:
+        if row.status in GOOD_STATUSES:
+            groups.setdefault((row.team, row.host), []).append(row)
+    return [group[0] if len(group) == 1 else choose(group) for group in groups.values()]
+
+
+def disagreement(rows: Iterable[Row]) -> float | None:
     """Return largest over smallest latency among teams and hosts, minus 1; None when only one measured.
 
     Each team and host is represented by its own choice.
     """
-    groups: dict[tuple[str, str], list[Measurement]] = {}
-    for row in rows:
-        if row.status in GOOD_STATUSES:
-            groups.setdefault((row.team, row.host), []).append(row)
-    if len(groups) < 2:
-        return None
-    latencies_s = [
-        choice.latency_s for choice in map(choose, groups.values()) if choice.latency_s is not None
-    ]
-    return max(latencies_s) / min(latencies_s) - 1.0
+    latencies_s = [row.latency_s for row in _representatives(rows) if row.latency_s is not None]
+    return max(latencies_s) / min(latencies_s) - 1.0 if len(latencies_s) > 1 else None
 
 
-def estimate_from(rows: Sequence[Measurement], viewpoint: Viewpoint = Viewpoint()) -> Estimate:
+def disagree(rows: Iterable[Row]) -> bool:
+    """Return whether the slowest and the fastest of teams and hosts differ by more than their intervals allow.
+
+    On the log scale, at 95 %; to each interval is added what campaigns differ by anyway.
+    """
+    good = [row for row in _representatives(rows) if row.latency_s is not None]
+    if len(good) < 2:
+        return False
+    ends = (min(good, key=attrgetter("latency_s")), max(good, key=attrgetter("latency_s")))
+    errors = []
+    for row in ends:
+        assert row.ci_low_s is not None
+        assert row.latency_s is not None
+        assert row.ci_high_s is not None
+        errors.append(math.hypot(log_error(row.ci_low_s, row.latency_s, row.ci_high_s), CAMPAIGN_SCATTER))
+    fastest_s, slowest_s = (row.latency_s or 0.0 for row in ends)
+    return math.log(slowest_s / fastest_s) > HALF_NORMAL * math.hypot(*errors)
+
+
+def estimate_from(rows: Sequence[Row], viewpoint: Viewpoint = Viewpoint()) -> Estimate:
     """Return the estimate that measurements of one operator, environment, cache state and space give."""
-    best = rows[0] if len(rows) == 1 else choose(rows, viewpoint)
+    return estimates_from([rows], viewpoint)[0]
+
+
+def estimates_from(groups: Sequence[Sequence[Row]], viewpoint: Viewpoint = Viewpoint()) -> list[Estimate]:
+    """Return one estimate per group of measurements: what `estimate_from` does, for a whole table at once."""
+    if viewpoint.policy != "pooled":
+        return [_chosen(rows, rows[0] if len(rows) == 1 else choose(rows, viewpoint)) for rows in groups]
+    kept = [_to_pool(rows) for rows in groups]
+    pooled = iter(pool([rows for rows in kept if len(rows) > 1]) if any(len(r) > 1 for r in kept) else ())
+    return [
+        _pooled(rows, several, next(pooled)) if len(several) > 1 else _chosen(rows, choose(rows, viewpoint))
+        for rows, several in zip(groups, kept, strict=True)
+    ]
+
+
+def _to_pool(rows: Sequence[R]) -> list[R]:
+    """Return the rows with a latency, sorted by id: those of one protocol, because another means another thing."""
+    good = [row for row in rows if row.status in GOOD_STATUSES]
+    if len(good) > 1:
+        protocol = choose(good).protocol
+        good = sorted((row for row in good if row.protocol == protocol), key=attrgetter("id"))
+    return good
+
+
+def _chosen(rows: Sequence[Row], best: Row) -> Estimate:
+    several = len(rows) > 1
     return Estimate(
         operator=best.operator,
         status=best.status,
@@ -131,7 +269,29 @@ def estimate_from(rows: Sequence[Measurement], viewpoint: Viewpoint = Viewpoint(
         team=best.team,
         host=best.host,
         time=best.time,
-        disagreement=disagreement(rows) if len(rows) > 1 else None,
+        disagreement=disagreement(rows) if several else None,
+        disagree=several and disagree(rows),
+    )
+
+
+def _pooled(rows: Sequence[Row], several: Sequence[Row], found: Pooled) -> Estimate:
+    newest = choose(several)
+    half = (found.ci_high_s - found.ci_low_s) / 2 / found.latency_s
+    return Estimate(
+        operator=newest.operator,
+        status="noisy" if half > _NOISY_ABOVE else "ok",
+        latency_s=found.latency_s,
+        ci_low_s=found.ci_low_s,
+        ci_high_s=found.ci_high_s,
+        cache=newest.cache,
+        measurement=newest.id,
+        team=", ".join(sorted({row.team for row in several})),
+        host=", ".join(sorted({row.host for row in several})),
+        time=newest.time,
+        disagreement=disagreement(rows),
+        disagree=disagree(rows),
+        pooled=tuple(row.id for row in several),
+        spread=found.spread,
     )
 
 
@@ -157,7 +317,7 @@ def coverage(
         viewpoint: whose measurements come first.
     """
     keys = sorted(set(wanted))
-    rows: dict[str, list[Measurement]] = {}
+    rows: dict[str, list[Row]] = {}
     for row in store.measurements(environment=environment, operators=keys, cache=cache, space=space):
         rows.setdefault(row.operator, []).append(row)
     statuses = {key: choose(group, viewpoint).status for key, group in rows.items()}

@@ -17,7 +17,7 @@ from lanaprof.lut.engine import Location, repeating, translated_errors
 from lanaprof.lut.graph import GraphStatistics
 from lanaprof.lut.models import TABLES
 from lanaprof.lut.queries import kept, since_condition, visible_retraction
-from lanaprof.lut.records import Environment, Measurement, Operator, Record, Retraction
+from lanaprof.lut.records import Environment, Measurement, Operator, Record, Retraction, Timing
 from lanaprof.lut.rows import columns_of, record_from_row
 
 __all__ = ["Holding", "Reader"]
@@ -180,6 +180,42 @@ class Reader:
             conditions.append(table.c.operator.in_(wanted))
         found = self._select(Measurement, *conditions, with_samples=with_samples)
         return found if wanted is None else tuple(each for each in found if each.operator in wanted)
+
+    def timings(
+        self,
+        environment: str,
+        *,
+        cache: str | None = None,
+        team: str | None = None,
+        since: str | None = None,
+        protocol: str | None = None,
+    ) -> list[Timing]:
+        """Return what policies need of the measurements in one environment that stand, in no order.
+
+        Args:
+            environment: environment key.
+            cache: relay, hot or cold.
+            team: who measured.
+            since: from this UTC time or date on.
+            protocol: such as ``relay/1``.
+        """
+        table = TABLES["measurement"]
+        given = {"cache": cache, "team": team, "protocol": protocol}
+        conditions = [kept(), table.c.environment == environment]
+        conditions += [table.c[name] == value for name, value in given.items() if value]
+        if since:
+            conditions.append(since_condition(table.c.time, since))
+        query = select(*(table.c[name] for name in Timing._fields)).where(*conditions)
+        return [Timing._make(row) for row in self._rows(query)]
+
+    def has_measurements(self, operators: Iterable[str]) -> bool:
+        """Return whether any of these operators was measured, anywhere; retracted rows do not count."""
+        column = TABLES["measurement"].c.operator
+        queries = (
+            select(column).where(kept(), column.in_(chunk)).limit(1)
+            for chunk in chunked(sorted(set(operators)))
+        )
+        return any(self._rows(query) for query in queries)
 
     def measured_operators(
         self, environments: Iterable[str], *, cache: str | None = None, space: str | None = None

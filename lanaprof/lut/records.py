@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from lanaprof.errors import BadInput
 from lanaprof.lut.fields import LARGEST_ROUND, Record
@@ -41,6 +41,7 @@ __all__ = [
     "Retraction",
     "Score",
     "Selection",
+    "Timing",
     "record_from_json",
     "utc_now",
 ]
@@ -183,6 +184,23 @@ class Measurement(Record):
         self._demand(
             0 <= low <= latency <= high, f"not 0 <= ci_low_s {low} <= latency_s {latency} <= ci_high_s {high}"
         )
+
+
+class Timing(NamedTuple):
+    """What a policy looks at of a measurement, in fields of the same names: tables are made of thousands."""
+
+    id: str
+    operator: str
+    cache: str
+    space: str
+    protocol: str
+    status: str
+    latency_s: float | None
+    ci_low_s: float | None
+    ci_high_s: float | None
+    team: str
+    host: str
+    time: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

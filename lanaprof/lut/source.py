@@ -1,4 +1,4 @@
-"""SOURCE texts: a database's URL or path with an optional ``#device=…,environment=…,team=…,since=…,protocol=…``."""
+"""SOURCE texts: a database's URL or path, optionally with ``#device=…,environment=…,team=…,since=…`` and the like."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lanaprof.errors import BadInput
+from lanaprof.lut.policy import check_policy
 from lanaprof.lut.queries import comparable_since
 
 __all__ = ["Source", "parse_source"]
 
-_KEYS = ("device", "environment", "team", "since", "protocol")
+_KEYS = ("device", "environment", "team", "since", "protocol", "policy")
 _OF_DEVICE = ("threads", "batch", "precision")  # a device is written name,threads=2,batch=8
 
 
@@ -21,6 +22,7 @@ class Source:
     Attributes:
         device: a device's name with its settings, e.g. ``cpu,threads=2``.
         environment: an environment key or how it starts.
+        policy: which of several measurements of one thing counts; it chooses no records.
     """
 
     database: str
@@ -29,6 +31,7 @@ class Source:
     team: str = ""
     since: str = ""
     protocol: str = ""
+    policy: str = ""
 
 
 def parse_source(text: str | Path) -> Source:
@@ -38,10 +41,10 @@ def parse_source(text: str | Path) -> Source:
     exists.
 
     Raises:
-        BadInput: an unknown or repeated part, or a time that is none.
+        BadInput: an unknown or repeated part, a time that is none, or an unknown policy.
 
     >>> parse_source("lab.db#device=cpu,threads=2,team=vision")
-    Source(database='lab.db', device='cpu,threads=2', environment='', team='vision', since='', protocol='')
+    Source(database='lab.db', device='cpu,threads=2', environment='', team='vision', since='', protocol='', policy='')
     """
     whole = str(text)
     database, mark, fragment = whole.rpartition("#")
@@ -64,4 +67,6 @@ def parse_source(text: str | Path) -> Source:
         parts[name] = value.strip()
     if parts.get("since"):
         comparable_since(parts["since"])
+    if "policy" in parts:
+        check_policy(parts["policy"])
     return Source(database=database, **parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from lanaprof.digest import digest
 from lanaprof.errors import BadInput, MissingMeasurement
 from lanaprof.lut.fields import field_codecs
-from lanaprof.lut.policy import Estimate, Viewpoint, estimate_from
-from lanaprof.lut.records import CACHES, GOOD_STATUSES, Environment, Measurement
+from lanaprof.lut.policy import Estimate, Viewpoint, estimates_from
+from lanaprof.lut.records import CACHES, GOOD_STATUSES, Environment, Measurement, Timing
 from lanaprof.lut.source import Source, parse_source
 from lanaprof.lut.store import Store, open_store
 
@@ -91,8 +91,8 @@ class Table:
 
     @cached_property
     def digest(self) -> str:
-        """The digest of the (operator, measurement id) pairs: equal tables have equal digests."""
-        return digest([[estimate.operator, estimate.measurement] for estimate in self])
+        """The digest of each operator with the ids of the measurements that count: equal tables have equal digests."""
+        return digest([[estimate.operator, *estimate.measurements] for estimate in self])
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the measurements behind the entries, one a row, in the columns of a measurement record.
@@ -103,9 +103,10 @@ class Table:
         import pandas as pd  # heavy, and needed only here
 
         with open_store(self._database, readonly=True) as store:
-            found = store.find_measurements([estimate.measurement for estimate in self])
+            ids = [key for estimate in self for key in estimate.measurements]
+            found = store.find_measurements(ids)
         columns = ["record", "id", *(name for name, _ in field_codecs(Measurement))]
-        rows = [found[estimate.measurement].to_json() for estimate in self]
+        rows = [found[key].to_json() for key in ids]
         return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
@@ -178,7 +179,7 @@ def open_table(
             relayed in the environment (with several: none, and a warning); empty means hot numbers only.
         cache: only this cache state: relay, hot or cold.
         matches: whether an environment is one the device means (devices.yaml is read elsewhere).
-        viewpoint: whose measurements come first.
+        viewpoint: whose measurements come first, and by which policy one counts; a policy in the SOURCE comes before.
 
     Raises:
         BadInput: unknown environment, several without a device, nothing measured.
@@ -192,6 +193,8 @@ def open_table(
     else:
         parsed = source if isinstance(source, Source) else parse_source(source)
         opened = open_store(parsed.database, readonly=True)
+    if parsed.policy:
+        viewpoint = replace(viewpoint, policy=parsed.policy)
     with opened as store:
         pinned = environment or parsed.environment
         if pinned:
@@ -199,11 +202,12 @@ def open_table(
         else:
             candidates = _candidates(store, device or parsed.device, matches)
             choice = choose_environment(store, candidates, viewpoint=viewpoint, cache=cache, space=space)
-        rows = store.measurements(
-            environment=choice.environment.id,
+        rows = store.timings(
+            choice.environment.id,
             cache=cache,
-            team=team or parsed.team or None,
-            since=parsed.since or None,
+            team=team or parsed.team,
+            since=parsed.since,
+            protocol=parsed.protocol,
         )
         database = store.url
     warning = choice.warning
@@ -252,20 +256,25 @@ def _candidates(
 
 
 def _estimates(
-    rows: Iterable[Measurement], *, space: str, cache: str | None, viewpoint: Viewpoint
+    rows: Iterable[Timing], *, space: str, cache: str | None, viewpoint: Viewpoint
 ) -> list[Estimate]:
     """Return one estimate per operator: relay rows of the space, else hot ones, or those of one cache state."""
     order = (cache,) if cache is not None else ("relay", "hot")
-    groups: dict[str, dict[str, list[Measurement]]] = {}
+    groups: dict[tuple[str, str], list[Timing]] = {}
     for row in rows:
         if row.cache in order and row.space in ("", space):
-            groups.setdefault(row.operator, {}).setdefault(row.cache, []).append(row)
-    estimates = []
-    for states in groups.values():
-        each = [estimate_from(states[state], viewpoint) for state in order if state in states]
-        # A relay row that failed does not hide a hot one that worked.
-        estimates.append(next((one for one in each if one.status in GOOD_STATUSES), each[0]))
-    return estimates
+            groups.setdefault((row.operator, row.cache), []).append(row)
+    found: dict[str, Estimate] = {}
+    for each in estimates_from(list(groups.values()), viewpoint):
+        other = found.get(each.operator)
+        if other is not None:
+            first, second = sorted((each, other), key=lambda one: order.index(one.cache))
+            # A relay row that failed does not hide a hot one that worked.
+            failed = first.status not in GOOD_STATUSES and second.status in GOOD_STATUSES
+            found[each.operator] = second if failed else first
+        else:
+            found[each.operator] = each
+    return list(found.values())
 
 
 def _nothing_measured(store: Store) -> BadInput:
