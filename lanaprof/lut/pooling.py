@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lanaprof.lut.records import Measurement, Timing
 
@@ -130,7 +130,7 @@ def _effects(values: Floats, variances: Floats, labels: Labels) -> _Effects:
     import numpy as np  # what only looks into a database starts without it
 
     def total(numbers: Floats) -> Floats:
-        return np.bincount(labels, weights=numbers)
+        return np.bincount(labels, weights=numbers).astype(np.float64, copy=False)
 
     counts = np.bincount(labels)
 
@@ -141,10 +141,9 @@ def _effects(values: Floats, variances: Floats, labels: Labels) -> _Effects:
         squares = total(weights * np.square(values - mean[labels]))
         expected = total(weights * variances) - total(np.square(weights) * variances) / whole
         scale = whole - total(np.square(weights)) / whole
-        found: Any = np.zeros_like(whole)
         several = counts > 1  # of one there is no variance, and its scale is 0
-        np.divide(squares - expected, scale, out=found, where=several)
-        return np.maximum(found, 0.0)
+        found: Floats = np.maximum(squares - expected, 0.0) / np.where(several, scale, 1.0)
+        return np.where(several, found, 0.0)
 
     first = excess(1.0 / variances)
     second = excess(1.0 / (variances + first[labels]))
@@ -168,4 +167,7 @@ def _student_factor(degrees: Floats) -> Floats:
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
-    return z + sum(term / degrees**power for power, term in enumerate(terms, start=1))
+    found: Floats = z + sum(
+        (term / degrees**power for power, term in enumerate(terms, start=1)), 0.0 * degrees
+    )
+    return found
