@@ -1,6 +1,7 @@
 """Which architecture? The best choice of one candidate a layer inside the budgets, proved.
 
-Needs numpy only; PuLP and HiGHS are imported when several budgets, spans, rows, pairs or diversity ask for them.
+Needs numpy only; PuLP and HiGHS are imported when several budgets, rows, pairs over a distance or diversity ask for
+them.
 """
 
 from lanaprof.solver.check import Answer, Solution

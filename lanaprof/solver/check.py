@@ -75,13 +75,18 @@ def score_of(problem: Problem, items: tuple[int, ...] | Ints) -> float:
 def costs_of(problem: Problem, items: tuple[int, ...] | Ints) -> tuple[float, ...]:
     """Return every cost of the chosen items, ``fixed`` and pairs included, each rounded once."""
     chosen = np.asarray(items, dtype=np.int64)
-    held = set(chosen.tolist()) if problem.pairs else set()
+    held: dict[int, int] = {}  # by layer, candidates only
+    if problem.pairs:
+        single = chosen[chosen < problem.candidate_count]
+        layers = np.searchsorted(problem.starts, single, side="right") - 1
+        held = dict(zip(layers.tolist(), single.tolist(), strict=True))
     found = []
     for k, is_max in enumerate(problem.is_max):
         values = [float(problem.fixed[k]), *problem.costs[k, chosen].tolist()]
         for pair in problem.pairs:
             if pair.cost == k:
-                values += [value for a, b, value in pair.terms if a in held and b in held]
+                a, b = (held.get(layer) for layer in pair.layers)
+                values += [value for i, j, value in pair.terms if i == a and j == b]
         found.append(max(values) if is_max else math.fsum(values))
     return tuple(found)
 
@@ -107,7 +112,7 @@ def iter_violations(
         covered[span.first : span.last + 1] += 1
     for layer in np.flatnonzero(covered != 1).tolist():
         yield f"layer {problem.layer_names[layer]!r} is chosen {covered[layer]} times"
-    costs = costs_of(problem, items)
+    costs = costs_of(problem, items) if budgets else ()
     for name, budget in budgets.items():
         k = problem.cost_index(name)
         if costs[k] > budget + leniency * slack_of(budget, float(problem.fixed[k])):

@@ -20,6 +20,7 @@ from lanaprof.solver.core import open_core, sweep
 from lanaprof.solver.problem import Bools, Ints, Problem, slack_of
 from lanaprof.solver.restrict import empty_layers, raise_infeasible, restrict
 from lanaprof.solver.stairs import Stairs, build_stairs, whole_spare
+from lanaprof.solver.structured import solve_structured
 
 __all__ = ["Found", "solve_exact", "solve_stairs", "stairs_of"]
 
@@ -39,7 +40,9 @@ class Found:
 
 
 def solve_exact(problem: Problem, budgets: Mapping[str, float], *, time_limit_s: float) -> Answer:
-    """Return the best choice for at most one summed budget; hands anything else on to the integer program.
+    """Return the best choice for at most one summed budget, spans and pairs of neighbours included.
+
+    Anything else is handed on to the integer program.
 
     Raises:
         InfeasibleBudget: no choice meets the budget.
@@ -47,6 +50,9 @@ def solve_exact(problem: Problem, budgets: Mapping[str, float], *, time_limit_s:
     deadline = time.perf_counter() + time_limit_s
     restriction = restrict(problem, budgets)
     if not restriction.is_plain or len(restriction.sums) > 1:
+        answer = solve_structured(problem, budgets, restriction, deadline=deadline)
+        if answer is not None:
+            return answer
         from lanaprof.solver.mip import solve_mip
 
         return solve_mip(problem, budgets, time_limit_s=time_limit_s)

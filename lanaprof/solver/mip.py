@@ -25,6 +25,7 @@ from lanaprof.solver.linear import LinearModel, layers_of, linear_model, undomin
 from lanaprof.solver.prices import priced, rounded
 from lanaprof.solver.problem import Bools, Floats, Ints, Problem
 from lanaprof.solver.restrict import Restriction, empty_layers, raise_infeasible, restrict
+from lanaprof.solver.structured import cheapest_items
 
 __all__ = ["least_of", "maximise", "solve_mip"]
 
@@ -210,6 +211,9 @@ def least_of(problem: Problem, budgets: Mapping[str, float]) -> dict[str, float]
 def _least_sum(problem: Problem, k: int, structure: Restriction) -> float | None:
     if len(empty_layers(problem, structure.allowed)):
         return None
+    items = cheapest_items(problem, k, structure.allowed)
+    if items is not None:
+        return costs_of(problem, items)[k] if len(items) else None
     model = linear_model(problem, structure, objective=k)
     model = model.keep(undominated(model))
     run = _run(model, [], seconds=_LEAST_SECONDS)

@@ -23,7 +23,7 @@ def solve(
     Args:
         problem: the checked problem.
         budgets: upper bound per cost, in the cost's own unit, ``fixed`` included. May be empty.
-        method: a selector's name. ``exact`` hands several summed budgets, spans, rows and pairs on to ``mip``.
+        method: a selector's name. ``exact`` hands several summed budgets, rows and pairs over a distance on to ``mip``.
         time_limit_s: after this many seconds the best choice so far is returned as ``feasible``.
 
     Raises:

@@ -92,24 +92,24 @@ def build_stairs(
         spare: how much may be spent above the sum of least costs; dearer candidates are left out. May be infinite.
         unit: the largest number among budget and fixed cost; differences below 1e-18 of it count as nothing.
     """
-    starts = _starts_of(layer)
+    starts = starts_of(layer)
     sizes = np.diff(starts)
     low = np.minimum.reduceat(cost, starts[:-1])
     shifted = cost - np.repeat(low, sizes)
     keep = shifted <= spare
     if not keep.all():
         layer, item, shifted, score = layer[keep], item[keep], shifted[keep], score[keep]
-    layer, item, shifted, score = _thin(layer, item, shifted, score)
-    top = np.maximum.reduceat(score, _starts_of(layer)[:-1])
-    score = score - np.repeat(top, np.diff(_starts_of(layer)))
-    cost_scale, score_scale = _power_of_two(shifted.max()), _power_of_two(-score.min())
+    layer, item, shifted, score = thin(layer, item, shifted, score)
+    top = np.maximum.reduceat(score, starts_of(layer)[:-1])
+    score = score - np.repeat(top, np.diff(starts_of(layer)))
+    cost_scale, score_scale = power_of_two(shifted.max()), power_of_two(-score.min())
     shifted = shifted / cost_scale
     shifted[shifted < 1e-18 * unit / cost_scale] = 0.0
     order = np.lexsort((-score, shifted, layer))
     layer, item, shifted, score = layer[order], item[order], shifted[order], score[order] / score_scale
-    keep = _rises(layer, score)
+    keep = rises(layer, score)
     layer, item, shifted, score = layer[keep], item[keep], shifted[keep], score[keep]
-    starts = _starts_of(layer)
+    starts = starts_of(layer)
     hull = hull_of(layer, shifted, score)
     edge = np.flatnonzero(layer[hull[1:]] == layer[hull[:-1]])
     start, end = hull[edge], hull[edge + 1]
@@ -163,19 +163,19 @@ def _common_unit(values: Floats) -> float:
     return 0.0
 
 
-def _starts_of(layer: Ints) -> Ints:
+def starts_of(layer: Ints) -> Ints:
     """Return the first position of each layer in a rising array, and its length at the end."""
     return np.concatenate([[0], np.flatnonzero(layer[1:] != layer[:-1]) + 1, [len(layer)]]).astype(np.int64)
 
 
-def _power_of_two(value: float) -> float:
+def power_of_two(value: float) -> float:
     return math.ldexp(1.0, math.frexp(value)[1]) if value > 0 else 1.0
 
 
-def _thin(layer: Ints, item: Ints, cost: Floats, score: Floats) -> tuple[Ints, Ints, Floats, Floats]:
+def thin(layer: Ints, item: Ints, cost: Floats, score: Floats) -> tuple[Ints, Ints, Floats, Floats]:
     """Drop what one of a few good candidates of its layer dominates: cheap, and spares sorting most of them."""
     for factor in _PIVOT_SLOPES:
-        starts = _starts_of(layer)
+        starts = starts_of(layer)
         sizes, first = np.diff(starts), starts[:-1]
         width = np.maximum.reduceat(cost, first)
         height = np.maximum.reduceat(score, first) - np.minimum.reduceat(score, first)
@@ -194,7 +194,7 @@ def _thin(layer: Ints, item: Ints, cost: Floats, score: Floats) -> tuple[Ints, I
     return layer, item, cost, score
 
 
-def _rises(layer: Ints, score: Floats) -> Bools:
+def rises(layer: Ints, score: Floats) -> Bools:
     """Return where a layer's score exceeds all scores before it in the layer."""
     order = np.argsort(score, kind="stable")
     ordered = score[order]

@@ -166,6 +166,28 @@ def with_rules(rng: random.Random, document: Document, style: str) -> Document:
     return found
 
 
+def with_neighbours(rng: random.Random, document: Document, style: str) -> Document:
+    """Return the document with spans and with dense pairs between many neighbours, all of the first cost."""
+    layers = document["layers"]
+    costs = tuple(layers[0]["candidates"][0]["costs"])
+    spans: list[Document] = []
+    for number in range(rng.randint(0, 3) if len(layers) > 1 else 0):
+        first, last = sorted(rng.sample(range(len(layers)), 2))
+        span = {"first": f"l{first}", "last": f"l{last}", "name": f"s{number}"}
+        worth = {k: (last - first) * random_number(rng, style) for k in costs}
+        spans.append({**span, "score": -random_number(rng, style), "costs": worth})
+    pairs: list[Document] = []
+    for i in range(len(layers) - 1):
+        if rng.random() < 0.7:
+            sides = (i, i + 1) if rng.random() < 0.8 else (i + 1, i)
+            every = [[a["name"], b["name"]] for a in layers[sides[0]]["candidates"]
+                     for b in layers[sides[1]]["candidates"]]  # fmt: skip
+            some = rng.sample(every, rng.randint(1, len(every)))
+            terms = [[*both, rng.choice((-1, 1)) * random_number(rng, style)] for both in some]
+            pairs.append({"layers": [f"l{side}" for side in sides], "cost": costs[0], "terms": terms})
+    return {**document, "spans": spans, "pairs": pairs}
+
+
 @pytest.fixture(scope="session")
 def cases() -> Any:
     """This module: test files imported by path cannot import from each other."""
