@@ -14,12 +14,13 @@ from dataclasses import replace
 import numpy as np
 
 from lanaprof.errors import BadInput, UserError
+from lanaprof.solver.chain_front import answers_of_chain
 from lanaprof.solver.check import Answer, Solution, check_answer, score_of
 from lanaprof.solver.exact import best_items, solve_stairs, stairs_of
 from lanaprof.solver.problem import Bools, Floats, Ints, Problem
 from lanaprof.solver.registry import get_selector
 from lanaprof.solver.restrict import empty_layers, raise_infeasible, restrict
-from lanaprof.solver.stairs import Stairs
+from lanaprof.solver.stairs import Stairs, complete_front
 
 __all__ = ["best_scores", "frontier"]
 
@@ -36,7 +37,8 @@ def frontier(
 
     Each one is the best for a budget of its own cost. With up to ``points`` of them in all, the front is complete;
     else those shown are spread over the budgets where a grid of 20,000 (fewer for very large problems) sees the
-    front rise. Problems with spans, rows or pairs are solved at 25 budgets.
+    front rise, or with spans and pairs of neighbours over even budgets. Problems with rows or pairs over a distance are
+    solved at 25 budgets.
 
     Raises:
         BadProblem: no candidate carries the cost.
@@ -49,7 +51,9 @@ def frontier(
     deadline = time.perf_counter() + time_limit_s
     structure = restrict(problem, {})
     if not structure.is_plain or any(pair.cost == k for pair in problem.pairs):
-        found = _general_front(problem, cost, min(points, _GENERAL_POINTS), deadline)
+        found = _front_of_chain(problem, k, structure.allowed, points, deadline)
+        if found is None:
+            found = _general_front(problem, cost, min(points, _GENERAL_POINTS), deadline)
     elif len(empty_layers(problem, structure.allowed)):
         raise_infeasible({}, {})
     elif problem.is_max[k]:
@@ -60,11 +64,14 @@ def frontier(
 
 
 def _rising(solutions: list[Solution], cost: str) -> tuple[Solution, ...]:
-    """Return the solutions that score more than every cheaper one, by more than sums round."""
+    """Return the solutions that score more than every cheaper one; neither counts by what sums round."""
     kept: list[Solution] = []
     for solution in sorted(solutions, key=lambda s: (s.costs[cost], -s.score)):
-        if not kept or solution.score > kept[-1].score + 1e-13 * abs(kept[-1].score):
-            kept.append(solution)
+        if kept and solution.score <= kept[-1].score + 1e-13 * abs(kept[-1].score):
+            continue
+        if kept and solution.costs[cost] - kept[-1].costs[cost] <= 1e-13 * abs(solution.costs[cost]):
+            kept.pop()
+        kept.append(solution)
     return tuple(kept)
 
 
@@ -72,7 +79,7 @@ def _front_of_sum(problem: Problem, k: int, allowed: Bools, points: int, deadlin
     # A budget that everything fits into, with the unit of rounding that goes with it.
     ample = abs(float(problem.fixed[k])) + float(problem.costs[k].sum())
     stairs, _ = stairs_of(problem, allowed, k, budget=ample)
-    complete = _complete_front(stairs)
+    complete = complete_front(stairs, _MOST_COMPLETE)
     if complete is not None:
         chosen = (
             complete if len(complete) <= points else [complete[i] for i in _spread(len(complete), points)]
@@ -101,33 +108,6 @@ def _spread(count: int, wanted: int) -> list[int]:
     """Return indices spread evenly over ``count``, the first and the last among them."""
     places = np.linspace(0, count - 1, min(wanted, count)).round()
     return [int(place) for place in np.unique(places)]
-
-
-def _complete_front(stairs: Stairs) -> list[Ints] | None:
-    """Return the steps of every point of the front, or None when it gets too long."""
-    cost, score = np.zeros(1), np.zeros(1)
-    history: list[tuple[Ints, Ints]] = []
-    for start, stop in zip(stairs.starts[:-1].tolist(), stairs.starts[1:].tolist(), strict=True):
-        if len(cost) * (stop - start) > 40 * _MOST_COMPLETE:
-            return None
-        new_cost = (stairs.cost[start:stop, None] + cost).ravel()
-        new_score = (stairs.score[start:stop, None] + score).ravel()
-        order = np.lexsort((-new_score, new_cost))
-        rises = np.ones(len(order), dtype=np.bool_)
-        rises[1:] = new_score[order][1:] > np.maximum.accumulate(new_score[order])[:-1]
-        order = order[rises]
-        if len(order) > _MOST_COMPLETE:
-            return None
-        history.append((order % len(cost), start + order // len(cost)))
-        cost, score = new_cost[order], new_score[order]
-    layers = len(history)
-    chosen = np.empty((len(cost), layers), dtype=np.int64)
-    state = np.arange(len(cost))
-    for layer in range(layers - 1, -1, -1):
-        parents, steps = history[layer]
-        chosen[:, layer] = steps[state]
-        state = parents[state]
-    return list(chosen)
 
 
 def _budgets_worth_showing(stairs: Stairs, points: int) -> Floats:
@@ -188,6 +168,21 @@ def _front_of_maximum(problem: Problem, k: int, allowed: Bools, points: int) -> 
         _checked(problem, best_items(problem, allowed & (problem.costs[k] <= limits[i])), True, None, 0.0)
         for i in _spread(len(limits), points)
     ]
+
+
+def _front_of_chain(
+    problem: Problem, k: int, allowed: Bools, points: int, deadline: float
+) -> list[Solution] | None:
+    """Return the front with spans and pairs of neighbours; None when they or other rules need the integer program."""
+    if problem.rows or problem.is_max[k]:
+        return None
+    answers = answers_of_chain(problem, k, allowed, points=points, most=_MOST_COMPLETE, deadline=deadline)
+    if answers is None:
+        return None
+    if not answers:
+        raise_infeasible({}, {})
+    shown = [answers[i] for i in _spread(len(answers), points)]
+    return [replace(check_answer(problem, {}, answer), solve_s=took_s) for answer, took_s in shown]
 
 
 def _general_front(problem: Problem, cost: str, points: int, deadline: float) -> list[Solution]:

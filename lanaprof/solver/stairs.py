@@ -15,7 +15,18 @@ import numpy as np
 
 from lanaprof.solver.problem import Bools, Floats, Ints
 
-__all__ = ["Relaxation", "Stairs", "build_stairs", "hull_of", "whole_spare"]
+__all__ = [
+    "Relaxation",
+    "Stairs",
+    "build_stairs",
+    "complete_front",
+    "hull_of",
+    "power_of_two",
+    "rises",
+    "starts_of",
+    "thin",
+    "whole_spare",
+]
 
 _PIVOT_SLOPES = (1.0, 6.0, 1 / 6)  # of a layer's diagonal: one pivot in the middle, one towards each end
 _WHOLE = 1e-6  # this near to a whole number is one: floats below a thousand million are good to 1e-7
@@ -133,6 +144,33 @@ def build_stairs(
     )
 
 
+def complete_front(stairs: Stairs, most: int) -> list[Ints] | None:
+    """Return the steps of every point of the front, or None when more than ``most`` states a layer are needed."""
+    cost, score = np.zeros(1), np.zeros(1)
+    history: list[tuple[Ints, Ints]] = []
+    for start, stop in zip(stairs.starts[:-1].tolist(), stairs.starts[1:].tolist(), strict=True):
+        if len(cost) * (stop - start) > 40 * most:
+            return None
+        new_cost = (stairs.cost[start:stop, None] + cost).ravel()
+        new_score = (stairs.score[start:stop, None] + score).ravel()
+        order = np.lexsort((-new_score, new_cost))
+        keep = np.ones(len(order), dtype=np.bool_)
+        keep[1:] = new_score[order][1:] > np.maximum.accumulate(new_score[order])[:-1]
+        order = order[keep]
+        if len(order) > most:
+            return None
+        history.append((order % len(cost), start + order // len(cost)))
+        cost, score = new_cost[order], new_score[order]
+    layers = len(history)
+    chosen = np.empty((len(cost), layers), dtype=np.int64)
+    state = np.arange(len(cost))
+    for layer in range(layers - 1, -1, -1):
+        parents, steps = history[layer]
+        chosen[:, layer] = steps[state]
+        state = parents[state]
+    return list(chosen)
+
+
 def whole_spare(costs: Floats, spare: float, slack: float) -> float:
     """Return what may be spent on sums of these costs, without the rest that no such sum can fill.
 
@@ -169,6 +207,7 @@ def starts_of(layer: Ints) -> Ints:
 
 
 def power_of_two(value: float) -> float:
+    """Return the power of two just above a value; 1 for 0: dividing by it rounds nothing away."""
     return math.ldexp(1.0, math.frexp(value)[1]) if value > 0 else 1.0
 
 

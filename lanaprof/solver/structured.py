@@ -22,7 +22,7 @@ from lanaprof.solver.problem import Bools, Floats, Ints, Problem, slack_of
 from lanaprof.solver.restrict import Restriction, raise_infeasible
 from lanaprof.solver.stairs import Stairs, build_stairs, whole_spare
 
-__all__ = ["cheapest_items", "solve_structured"]
+__all__ = ["Search", "cheapest_items", "maximised", "merged", "solve_structured", "steps_of"]
 
 _WIDTHS = (1_000, 20_000, 300_000)  # labels kept a boundary, sweep after sweep
 _MOST_PRICES = 40  # most problems need about ten
@@ -49,7 +49,7 @@ class _Dual:
 
 
 @dataclass(slots=True)
-class _Search:
+class Search:
     """What a run carries along: the question, the best choice known, and the bound on all choices."""
 
     problem: Problem
@@ -83,6 +83,7 @@ class _Search:
         return gain + 1e-13 * max(1.0, abs(gain)) if math.isfinite(gain) else gain
 
     def answer(self, *, proved: bool) -> Answer:
+        """Return the best choice known, with its bound."""
         assert self.items is not None
         bound = self.score if proved else max(self.score, self.ceiling)
         return Answer(self.items, bound, proved, "exact")
@@ -104,18 +105,24 @@ def solve_structured(
         return None
     fixed = float(problem.fixed[k]) if k is not None else 0.0
     slack = slack_of(budget, fixed)
-    search = _Search(problem, k, terms, budget + slack - fixed, slack, deadline)
+    search = Search(problem, k, terms, budget + slack - fixed, slack, deadline)
     chain = build_chain(problem, k, restriction.allowed, terms=terms, room=search.room)
     if chain is None:
         raise_infeasible(budgets, _least(problem, budgets))
-    return _maximised(search, chain)
+    return maximised(search, chain)
 
 
-def _maximised(search: _Search, chain: Chain) -> Answer:
-    proved = search.answer
-    reduced, dual = _reduced(search, chain)
+def maximised(search: Search, chain: Chain, *, hull: list[Path] | None = None) -> Answer:
+    """Return the best choice among the paths of a chain, of which at least one is inside the room.
+
+    Args:
+        search: the question; not used for another one yet.
+        chain: all that may be chosen.
+        hull: paths known to support the concave hull of (cost, score) over all paths; those found are added.
+    """
+    reduced, dual = _reduced(search, chain, hull)
     if reduced is None or dual is None:
-        return proved(proved=True)
+        return search.answer(proved=True)
     chain = reduced
     for width in _WIDTHS:
         dropped = _swept(search, chain, dual, width)
@@ -132,11 +139,14 @@ def _maximised(search: _Search, chain: Chain) -> Answer:
     return search.answer(proved=False)
 
 
-def _reduced(search: _Search, chain: Chain) -> tuple[Chain | None, _Dual | None]:
+def _reduced(
+    search: Search, chain: Chain, hull: list[Path] | None = None
+) -> tuple[Chain | None, _Dual | None]:
     """Return what is left of a chain when all is fixed that can be, with its bound; None when nothing better is."""
     while True:
         capacity = _capacity(search, chain)
-        dual = _dual(search, chain, capacity)
+        dual = _dual(search, chain, capacity, [] if hull is None else hull)
+        hull = None  # another chain has another one
         search.offer(chain.item[dual.inside.steps])
         floor = search.floor(chain)
         search.ceiling = min(search.ceiling, chain.top_score + dual.ceiling * chain.score_scale)
@@ -154,10 +164,10 @@ def _reduced(search: _Search, chain: Chain) -> tuple[Chain | None, _Dual | None]
         is_worth = left < _FEWER * len(open_steps)
         chain = smaller
         if not is_worth:
-            return chain, _dual(search, chain, _capacity(search, chain))
+            return chain, _dual(search, chain, _capacity(search, chain), [])
 
 
-def _capacity(search: _Search, chain: Chain) -> float:
+def _capacity(search: Search, chain: Chain) -> float:
     """Return what may be spent above the cheapest path, in the chain's numbers."""
     spare = search.room - chain.least_cost
     if math.isinf(spare):
@@ -167,21 +177,25 @@ def _capacity(search: _Search, chain: Chain) -> float:
     return max(0.0, whole / chain.cost_scale)
 
 
-def _dual(search: _Search, chain: Chain, capacity: float) -> _Dual:
+def _dual(search: Search, chain: Chain, capacity: float, hull: list[Path]) -> _Dual:
     """Return the bound at the critical price, by secants between a path inside the capacity and one beyond it.
 
     Every price's path supports the concave hull of (cost, score) over all paths, and the secant's price is that of the
     hull's edge at the capacity when no path is above it (Handler & Zang, Networks 10, 1980).
     """
-    beyond, entries, exits = chain.best_path(chain.score, 0.0)
-    if beyond.cost <= capacity:
-        return _Dual(0.0, beyond.score, entries, exits, beyond)
-    inside, _, _ = chain.best_path(-chain.cost, 1.0)
-    best = inside
+    if not hull:
+        hull += [chain.best_path(-chain.cost, 1.0)[0], chain.best_path(chain.score, 0.0)[0]]
+    inside = max((path for path in hull if path.cost <= capacity), key=lambda path: path.cost)
+    beyond = min((path for path in hull if path.cost > capacity), key=lambda path: path.cost, default=None)
+    best = max((path for path in hull if path.cost <= capacity), key=lambda path: path.score)
+    if beyond is None:
+        _, entries, exits = chain.best_path(chain.score, 0.0)
+        return _Dual(0.0, best.score, entries, exits, best)
     price = ceiling = 0.0
     for _ in range(_MOST_PRICES):
         price = (beyond.score - inside.score) / max(beyond.cost - inside.cost, 1e-300)
         path, entries, exits = chain.best_path(chain.score - price * chain.cost, price)
+        hull.append(path)
         value = math.fsum(exits[chain.block_exits].tolist())
         ceiling = value + price * capacity
         if path.cost <= capacity:
@@ -198,7 +212,7 @@ def _dual(search: _Search, chain: Chain, capacity: float) -> _Dual:
     return _Dual(price, ceiling, entries, exits, best)
 
 
-def _swept(search: _Search, chain: Chain, dual: _Dual, width: int) -> float:
+def _swept(search: Search, chain: Chain, dual: _Dual, width: int) -> float:
     """Look for a better choice among the chain's paths; return the bound on those not looked at (-inf: none left)."""
     from lanaprof.solver.exact import solve_stairs  # which imports this module
 
@@ -210,7 +224,7 @@ def _swept(search: _Search, chain: Chain, dual: _Dual, width: int) -> float:
     dropped = max((front.dropped for front in fronts), default=-math.inf)
     if any(len(front.cost) == 0 for front in fronts):
         return dropped
-    stairs = _merged(chain, fronts, capacity=capacity, unit=search.slack * 1e12 / chain.cost_scale)
+    stairs = merged(chain, fronts, capacity=capacity, unit=search.slack * 1e12 / chain.cost_scale)
     spare = capacity - stairs.low_cost
     if spare < 0:
         return dropped
@@ -220,7 +234,7 @@ def _swept(search: _Search, chain: Chain, dual: _Dual, width: int) -> float:
         slack=min(search.slack / chain.cost_scale, spare) / stairs.cost_scale,
         deadline=search.deadline,
     )
-    search.offer(chain.item[_steps_of(chain, fronts, stairs.item[found.steps])])
+    search.offer(chain.item[steps_of(chain, fronts, stairs.item[found.steps])])
     if found.proved:
         return dropped
     return max(dropped, stairs.top_score + found.bound * stairs.score_scale)
@@ -234,7 +248,7 @@ def _bound(chain: Chain, price: float, capacity: float) -> Bound:
     return Bound(price, math.fsum(blocks.tolist()) + price * capacity, blocks, chain.backward(value, price))
 
 
-def _merged(chain: Chain, fronts: list[Front], *, capacity: float, unit: float) -> Stairs:
+def merged(chain: Chain, fronts: list[Front], *, capacity: float, unit: float) -> Stairs:
     """Return the plain problem whose layers are the blocks: items are steps, and behind them paths of fronts."""
     lone = chain.lone[chain.group]
     long_blocks = np.flatnonzero(~np.isin(np.arange(len(chain.block_exits)), chain.block[chain.lone]))
@@ -254,7 +268,7 @@ def _merged(chain: Chain, fronts: list[Front], *, capacity: float, unit: float) 
     )
 
 
-def _steps_of(chain: Chain, fronts: list[Front], chosen: Ints) -> Ints:
+def steps_of(chain: Chain, fronts: list[Front], chosen: Ints) -> Ints:
     """Return the chain's steps behind the items of the merged problem."""
     ends = len(chain.item) + np.cumsum([0, *(len(front.cost) for front in fronts)])
     steps = chosen[chosen < len(chain.item)].tolist()

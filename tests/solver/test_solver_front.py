@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from lanaprof.errors import BadInput, BadProblem, InfeasibleBudget
-from lanaprof.solver import Problem, Solution, frontier, load_problem, problem_from_arrays, solve
+from lanaprof.solver import (
+    Problem,
+    Solution,
+    frontier,
+    load_problem,
+    problem_from_arrays,
+    problem_to_json,
+    solve,
+)
 from lanaprof.solver.exact import stairs_of
 from lanaprof.solver.front import best_scores
 
@@ -29,8 +37,8 @@ def _problem(layers: int, count: int, *, whole: bool) -> Problem:
 
 def _expected(cases: Any, document: Any, cost: str) -> list[tuple[float, float]]:
     """Return the front by trying everything, as (cost, score)."""
-    points = sorted(
-        (cases.costs_of_choice(document, choice)[cost], -math.fsum(o["score"] for _, o in choice))
+    points = sorted(  # costs that differ by rounding alone are equal
+        (round(cases.costs_of_choice(document, choice)[cost], 12), -math.fsum(o["score"] for _, o in choice))
         for choice in cases.every_choice(document)
         if cases.obeys_rules(document, {key: o["name"] for key, o in choice})
     )
@@ -97,6 +105,43 @@ def test_grid_scores_are_the_optima_of_whole_budgets() -> None:
         actual = stairs.top_score + scores[spare] * stairs.score_scale
         budget = stairs.low_cost - 40.0 + spare
         assert actual == pytest.approx(solve(problem, {"t": budget}).score, rel=1e-12)
+
+
+@pytest.mark.parametrize("style", ["whole", "float", "ties"])  # decimals differ in the last bit by order
+def test_short_front_with_spans_and_pairs_is_complete(cases: Any, style: str) -> None:
+    """With spans and pairs of neighbours, too, every point of a small problem's front is there, and nothing else."""
+    for seed in range(60):
+        rng = random.Random(seed)
+        plain = cases.random_document(rng, style=style, costs=("t",), layers=rng.randint(1, 5), most=4)
+        document = cases.with_neighbours(rng, plain, style)
+        solutions = frontier(load_problem(document), "t")
+        assert _expected(cases, document, "t") == _points(solutions, "t")
+        assert all(s.proved for s in solutions)
+
+
+def test_points_of_a_long_front_with_spans_and_pairs_are_exact() -> None:
+    """Each point shown is what solve finds for a budget of its cost, from the cheapest choice to the best one."""
+    plain = problem_to_json(_problem(30, 20, whole=False))
+    costs = [[c["costs"]["t"] for c in layer["candidates"]] for layer in plain["layers"]]
+    terms = [["c0", "c1", 5.0], ["c3", "c1", -4.0], ["c7", "c9", 3.0], ["c5", "c5", -2.0]]
+    pairs = [{"layers": [f"l{i}", f"l{i + 1}"], "cost": "t", "terms": terms} for i in range(29)]
+    spans = [
+        {"first": f"l{i}", "last": f"l{i + 1}", "name": "s", "score": -0.1 * i,
+         "costs": {"t": 0.7 * (min(costs[i]) + costs[i + 1][0])}}
+        for i in range(0, 20, 4)
+    ]  # fmt: skip
+    problem = load_problem({**plain, "pairs": pairs, "spans": spans})
+    solutions = frontier(problem, "t", points=40)
+    assert 30 <= len(solutions) <= 40
+    for earlier, later in itertools.pairwise(solutions):
+        assert earlier.costs["t"] < later.costs["t"]
+        assert earlier.score < later.score
+    for solution in solutions[::5]:
+        assert solve(problem, {"t": solution.costs["t"]}).score == pytest.approx(solution.score, rel=1e-12)
+    assert solutions[-1].score == solve(problem, {}).score
+    with pytest.raises(InfeasibleBudget) as caught:
+        solve(problem, {"t": -40.0})
+    assert solutions[0].costs == caught.value.least
 
 
 def test_front_with_rules_is_exact_at_its_points(cases: Any) -> None:
