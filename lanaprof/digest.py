@@ -10,6 +10,8 @@ __all__ = ["DIGEST_LENGTH", "canonical_json", "digest"]
 
 DIGEST_LENGTH = 32  # hexadecimal digits = 128 bits: no two of 10^15 records meet by chance
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def canonical_json(value: Any) -> str:
     """Return the one JSON text of a value: keys sorted, no white space, no NaN, floats by shortest repr.
@@ -23,7 +25,7 @@ def canonical_json(value: Any) -> str:
     >>> canonical_json({"b": (1, 2.5), "a": None})
     '{"a":null,"b":[1,2.5]}'
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def digest(value: Any) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import Table, insert, select
+from sqlalchemy import BigInteger, Boolean, Column, Double, LargeBinary, Table, select
 from sqlalchemy.engine import Connection
 
 from lanaprof.errors import BadInput
@@ -66,7 +67,7 @@ def add_records(connection: Connection, records: Iterable[Record]) -> AddReport:
     refused: list[Refusal] = []
     for record in records:
         given += 1
-        if _is_whole(record):
+        if record.is_whole():
             groups[record.record].setdefault(record.id, record)
         else:
             refused.append(
@@ -96,22 +97,31 @@ def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) ->
     """Insert rows and return how many were new: on a server somebody else may have added the same meanwhile."""
     if not rows:
         return 0
+    names = [column.name for column in table.columns]
+    listed = ", ".join(f'"{name}"' for name in names)
+    values = list(map(itemgetter(*names), rows))
+    # Not SQLAlchemy's insert: looking at every parameter of every row takes longer than writing it.
     if connection.dialect.name == "sqlite":
-        connection.execute(insert(table), rows)
+        marks = ", ".join("?" * len(names))
+        statement = f"INSERT INTO {table.name} ({listed}) VALUES ({marks})"  # noqa: S608 (names of our own columns)
+        connection.exec_driver_sql(statement, values)
         return len(rows)
-    from sqlalchemy.dialects import postgresql  # needed only where there is a server
+    # One statement with an array for each column: a fraction of the server's work for a statement a row.
+    arrays = ", ".join(f"%s::{_array_type(column)}" for column in table.columns)
+    rows_of = f"SELECT * FROM unnest({arrays})"  # noqa: S608 (types of our own columns)
+    statement = f"INSERT INTO {table.name} ({listed}) {rows_of} ON CONFLICT DO NOTHING"
+    return connection.exec_driver_sql(statement, tuple(map(list, zip(*values, strict=True)))).rowcount
 
-    # One prepared statement, sent row by row without waiting: a third of the work of many rows in one statement.
-    new = postgresql.insert(table).on_conflict_do_nothing()
-    return connection.execute(new, rows, execution_options={"preserve_rowcount": True}).rowcount
 
-
-def _is_whole(record: Record) -> bool:
-    """Return whether the content gives the id: a record from another database need not be sound."""
-    try:
-        return record.content_id() == record.id
-    except (TypeError, ValueError, AttributeError, BadInput):
-        return False
+def _array_type(column: Column[Any]) -> str:
+    """Return the type of an array of a column's values on a server."""
+    if isinstance(column.type, LargeBinary):
+        return "bytea[]"
+    if isinstance(column.type, Boolean):
+        return "bool[]"
+    if isinstance(column.type, BigInteger):
+        return "int8[]"
+    return "float8[]" if isinstance(column.type, Double) else "text[]"
 
 
 def _reasons(connection: Connection, kind: str, records: Sequence[Record]) -> Callable[[Record], str]:

@@ -104,6 +104,27 @@ def _tuple_of(check: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, ...]]:
     return checked
 
 
+def _reals(value: Any) -> tuple[float, ...]:
+    """Return what checking each number gives; samples come by the dozen, so all are looked at at once."""
+    numbers_given = tuple(_listed(value))
+    # A NaN or an infinity shows in the sum, and a zero may carry a sign; then each is looked at.
+    if (
+        set(map(type, numbers_given)) == {float}
+        and math.isfinite(sum(numbers_given))
+        and 0.0 not in numbers_given
+    ):
+        return numbers_given
+    return tuple(_real(item) for item in numbers_given)
+
+
+def _counts(value: Any) -> tuple[int, ...]:
+    """Return what checking each integer gives, all at once where they are plain ones."""
+    given = tuple(_listed(value))
+    if set(map(type, given)) == {int} and min(given) >= 0 and max(given) <= LARGEST_INTEGER:
+        return given
+    return tuple(_count(item) for item in given)
+
+
 def _listed(value: Any) -> Iterable[Any]:
     if not isinstance(value, (list, tuple)):
         raise _Wrong(f"is {shown(value)}, expected a list")
@@ -143,8 +164,8 @@ _CODECS: Mapping[str, Codec] = {
     "float": Codec(_real, _same),
     "float | None": Codec(_real_or_none, _same),
     "tuple[str, ...]": Codec(_tuple_of(_text), list),
-    "tuple[int, ...]": Codec(_tuple_of(_count), list),
-    "tuple[float, ...]": Codec(_tuple_of(_real), list),
+    "tuple[int, ...]": Codec(_counts, list),
+    "tuple[float, ...]": Codec(_reals, list),
     "tuple[tuple[float, ...], ...]": Codec(_tuple_of(_tuple_of(_real)), lambda rows: [list(r) for r in rows]),
     "tuple[tuple[str, str], ...]": Codec(_pairs(_text), dict),
     "tuple[tuple[str, float], ...]": Codec(_pairs(_real), dict),
@@ -165,7 +186,8 @@ def _field_codecs(cls: Any) -> tuple[tuple[str, Codec], ...]:
 @cache
 def _slot_setters(cls: Any) -> tuple[Callable[[Any, Any], None], ...]:
     """Return what puts a value into the id and each field of a frozen record."""
-    return tuple(getattr(cls, name).__set__ for name in ("_id", *(name for name, _ in _field_codecs(cls))))
+    names = ("_restored", "_id", *(name for name, _ in _field_codecs(cls)))
+    return tuple(getattr(cls, name).__set__ for name in names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +202,7 @@ class Record:
 
     record: ClassVar[str] = ""
     _id: str = dataclasses.field(default="", init=False, repr=False, compare=False)
+    _restored: bool = dataclasses.field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, codec in field_codecs(type(self)):
@@ -217,6 +240,15 @@ class Record:
         """Return the id computed afresh from the fields."""
         return digest({"record": self.record, **self._fields_to_json()})
 
+    def is_whole(self) -> bool:
+        """Return whether the content gives the id. A record that a database gave need not be: it is trusted."""
+        if not self._restored:
+            return True  # checked when it was made, frozen since, and its id is the content's
+        try:
+            return self.content_id() == self._id
+        except (TypeError, ValueError, AttributeError, BadInput):
+            return False
+
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values, with ``record`` and ``id``."""
         return {"record": self.record, "id": self.id, **self._fields_to_json()}
@@ -252,7 +284,7 @@ class Record:
     def restore(cls, record_id: str, values: Iterable[Any]) -> Self:
         """Return a record from values a store has checked before, in the order of the fields."""
         record = object.__new__(cls)
-        for put, value in zip(_slot_setters(cast(Hashable, cls)), (record_id, *values), strict=True):
+        for put, value in zip(_slot_setters(cast(Hashable, cls)), (True, record_id, *values), strict=True):
             put(record, value)
         return record
 

@@ -7,6 +7,7 @@ so no two copies of a value need comparing.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,18 +25,18 @@ MAGIC = b"PAR1"
 _MANIFEST_KEY = b"lanaprof"
 _BATCH = 2_000  # rows in memory at a time
 _ROW_GROUP = 20_000  # rows in one row group
+_LIGHT = ("record", "id", "json")  # the columns of all records but measurements
 
 
 def write(path: Path, manifest: Manifest, records: Iterable[Record]) -> int:
     """Write a file and return the number of records in it."""
-    import pyarrow as pa  # heavy, and needed only for Parquet
     from pyarrow.parquet import ParquetWriter
 
     schema = _schema(manifest)
     count = 0
     with ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
         for chunk in chunked(records, _ROW_GROUP):
-            writer.write_table(pa.Table.from_pylist([_row_of(record) for record in chunk], schema=schema))
+            writer.write_table(_table_of(chunk, schema))
             count += len(chunk)
     return count
 
@@ -69,8 +70,11 @@ def read(path: Path, kinds: Sequence[str] | None) -> Iterator[FileRow]:
     number = 0
     try:
         with ParquetFile(path, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(batch_size=_BATCH):
-                for value in batch.to_pylist():
+            # Measurements are nearly all there is: where they are not asked for, their columns are not read.
+            light = kinds is not None and "measurement" not in kinds
+            columns = [name for name in _LIGHT if name in file.schema_arrow.names] if light else None
+            for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
+                for value in _values_of(batch):
                     number += 1
                     if kinds is not None and value.get("record") not in kinds:
                         continue
@@ -82,11 +86,70 @@ def read(path: Path, kinds: Sequence[str] | None) -> Iterator[FileRow]:
             yield FileRow(row=number + 1, id="", problem=f"the file is damaged from here on: {error}")
 
 
-def _row_of(record: Record) -> dict[str, Any]:
-    value = record.to_json()
-    if isinstance(record, Measurement):
-        return value
-    return {"record": record.record, "id": record.id, "json": canonical_json(value)}
+def _values_of(batch: Any) -> Iterator[dict[str, Any]]:
+    """Yield a batch's rows as JSON values, column by column: lists of numbers are not looked at one by one."""
+    names = batch.schema.names
+    columns = [_column_of(batch.column(place)) for place in range(len(names))]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(names, values, strict=True))
+
+
+def _column_of(column: Any) -> list[Any]:
+    import pyarrow as pa  # heavy, and needed only for Parquet
+
+    kind = column.type
+    numbers = pa.types.is_list(kind) and (
+        pa.types.is_float64(kind.value_type) or pa.types.is_uint16(kind.value_type)
+    )
+    if not numbers or column.values.null_count:
+        found: list[Any] = column.to_pylist()
+        return found
+    flat = column.values.to_numpy(zero_copy_only=False).tolist()
+    ends = column.offsets.to_numpy(zero_copy_only=False).tolist()
+    there = column.is_valid().to_pylist()
+    return [
+        flat[first:last] if valid else None
+        for valid, first, last in zip(there, ends[:-1], ends[1:], strict=True)
+    ]
+
+
+def _table_of(records: Sequence[Record], schema: Any) -> Any:
+    import pyarrow as pa  # heavy, and needed only for Parquet
+
+    timed = [record if isinstance(record, Measurement) else None for record in records]
+    texts = [
+        canonical_json(record.to_json()) if found is None else None
+        for record, found in zip(records, timed, strict=True)
+    ]
+    columns = {
+        "record": [record.record for record in records],
+        "id": [record.id for record in records],
+        "json": texts,
+    }
+    arrays = []
+    for field in schema:
+        if field.name in columns:
+            arrays.append(pa.array(columns[field.name], field.type))
+            continue
+        values = [None if record is None else getattr(record, field.name) for record in timed]
+        arrays.append(
+            _lists(values, field.type) if pa.types.is_list(field.type) else pa.array(values, field.type)
+        )
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _lists(values: Sequence[Sequence[float] | None], kind: Any) -> Any:
+    """Return a column of lists of numbers, made of one flat column."""
+    import numpy as np  # heavy, and needed only for Parquet
+    import pyarrow as pa  # heavy, and needed only for Parquet
+
+    lengths = [len(value) if value is not None else 0 for value in values]
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    flat = np.fromiter(
+        itertools.chain.from_iterable(value or () for value in values), kind.value_type.to_pandas_dtype()
+    )
+    absent = pa.array([value is None for value in values])
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=kind, mask=absent)
 
 
 def _row_from(number: int, value: dict[str, Any]) -> FileRow:

@@ -74,6 +74,13 @@ class Operator(Record):
         """Return the operator key: the digest of the graph alone."""
         return operator_key(self.graph)
 
+    def is_whole(self) -> bool:
+        """Return whether the graph gives the id; it is asked afresh, because a graph can be changed in place."""
+        try:
+            return self.content_id() == self._id
+        except (TypeError, ValueError, AttributeError, BadInput):
+            return False
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment(Record):
