@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +23,7 @@ from lanaprof.lut.engine import SQLITE_HEADER
 from lanaprof.lut.filerow import FileRow, Manifest
 from lanaprof.lut.models import HEAD
 from lanaprof.lut.queries import RecordFilter
-from lanaprof.lut.records import RECORD_TYPES, utc_now
+from lanaprof.lut.records import RECORD_TYPES, Record, utc_now
 from lanaprof.lut.schema import seal
 from lanaprof.lut.store import Store, open_store
 
@@ -31,6 +31,7 @@ __all__ = ["ExportReport", "ImportReport", "RefusedRow", "export_file", "import_
 
 _BATCH = 2_000  # records added in one transaction
 _FIRST = ("operator", "environment")  # what the other records refer to
+Judge = Callable[[Sequence[Record]], Mapping[str, str]]
 _SUFFIXES = (".jsonl", ".jsonl.zst", ".parquet", ".sqlite", ".db")
 
 
@@ -110,11 +111,16 @@ def export_file(store: Store, out: str | Path, *, records: RecordFilter | None =
     return ExportReport(path=path, records=count)
 
 
-def import_files(store: Store, files: Iterable[str | Path]) -> ImportReport:
+def import_files(store: Store, files: Iterable[str | Path], *, judge: Judge | None = None) -> ImportReport:
     """Add the records in exported files to a database.
 
     A row that is damaged, or refers to an operator or environment that is nowhere, is refused with a reason
     and does not spoil the rest.
+
+    Args:
+        store: the database.
+        files: in any of the formats.
+        judge: says of some records why they may not be added, by id; those it leaves out may.
 
     Raises:
         BadInput: a file is missing, unreadable, or no export at all.
@@ -123,7 +129,7 @@ def import_files(store: Store, files: Iterable[str | Path]) -> ImportReport:
     """
     paths = [Path(file) for file in files]
     stages = [_stages_of(path) for path in paths]  # every file is looked at before anything is added
-    reports = (_import_rows(store, str(path), each) for path, each in zip(paths, stages, strict=True))
+    reports = (_import_rows(store, str(path), each, judge) for path, each in zip(paths, stages, strict=True))
     return sum(reports, ImportReport())
 
 
@@ -164,11 +170,13 @@ _Stages = Sequence[Callable[[], Iterator[FileRow]]]
 """Reads a source's rows in stages, such that what other records refer to comes first."""
 
 
-def _import_rows(store: Store, file: str, stages: _Stages) -> ImportReport:
+def _import_rows(store: Store, file: str, stages: _Stages, judge: Judge | None = None) -> ImportReport:
     total = ImportReport()
     for read in stages:
         for rows in chunked(read(), _BATCH):
-            sound = [(row, row.record) for row in rows if row.record is not None]
+            whole = [row.record for row in rows if row.record is not None]
+            reasons = judge(whole) if judge is not None else {}
+            sound = [(row, row.record) for row in rows if row.record is not None and row.id not in reasons]
             report = store.add(record for _, record in sound)
             places = {record.id: row.row for row, record in sound}
             refused = [
@@ -176,9 +184,9 @@ def _import_rows(store: Store, file: str, stages: _Stages) -> ImportReport:
                 for refusal in report.refused
             ]
             refused += [
-                RefusedRow(file=file, row=row.row, id=row.id, reason=row.problem)
+                RefusedRow(file=file, row=row.row, id=row.id, reason=row.problem or reasons[row.id])
                 for row in rows
-                if row.record is None
+                if row.record is None or row.id in reasons
             ]
             refused.sort(key=lambda each: each.row)
             total += ImportReport(added=report.added, known=report.known, refused=tuple(refused))

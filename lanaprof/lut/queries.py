@@ -53,10 +53,10 @@ def comparable_since(text: str) -> str:
     """
     try:
         moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):  # too much: in the year 1, with an offset
         raise BadInput(f"since {text!r} is not a date or time", hint="write it like 2026-01-31") from None
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC).replace(tzinfo=None)
     return moment.isoformat()
 
 

@@ -8,24 +8,53 @@ while it runs may or may not come along.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from lanaprof.errors import StoreError
-from lanaprof.lut.adding import chunked
+from lanaprof.lut.adding import AddReport, chunked
 from lanaprof.lut.exchange import ImportReport, RefusedRow
 from lanaprof.lut.queries import RecordFilter
-from lanaprof.lut.records import RECORD_TYPES
-from lanaprof.lut.store import Store
+from lanaprof.lut.records import RECORD_TYPES, Record
 
-__all__ = ["transfer"]
+__all__ = ["Giver", "Taker", "transfer"]
 
 PAGE = 5_000  # ids in memory at a time
 BATCH = 500  # records in memory at a time, and in one transaction
 Follow = Callable[[int, int, str], None]
 
 
+class Giver(Protocol):
+    """What records are fetched from: a store, or a server that answers as one."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+
+    def counts(self, records: RecordFilter | None = None) -> dict[str, int]:
+        """See `Store.counts`."""
+
+    def ids(
+        self, kind: str, records: RecordFilter | None = None, *, after: str = "", limit: int
+    ) -> list[str]:
+        """See `Store.ids`."""
+
+    def records_of(self, kind: str, ids: Iterable[str]) -> list[Record]:
+        """See `Store.records_of`."""
+
+
+class Taker(Protocol):
+    """What records are sent to: a store, or a server that answers as one."""
+
+    def lacking(self, kind: str, ids: Iterable[str]) -> list[str]:
+        """See `Store.lacking`."""
+
+    def add(self, records: Iterable[Record]) -> AddReport:
+        """See `Store.add`."""
+
+
 def transfer(
-    source: Store, destination: Store, *, records: RecordFilter | None = None, follow: Follow | None = None
+    source: Giver, destination: Taker, *, records: RecordFilter | None = None, follow: Follow | None = None
 ) -> ImportReport:
     """Add to one database what another has and it lacks, by id; again does nothing more.
 
@@ -65,7 +94,7 @@ def transfer(
     return total
 
 
-def _send(source: Store, destination: Store, kind: str, ids: list[str]) -> ImportReport:
+def _send(source: Giver, destination: Taker, kind: str, ids: list[str]) -> ImportReport:
     report = destination.add(source.records_of(kind, ids))
     refused = tuple(
         RefusedRow(file=source.name, row=0, id=each.id, reason=each.reason) for each in report.refused
