@@ -19,7 +19,7 @@ __all__ = ["PRECISIONS", "Device", "known_devices", "parse_device"]
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 _MATCH_FIELDS = ("cpu_model", "gpu_name", "compute_capability")
 _SLICE = " MIG "  # in the names that CUDA gives to slices of GPUs: "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
-_FIELDS = ("backend", "match", "threads", "batch", "precision", "cores")
+_FIELDS = ("backend", "match", "threads", "batch", "precision", "cores", "options")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +33,7 @@ class Device:
         match: (field, pattern) pairs an environment must satisfy.
         threads, batch, precision: of the measurement.
         cores: the cores to pin to; empty leaves the choice to the profiler.
+        options: (name, text) pairs of what the backend lets choose, as written.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Device:
     batch: int = 1
     precision: str = "fp32"
     cores: tuple[int, ...] = field(default=())
+    options: tuple[tuple[str, str], ...] = field(default=())
 
     def matches(self, *, backend: str, cpu_model: str, gpu_model: str, threads: int) -> bool:
         """Say whether an environment with these fields is this device.
@@ -113,7 +115,27 @@ def _device(name: str, entry: Any, origin: str) -> Device:
         batch=_positive(entry.get("batch", 1), f"{origin}: device {name!r}: batch"),
         precision=_precision(entry.get("precision", "fp32"), f"{origin}: device {name!r}"),
         cores=tuple(cores),
+        options=_options(entry.get("options") or {}, f"{origin}: device {name!r}"),
     )
+
+
+def _options(given: Any, where: str) -> tuple[tuple[str, str], ...]:
+    """Return options as texts; YAML reads ``on`` and ``off`` as truth values.
+
+    Raises:
+        BadInput: they are no names with a word or number each.
+    """
+    if not isinstance(given, Mapping):
+        raise BadInput(
+            f"{where}: options must map names to values, not {given!r}", hint="options: {tf32: on}"
+        )
+    found = []
+    for name, value in given.items():
+        if not isinstance(value, str | int | float):
+            raise BadInput(f"{where}: the option {name!r} is a word or a number, not {value!r}")
+        text = ("on" if value else "off") if isinstance(value, bool) else str(value)
+        found.append((str(name), text))
+    return tuple(sorted(found))
 
 
 def _positive(value: Any, where: str) -> int:

@@ -68,7 +68,9 @@ class Bench:
         still_wanted: Callable[[str], bool] | None = None,
         **relay: Any,
     ) -> CampaignResult:
-        """Run a campaign and say what disturbed it; ``relay`` holds space, circuit, fillers and companions.
+        """Run a campaign and say what disturbed it.
+
+        ``relay`` holds space, circuit, fillers and companions, and whatever else a campaign takes.
 
         With several core sets, as many workers share the targets as do not slow each other.
         """
@@ -201,15 +203,14 @@ class Bench:
         return Campaign(
             environment=self.environment.id,
             threads=self.device.threads,
-            protocol=_spread(protocol),
+            protocol=_built_as_chosen(_spread(protocol), self.device),
             provenance=self.provenance,
             journals=self.journals,
             graph_of=self._graph_of(),
             new_rig=new_rig,
-            emit=lambda record: _added(self.store, record),
             clock=SystemClock(),
             report=self.report,
-            **settings,
+            **{"emit": lambda record: _added(self.store, record), **settings},
         )
 
     def _graph_of(self) -> Callable[[str], Mapping[str, Any]]:
@@ -220,11 +221,21 @@ class Bench:
         return graph_of
 
     def _settings(self, cores: tuple[int, ...], *, locked: bool) -> WorkerSettings:
-        settings = WorkerSettings(self.device.backend, self.device.threads, cores, gpu=self.gpu)
+        settings = WorkerSettings(
+            self.device.backend, self.device.threads, cores, gpu=self.gpu, options=self.device.options
+        )
         return replace(settings, locks=None) if locked else settings
 
     def _waiting(self, holder: str) -> None:
         self.notice(f"waiting: {holder} is measuring")
+
+
+def _built_as_chosen(protocol: Protocol, device: Device) -> Protocol:
+    """Return the protocol with as many builds of an operator as the device chose, over all of its rounds."""
+    builds = dict(device.options).get("builds")
+    if builds is None:
+        return protocol
+    return replace(protocol, rebuild_every=-(-protocol.rounds_max // int(builds)))
 
 
 def _spread(protocol: Protocol) -> Protocol:

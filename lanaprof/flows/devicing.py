@@ -9,7 +9,7 @@ from lanaprof.config import Device, known_devices, parse_device
 from lanaprof.errors import BackendUnavailable, DeviceUnavailable, UnknownDevice
 from lanaprof.flows.project import Project
 from lanaprof.lut import Environment, Store
-from lanaprof.profiler.environment import local_environment
+from lanaprof.profiler.environment import is_device, local_environment
 
 __all__ = ["DeviceState", "default_device", "device_states", "devices_of"]
 
@@ -19,9 +19,7 @@ def devices_of(environments: Iterable[Environment], devices: Iterable[Device]) -
     found = []
     for device in devices:
         for e in environments:
-            if device.matches(
-                backend=e.backend, cpu_model=e.cpu_model, gpu_model=e.gpu_model, threads=device.threads
-            ):
+            if is_device(device, e):
                 found.append(device)
                 break
     return tuple(found)

@@ -37,7 +37,7 @@ from lanaprof.lut import open_store
 from lanaprof.lut.engine import locate, network_file_system
 from lanaprof.profiler.backends import backend_class
 from lanaprof.profiler.conditions import take_snapshot
-from lanaprof.profiler.environment import available_cores, choose_cores, local_environment
+from lanaprof.profiler.environment import available_cores, choose_cores, is_device, local_environment
 from lanaprof.profiler.gpu.probe import driver_version, why_no_gpu
 from lanaprof.profiler.gpu.probe import find_gpus as usable_gpus
 from lanaprof.profiler.gpu.support import find_conflict, tensorrt_range, version_of
@@ -226,12 +226,7 @@ def hardware_check(device: Device) -> Check:
         environment = local_environment(device)
     except (BackendUnavailable, DeviceUnavailable) as error:
         return Check("hardware", "fail", error.message, error.hint)
-    if not device.matches(
-        backend=environment.backend,
-        cpu_model=environment.cpu_model,
-        gpu_model=environment.gpu_model,
-        threads=environment.threads,
-    ):
+    if not is_device(device, environment):
         wanted = ", ".join(f"{name} {pattern}" for name, pattern in device.match)
         return Check(
             "hardware",

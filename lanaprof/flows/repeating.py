@@ -133,7 +133,9 @@ def self_test(device: Device, *, seconds: float = 2.0) -> SelfTest:
     def waiting(holder: str) -> None:
         raise CoresBusy(holder)
 
-    settings = WorkerSettings(backend=device.backend, threads=device.threads, cores=cores)
+    settings = WorkerSettings(
+        backend=device.backend, threads=device.threads, cores=cores, options=device.options
+    )
     rig = RemoteRig(settings, None, waiting)
     try:
         graphs = {"compute": _convolution(64, 64, 28, 3), "memory": _convolution(1024, 1024, 4, 1)}

@@ -21,7 +21,7 @@ from lanaprof.lut import (
 )
 from lanaprof.lut.engine import locate
 from lanaprof.lut.policy import DEFAULT_POLICY
-from lanaprof.profiler.environment import host_hash, local_environment
+from lanaprof.profiler.environment import host_hash, is_device, local_environment
 
 __all__ = [
     "choose_in_source",
@@ -120,9 +120,7 @@ def device_matcher(device: Device) -> Callable[[Environment], bool]:
     """Return what says whether an environment is this device."""
 
     def matches(found: Environment) -> bool:
-        return device.matches(
-            backend=found.backend, cpu_model=found.cpu_model, gpu_model=found.gpu_model, threads=found.threads
-        )
+        return is_device(replace(device, threads=found.threads), found)
 
     return matches
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lanaprof.config.devices import Device
-from lanaprof.errors import DeviceUnavailable
+from lanaprof.errors import BackendUnavailable, DeviceUnavailable
 from lanaprof.lut.records import Environment
 from lanaprof.profiler.backends import backend_class
 
@@ -28,6 +28,7 @@ __all__ = [
     "find_load",
     "free_bytes_from_meminfo",
     "host_hash",
+    "is_device",
     "isa_from_cpuinfo",
     "local_environment",
     "runs_on_gpu",
@@ -159,10 +160,34 @@ def runs_on_gpu(device: Device) -> bool:
     )
 
 
+def is_device(device: Device, environment: Environment) -> bool:
+    """Say whether an environment is this device: its hardware, backend and threads, and the options of its runtime.
+
+    What the device does not choose is the backend's default; an environment that says nothing of an option is older
+    than the option, and had its default.
+    """
+    if not device.matches(
+        backend=environment.backend,
+        cpu_model=environment.cpu_model,
+        gpu_model=environment.gpu_model,
+        threads=device.threads,
+    ):
+        return False
+    try:
+        backend = backend_class(device.backend)
+    except BackendUnavailable:  # another package's, which is not here: what it lets choose is unknown
+        return set(device.options) <= set(environment.options)
+    wanted = dict(backend.options_with(device.threads, device.options))
+    told = {**dict(backend.options(device.threads)), **dict(environment.options)}
+    keys = {choice.key or name for name, choice in backend.choices.items() if choice.changes}
+    return all(told.get(key) == wanted.get(key) for key in keys)
+
+
 def local_environment(device: Device) -> Environment:
     """Return the environment in which the device would be measured here.
 
     Raises:
+        BadInput: its backend has no such option.
         BackendUnavailable: its runtime is not installed, or does not run on the GPU that is here.
         DeviceUnavailable: this machine is not that device.
     """
@@ -194,5 +219,5 @@ def local_environment(device: Device) -> Environment:
         cores=len(choose_cores(device)),
         smt=smt,
         threads=device.threads,
-        options=backend.options(device.threads),
+        options=backend.options_with(device.threads, device.options),
     )

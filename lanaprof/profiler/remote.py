@@ -36,6 +36,7 @@ class WorkerSettings:
         threads: of one run.
         cores: it is pinned to them.
         gpu: the UUID of the GPU it measures; empty on a CPU.
+        options: name and text of what devices.yaml chose of the runtime's options.
         locks: folder of the locks of cores and GPUs; None where whoever starts it holds them.
         build_timeout_s: for one operator.
     """
@@ -44,6 +45,7 @@ class WorkerSettings:
     threads: int
     cores: tuple[int, ...]
     gpu: str = ""
+    options: tuple[tuple[str, str], ...] = ()
     locks: Path | None = field(default_factory=default_lock_folder)
     build_timeout_s: float = _BUILD_TIMEOUT_S
 
@@ -84,6 +86,7 @@ class RemoteRig:
                     "threads": settings.threads,
                     "cores": list(settings.cores),
                     "gpu": settings.gpu,
+                    "options": list(settings.options),
                     "locks": str(settings.locks) if settings.locks is not None else None,
                     "circuit": circuit.to_json() if circuit is not None else None,
                 },

@@ -82,7 +82,12 @@ def _start(
             held.enter_context(hold_gpu(request["gpu"], waiting, Path(request["locks"])))
     if cores:
         os.sched_setaffinity(0, cores)
-    settings = Settings(threads=request["threads"], cores=cores, gpu=request["gpu"])
+    settings = Settings(
+        threads=request["threads"],
+        cores=cores,
+        gpu=request["gpu"],
+        options=tuple((name, text) for name, text in request["options"]),
+    )
     backend = backend_class(request["backend"])(settings)
     circuit = circuit_from_json(request["circuit"]) if request["circuit"] else None
     rig = LocalRig(backend, backend.clock(), circuit)

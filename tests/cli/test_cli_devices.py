@@ -101,7 +101,7 @@ def test_detect_says_what_is_known_and_installed(lut: Any, cli: Any) -> None:
 def test_known_devices_are_recognised(tmp_path: Path, cpu_model: str, smi: str, names: list[str]) -> None:
     """By the processor's name, or by a GPU's name and compute capability together."""
     (tmp_path / "devices.yaml").write_text("epyc:\n  backend: onnxruntime\n  match: {cpu_model: EPYC}\n")
-    known = [each for each in known_devices(tmp_path).values() if each.backend != "openvino"]
+    known = [each for each in known_devices(tmp_path).values() if each.backend not in ("openvino", "torch")]
 
     assert matching_devices(cpu_model, gpus_from_nvidia_smi(smi), known) == tuple(names)
 

@@ -116,3 +116,19 @@ def test_a_short_spread_leaves_the_longest_time(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("LANAPROF_SPREAD_S", "0.5")
 
     assert (0.5, NETWORK.longest_s) == (_spread(NETWORK).spread_s, _spread(NETWORK).longest_s)
+
+
+@pytest.mark.parametrize(("builds", "every"), [("1", 60), ("2", 30), ("7", 9)])
+def test_a_device_chooses_how_often_operators_are_built(
+    store: Store, tmp_path: Path, builds: str, every: int
+) -> None:
+    """The last build begins before the rounds end; the environment stays the same."""
+    plain = bench_with(store, tmp_path, 1, [])
+    device = replace(DEVICE, options=(("builds", builds),))
+    protocol = replace(HOT, rounds_max=60)
+
+    bench = open_bench(device, store, team="lab", state=tmp_path)
+
+    assert bench.campaign(protocol).protocol.rebuild_every == every
+    assert plain.campaign(protocol).protocol.rebuild_every == HOT.rebuild_every
+    assert bench.environment.id == plain.environment.id

@@ -23,16 +23,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from lanaprof.errors import BackendError
+from lanaprof.profiler.backends.choices import Choice, Pairs, chosen_pairs
 from lanaprof.profiler.clock import Clock, SystemClock
 from lanaprof.profiler.rebuild import model_from_graph
 
-__all__ = ["Array", "Backend", "Edges", "Program", "Settings", "onnx_bytes", "random_array"]
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Array", "Backend", "Edges", "Program", "Settings", "onnx_bytes", "onnx_model", "random_array"]
 
 Array = npt.NDArray[Any]
 
@@ -45,7 +49,7 @@ class Settings:
         threads: how many threads one run may use.
         cores: the cores the process is pinned to; empty leaves it where it is.
         gpu: the UUID of the GPU to run on; empty on a CPU.
-        options: further options of the runtime, part of the environment's key.
+        options: name and text of what devices.yaml chose of the runtime's options.
     """
 
     threads: int = 1
@@ -89,14 +93,18 @@ class Backend(ABC):
         on_gpu: it runs on the GPU that its settings name, which its clock times; operators are timed alone there (hot),
             for a launch of several in a row would time the gaps between them.
         grid: of activations in int8, one of ``lanaprof.ops.quantising.GRIDS``: what the runtime computes fastest.
+        choices: which of its options devices.yaml may choose, by name.
+        chosen: those that were, as the environment's key names and writes them.
     """
 
     name: ClassVar[str]
     on_gpu: ClassVar[bool] = False
     grid: ClassVar[str] = "int8"
+    choices: ClassVar[Mapping[str, Choice]] = {}
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.chosen = dict(chosen_pairs(self.name, self.choices, settings.options)[0])
 
     @classmethod
     @abstractmethod
@@ -111,6 +119,16 @@ class Backend(ABC):
     @abstractmethod
     def options(cls, threads: int) -> tuple[tuple[str, str], ...]:
         """Return the options that change speed, sorted, as they go into the environment's key."""
+
+    @classmethod
+    def options_with(cls, threads: int, chosen: Sequence[tuple[str, str]]) -> Pairs:
+        """Return :meth:`options` with those in the place of its defaults that devices.yaml chose.
+
+        Raises:
+            BadInput: the backend has no such option, or not of this value.
+        """
+        _, told = chosen_pairs(cls.name, cls.choices, chosen)
+        return tuple(sorted({**dict(cls.options(threads)), **dict(told)}.items()))
 
     def clock(self) -> Clock:
         """Return what times the backend's calls: the machine's clocks, unless the runtime has its own on a GPU."""
@@ -168,14 +186,19 @@ def random_array(kind: str, shape: Sequence[int], *, seed: int) -> Array:
     return np.random.default_rng(seed).standard_normal(tuple(shape), dtype=np.float32).astype(dtype)
 
 
-def onnx_bytes(graph: Mapping[str, Any], *, seed: int) -> bytes:
-    """Return a canonical graph as a serialized ONNX model: inputs ``x0, x1, …``, outputs ``y0, y1, …``.
+def onnx_model(graph: Mapping[str, Any], *, seed: int) -> onnx.ModelProto:
+    """Return a canonical graph as an ONNX model: inputs ``x0, x1, …``, outputs ``y0, y1, …``.
 
     Raises:
         BackendError: the graph is none, e.g. a node reads what no node writes.
     """
     try:
-        serialized: bytes = model_from_graph(graph, seed=seed).SerializeToString()
+        return model_from_graph(graph, seed=seed)
     except (LookupError, TypeError, ValueError) as error:
         raise BackendError(f"the graph cannot be rebuilt: {type(error).__name__}: {error}") from error
+
+
+def onnx_bytes(graph: Mapping[str, Any], *, seed: int) -> bytes:
+    """Return :func:`onnx_model` serialized."""
+    serialized: bytes = onnx_model(graph, seed=seed).SerializeToString()
     return serialized

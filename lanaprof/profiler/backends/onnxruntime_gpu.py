@@ -17,6 +17,7 @@ import numpy as np
 
 from lanaprof.errors import BackendError, BackendUnavailable, UnsupportedOperator
 from lanaprof.profiler.backends.base import Array, Backend, Program, Settings, onnx_bytes, random_array
+from lanaprof.profiler.backends.choices import Choice, one_of
 from lanaprof.profiler.backends.trt_cache import to_stderr
 from lanaprof.profiler.clock import Clock
 from lanaprof.profiler.gpu.clock import GpuCall, GpuClock
@@ -28,6 +29,8 @@ __all__ = ["OnnxRuntimeCuda", "OnnxRuntimeTensorRt"]
 _PACKAGE = "onnxruntime-gpu"
 # No kernel of this type; no operator of this name; only the CPU has it.
 _NO_KERNEL = ("NOT_IMPLEMENTED", "No Op registered for", "not a registered function/op", "CPU EP")
+# How cuDNN's convolutions are chosen, in the provider's words.
+_SEARCHES: Mapping[str, str] = {"searched": "EXHAUSTIVE", "heuristic": "HEURISTIC", "default": "DEFAULT"}
 _NO_CPU = ("session.disable_cpu_ep_fallback", "1")
 _NO_WAITING = ("disable_synchronize_execution_providers", "1")
 
@@ -53,11 +56,17 @@ class OnnxRuntimeCuda(Backend):
     on_gpu = True
     providers: ClassVar[tuple[str, ...]] = ("CUDAExecutionProvider",)
     place: ClassVar[str] = "cuda"
+    choices: ClassVar[Mapping[str, Choice]] = {
+        "convolutions": one_of(*_SEARCHES),
+        "layout": one_of("nchw", "nhwc"),
+        "tf32": one_of("off", "on"),
+    }
 
     def __init__(self, settings: Settings, *, driver: Driver | None = None) -> None:
         super().__init__(settings)
         # Precision is what the graph says: cuBLAS, cuDNN and TensorRT read this when they are loaded.
-        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+        if self.chosen.get("tf32") != "on":
+            os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
         import onnxruntime
 
         self._runtime: Any = onnxruntime
@@ -91,6 +100,7 @@ class OnnxRuntimeCuda(Backend):
         return (
             ("convolutions", "searched"),
             ("graph_optimization", "all"),
+            ("layout", "nchw"),
             ("provider", cls.providers[0]),
             ("tf32", "off"),
         )
@@ -136,7 +146,12 @@ class OnnxRuntimeCuda(Backend):
     def _provider_options(self, name: str, graph: Mapping[str, Any]) -> dict[str, str]:
         common = {"device_id": str(self._driver.gpu.index), "user_compute_stream": str(self._stream.handle)}
         if name == "CUDAExecutionProvider":
-            return {**common, "use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}
+            return {
+                **common,
+                "use_tf32": "1" if self.chosen.get("tf32") == "on" else "0",
+                "cudnn_conv_algo_search": _SEARCHES[self.chosen.get("convolutions", "searched")],
+                "prefer_nhwc": "1" if self.chosen.get("layout") == "nhwc" else "0",
+            }
         del graph
         return common
 

@@ -18,6 +18,8 @@ BACKENDS: Mapping[str, str] = {
     "onnxruntime-tensorrt": "lanaprof.profiler.backends.onnxruntime_gpu:OnnxRuntimeTensorRt",
     "openvino": "lanaprof.profiler.backends.openvino:OpenVino",
     "tensorrt": "lanaprof.profiler.backends.tensorrt:TensorRt",
+    "torch": "lanaprof.profiler.backends.torch:Torch",
+    "torch-cuda": "lanaprof.profiler.backends.torch_cuda:TorchCuda",
 }
 _FOR_TESTS: Mapping[str, str] = {"scripted": "lanaprof.profiler.testing:ScriptedBackend"}
 _OURS = {**BACKENDS, **_FOR_TESTS}

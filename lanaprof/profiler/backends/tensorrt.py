@@ -7,21 +7,21 @@ The first build of an operator, and every whole network, share the kernel timing
 is made of the kernels its operators were measured with. Builds with another seed start afresh: how much the choice of
 kernels varies shows between them.
 
-Options that ``Settings.options`` may carry: ``optimization_level``, ``timing_iterations``, ``workspace_mib``, ``tf32``
-(on, off), ``timing_cache`` (shared, off); and ``plans`` (reuse, off), which changes no number and is in no key.
+What devices.yaml may choose is ``TensorRt.choices``; ``plans: reuse`` changes no number and is in no key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from lanaprof.digest import digest
-from lanaprof.errors import BackendError, BackendUnavailable, BadInput
+from lanaprof.errors import BackendError, BackendUnavailable
 from lanaprof.profiler.backends.base import Array, Backend, Edges, Program, Settings, random_array
+from lanaprof.profiler.backends.choices import Choice, count, mebibytes, one_of
 from lanaprof.profiler.backends.trt_api import Api, open_api
 from lanaprof.profiler.backends.trt_build import (
     BuildOptions,
@@ -44,7 +44,6 @@ __all__ = ["TensorRt", "installed_package"]
 
 # Distributions that bring the module, the one with CUDA's version in its name first.
 _PACKAGES = ("tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11", "tensorrt")
-_CHOICES: Mapping[str, tuple[str, ...]] = {"plans": ("off", "reuse"), "timing_cache": ("shared", "off")}
 _STRONGLY_TYPED_FROM = (10,)
 
 
@@ -63,10 +62,19 @@ class TensorRt(Backend):
     name = "tensorrt"
     on_gpu = True
     grid = "int8"  # of activations; it reads no other
+    choices: ClassVar[Mapping[str, Choice]] = {
+        "aux_streams": count(0, 8),
+        "optimization_level": count(0, 5),
+        "plans": one_of("off", "reuse", changes=False),
+        "tf32": one_of("off", "on"),
+        "timing_cache": one_of("shared", "off"),
+        "timing_iterations": count(1, 1000),
+        "workspace": mebibytes("workspace_mib"),
+    }
 
     def __init__(self, settings: Settings, *, driver: Driver | None = None, api: Api | None = None) -> None:
         super().__init__(settings)
-        self._choices, self._build_options = _read_options(settings.options)
+        self._build_options = BuildOptions().changed(self.chosen)
         # Before TensorRT is imported: without a GPU its runtime ends the process at the first call.
         gpu = driver.gpu if driver is not None else get_gpu(settings.gpu or 0)
         if api is None:
@@ -97,7 +105,7 @@ class TensorRt(Backend):
 
     @classmethod
     def options(cls, threads: int) -> tuple[tuple[str, str], ...]:
-        """Return the options of builds; what is not said in ``Settings.options`` is this."""
+        """Return the options of builds."""
         del threads  # the host enqueues from one; the GPU's are its own affair
         found = installed_package()
         is_weak = found is not None and version_of(found[1]) < _STRONGLY_TYPED_FROM
@@ -160,7 +168,7 @@ class TensorRt(Backend):
         return Engine(self._api, engine, ports=_ports_of(graph), stream=self._stream, scratch=self._scratch)
 
     def _kept_plan(self, graph: Mapping[str, Any], seed: int, edges: Edges | None) -> BlobFile | None:
-        if self._choices["plans"] != "reuse":
+        if self.chosen.get("plans") != "reuse":
             return None
         inside = None if edges is None else [list(edges.inputs), list(edges.outputs)]
         return plan_file(self.environment, digest([dict(graph), seed, inside]))
@@ -168,7 +176,7 @@ class TensorRt(Backend):
     def _build(self, graph: Mapping[str, Any], seed: int, edges: Edges | None) -> bytes:
         """Return a new plan; the first of an operator takes and leaves the environment's kernel timings."""
         api = self._api
-        is_shared = seed == 0 and self._choices["timing_cache"] == "shared"
+        is_shared = seed == 0 and self.chosen.get("timing_cache", "shared") == "shared"
         shared = timing_file(self.environment) if is_shared else None
         before = b"" if shared is None else shared.read()
         built = build_plan(
@@ -210,27 +218,6 @@ def installed_package() -> tuple[str, str] | None:
         except PackageNotFoundError:
             continue
     return None
-
-
-def _read_options(options: Sequence[tuple[str, str]]) -> tuple[dict[str, str], BuildOptions]:
-    """Return the choices that are ours, and the build's options.
-
-    Raises:
-        BadInput: an unknown option or value.
-    """
-    choices = {name: values[0] for name, values in _CHOICES.items()}
-    known = {*_CHOICES, *BuildOptions.NAMES}
-    rest: dict[str, str] = {}
-    for name, value in options:
-        if name not in known:
-            raise BadInput(f"TensorRT has no option {name!r}; known: {', '.join(sorted(known))}")
-        if name not in _CHOICES:
-            rest[name] = value
-        elif value in _CHOICES[name]:
-            choices[name] = value
-        else:
-            raise BadInput(f"TensorRT's option {name} is {' or '.join(_CHOICES[name])}, not {value!r}")
-    return choices, BuildOptions().changed(rest)
 
 
 def _demand_support(gpu: Gpu) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lanaprof.errors import BackendError, BadInput, UnsupportedOperator
+from lanaprof.errors import BackendError, UnsupportedOperator
 from lanaprof.profiler.backends.base import Edges
 from lanaprof.profiler.backends.trt_api import KINDS, Api
 from lanaprof.profiler.gpu.failures import OutOfDeviceMemory
@@ -53,45 +53,39 @@ class BuildOptions:
     """What decides about a plan besides the model; goes into the environment's key.
 
     Attributes:
-        NAMES: how the options that can be changed are called.
         optimization_level: how long the builder searches; 3 is TensorRT's default, said all the same.
         workspace_bytes: the most memory one kernel may work in; a kernel that needs more is not considered.
         timing_iterations: how often a kernel is timed while it competes; TensorRT's default is 1, which lets noise
             pick.
+        aux_streams: how many streams more an engine may use; 0, for what is timed is the operator, not how much of it
+            overlaps.
         tf32: whether float32 may be computed with 10-bit mantissas. TensorRT's default is yes where the GPU can; then
             "fp32" would mean one thing on a V100 and another on an A100.
     """
 
-    NAMES: ClassVar[tuple[str, ...]] = ("optimization_level", "tf32", "timing_iterations", "workspace_mib")
-
     optimization_level: int = 3
     workspace_bytes: int = 1 << 30
     timing_iterations: int = 8
+    aux_streams: int = 0
     tf32: bool = False
 
     def changed(self, texts: Mapping[str, str]) -> BuildOptions:
-        """Return the options with some changed by name, as they are printed.
-
-        Raises:
-            BadInput: a value that cannot be read.
-        """
-        found: dict[str, Any] = {}
-        for name, value in texts.items():
-            if name == "tf32":
-                if value not in ("on", "off"):
-                    raise BadInput(f"TensorRT's option tf32 is on or off, not {value!r}")
-                found["tf32"] = value == "on"
-            elif name in ("optimization_level", "timing_iterations", "workspace_mib"):
-                if not value.isdigit():
-                    raise BadInput(f"TensorRT's option {name} is a whole number, not {value!r}")
-                number = int(value)
-                found.update({"workspace_bytes": number << 20} if name == "workspace_mib" else {name: number})
+        """Return the options with some changed, named and written as :meth:`texts` does; others are left out."""
+        found: dict[str, Any] = {
+            name: int(texts[name])
+            for name in ("optimization_level", "timing_iterations", "aux_streams")
+            if name in texts
+        }
+        if "workspace_mib" in texts:
+            found["workspace_bytes"] = int(texts["workspace_mib"]) << 20
+        if "tf32" in texts:
+            found["tf32"] = texts["tf32"] == "on"
         return replace(self, **found)
 
     def texts(self) -> dict[str, str]:
         """Return the options as they go into the environment's key."""
         return {
-            "aux_streams": "0",
+            "aux_streams": str(self.aux_streams),
             "optimization_level": str(self.optimization_level),
             "profiling_verbosity": "detailed",
             "tf32": "on" if self.tf32 else "off",
@@ -251,7 +245,7 @@ def _configure(api: Api, config: trt.IBuilderConfig, options: BuildOptions) -> N
     config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     config.builder_optimization_level = options.optimization_level
     config.avg_timing_iterations = options.timing_iterations
-    config.max_aux_streams = 0  # one stream: what is timed is the operator, not how much of it overlaps
+    config.max_aux_streams = options.aux_streams
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # names the kernels; costs no time
     if options.tf32:
         config.set_flag(module.BuilderFlag.TF32)

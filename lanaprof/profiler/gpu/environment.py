@@ -43,7 +43,7 @@ def gpu_environment(device: Device) -> Environment:
         gpu_model=gpu.name,
         driver=_driver_text(),
         threads=device.threads,
-        options=backend.options(device.threads),
+        options=backend.options_with(device.threads, device.options),
     )
 
 

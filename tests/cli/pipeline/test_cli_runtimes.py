@@ -1,4 +1,4 @@
-"""The second runtime through the command line: files, a relay campaign, and what it says when it cannot."""
+"""Other runtimes through the command line: files, a relay campaign, and what they say when they cannot."""
 
 from __future__ import annotations
 
@@ -60,12 +60,13 @@ def environments(run: Run) -> dict[str, str]:
     return {row["backend"]: row["id"] for row in run("lut", "ls")["environments"]}
 
 
-def test_a_file_is_timed_by_each_runtime(run: Run) -> None:
+@pytest.mark.parametrize("device", ["cpu-openvino", "cpu-torch"])
+def test_a_file_is_timed_by_each_runtime(run: Run, device: str) -> None:
     """One operator, two environments: what one runtime measured does not serve the other."""
     relu_file("relu.onnx")
 
-    rows = [run("measure", "relu.onnx", "--device", name)["files"][0] for name in ("cpu", "cpu-openvino")]
-    again = run("measure", "relu.onnx", "--device", "cpu-openvino")
+    rows = [run("measure", "relu.onnx", "--device", name)["files"][0] for name in ("cpu", device)]
+    again = run("measure", "relu.onnx", "--device", device)
 
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert all(0 < row["ci_low_s"] <= row["latency_s"] <= row["ci_high_s"] for row in rows)
@@ -73,20 +74,21 @@ def test_a_file_is_timed_by_each_runtime(run: Run) -> None:
     assert len(set(environments(run).values())) == 2
 
 
-def test_a_space_is_measured_by_relay(run: Run) -> None:
+@pytest.mark.parametrize("device", ["cpu-openvino", "cpu-torch"])
+def test_a_space_is_measured_by_relay(run: Run, device: str) -> None:
     """Programs read what their predecessors wrote, and every operator of the space has its latency."""
     Path("small.py").write_text(TEACHER)
     Path("ops.txt").write_text("skip\nds\n")
-    run(*INIT, "--device", "cpu-openvino")
+    run(*INIT, "--device", device)
 
     measured = run("measure")
-    covered = run("lut", "coverage", "--device", "cpu-openvino")
-    predicted = run("predict", "--architecture", architecture(), "--device", "cpu-openvino")
+    covered = run("lut", "coverage", "--device", device)
+    predicted = run("predict", "--architecture", architecture(), "--device", device)
 
     assert (measured["failed"], measured["unsupported"], measured["timeout"]) == (0, 0, 0)
     assert (covered["present"], covered["missing"]) == (covered["wanted"], 0)
     assert 0 <= predicted["low_s"] < predicted["latency_s"] <= predicted["high_s"]
-    assert list(environments(run)) == ["openvino"]
+    assert list(environments(run)) == [device.removeprefix("cpu-")]
 
 
 def architecture() -> str:

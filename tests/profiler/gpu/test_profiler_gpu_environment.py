@@ -74,8 +74,10 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
                 return version
 
             @classmethod
-            def options(cls, threads: int) -> tuple[tuple[str, str], ...]:
-                return (("threads", str(threads)),)
+            def options_with(
+                cls, threads: int, chosen: tuple[tuple[str, str], ...]
+            ) -> tuple[tuple[str, str], ...]:
+                return (*chosen, ("threads", str(threads)))
 
         monkeypatch.setattr(environment, "backend_class", lambda _name: Installed)
 

@@ -131,6 +131,23 @@ def test_float32_is_not_shortened(backend: OnHost) -> None:
     )
 
 
+def test_the_providers_options_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In words of ours; then other libraries may shorten float32, too."""
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE")
+    chosen = (("convolutions", "heuristic"), ("layout", "nhwc"), ("tf32", "on"))
+    backend = OnHost(Settings(options=chosen), driver=ScriptedDriver(FakeClock()))
+
+    found = OnnxRuntimeCuda._provider_options(backend, "CUDAExecutionProvider", conv_graph())
+
+    assert (found["cudnn_conv_algo_search"], found["prefer_nhwc"], found["use_tf32"]) == (
+        "HEURISTIC",
+        "1",
+        "1",
+    )
+    assert "NVIDIA_TF32_OVERRIDE" not in os.environ
+    assert set(chosen) <= set(OnnxRuntimeCuda.options_with(1, chosen))
+
+
 @at(("kind", "fp16", "int8"), [("float32", "0", "0"), ("float16", "1", "0")])
 def test_tensorrt_is_allowed_the_types_in_the_graph(backend: OnHost, kind: str, fp16: str, int8: str) -> None:
     """No others: a float32 operator stays one."""

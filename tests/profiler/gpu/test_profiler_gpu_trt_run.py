@@ -167,22 +167,29 @@ def test_a_weakly_typed_network_is_allowed_its_types() -> None:
 def test_options_change_the_build() -> None:
     """As they are printed."""
     script = doubles.Script()
-    backend = opened(script, workspace_mib="256", tf32="on", optimization_level="5", timing_iterations="2")
+    backend = opened(
+        script, workspace="256MiB", tf32="on", optimization_level="5", timing_iterations="2", aux_streams="1"
+    )
     backend.compile(conv_graph(), seed=0)
     (config,) = script.configs
 
     assert config.workspace_bytes == 256 << 20
     assert config.flags == {"TF32"}
-    assert (config.builder_optimization_level, config.avg_timing_iterations) == (5, 2)
+    assert (config.builder_optimization_level, config.avg_timing_iterations, config.max_aux_streams) == (
+        5,
+        2,
+        1,
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tf23": "on"}, "TensorRT has no option 'tf23'; known: optimization_level, plans, tf32"),
-        ({"tf32": "yes"}, "option tf32 is on or off, not 'yes'"),
-        ({"plans": "keep"}, "option plans is off or reuse, not 'keep'"),
-        ({"workspace_mib": "1GB"}, "option workspace_mib is a whole number, not '1GB'"),
+        ({"tf23": "on"}, "tensorrt has no option 'tf23'; known: aux_streams, builds, optimization_level"),
+        ({"tf32": "yes"}, "option tf32 of the backend tensorrt is off or on, not 'yes'"),
+        ({"plans": "keep"}, "option plans of the backend tensorrt is off or reuse, not 'keep'"),
+        ({"workspace": "1024"}, "workspace of the backend tensorrt is a size of 1MiB or more, such as 2GiB"),
+        ({"optimization_level": "6"}, "optimization_level .* is a whole number from 0 to 5, not '6'"),
     ],
 )
 def test_unknown_options_are_refused(options: dict[str, str], words: str) -> None:
