@@ -16,6 +16,7 @@ import numpy as np
 
 from lanaprof.solver.chain import Chain, Path
 from lanaprof.solver.check import Answer, score_of
+from lanaprof.solver.exchange import exchanged
 from lanaprof.solver.labels import Bound, Front, Limits, front_of_block
 from lanaprof.solver.links import Terms, build_chain, neighbour_terms
 from lanaprof.solver.problem import Bools, Floats, Ints, Problem, slack_of
@@ -209,6 +210,8 @@ def _dual(search: Search, chain: Chain, capacity: float, hull: list[Path]) -> _D
             beyond = path
         if time.perf_counter() > search.deadline:
             break
+    starts = (exchanged(chain, path, capacity) for path in (inside, beyond))
+    best = max([best, *(path for path in starts if path is not None)], key=lambda one: one.score)
     return _Dual(price, ceiling, entries, exits, best)
 
 
