@@ -64,7 +64,7 @@ def init(**options: Any) -> Outcome:
         costs=options["costs"],
         seed=options["seed"],
     )
-    project = init_project(Path.cwd(), config, force=options["force"])
+    project = init_project(Path.cwd(), config, force=options["force"], tell=notice)
     if project.facts["seeded"]:
         notice("no --weights: the teacher has seeded random weights, good for latencies, useless for scores")
     space = project.space
@@ -72,17 +72,19 @@ def init(**options: Any) -> Outcome:
         "teacher": space.teacher,
         "layers": len(space.layers),
         "candidates": space.candidate_count,
+        "spans": len(space.spans),
         "log10_size": space.log10_size,
         "weights": project.facts["weights"],
         "seeded": project.facts["seeded"],
     }
 
     def show(console: Console) -> None:
-        from lanaprof.cli.tables import space_table
+        from lanaprof.cli.tables import space_table, span_words
 
         console.print(space_table(space, {}))
         console.print(
-            f"{len(space.layers)} layers, {space.candidate_count} candidates, 10^{space.log10_size:.1f} networks. "
+            f"{len(space.layers)} layers, {space.candidate_count} candidates{span_words(space)}, "
+            f"10^{space.log10_size:.1f} networks. "
             "Next: [bold]lanaprof measure[/bold]"
         )
 

@@ -161,7 +161,6 @@ def _scores_document(result: ScoreReport) -> dict[str, Any]:
 
 
 def _trust_document(project: Project, trust: Trust) -> dict[str, Any]:
-    names = [layer.name for layer in project.space.layers]
     found = trust.correlations
     document: dict[str, Any] = {
         "correlation": {
@@ -173,7 +172,7 @@ def _trust_document(project: Project, trust: Trust) -> dict[str, Any]:
             "of_ceiling": found.of_ceiling,
             "points": [
                 {
-                    "choices": dict(zip(names, one.choices, strict=True)),
+                    "choices": dict(project.space.named(one.choices)),
                     "score": total,
                     "own_kl": one.own_kl,
                     "tuned_kl": list(one.tuned_kl),
@@ -201,7 +200,7 @@ def _show_scores(console: Console, project: Project, result: ScoreReport, *, eve
     from lanaprof.cli.tables import plain_table
 
     table = plain_table("layer", "operation", "#score", "#± standard error")
-    for layer in project.space.layers:
+    for layer in project.space.places:
         rows = sorted((s for s in result.measured if s.layer == layer.name), key=lambda s: -s.score)
         for s in rows if everything else rows[:1]:
             error = f"{s.standard_error:.4f}" if s.standard_error is not None else "–"

@@ -18,6 +18,7 @@ def space(device: str | None, database: str | None) -> Outcome:
     from lanaprof.config import parse_device
     from lanaprof.flows.operators import find_operators
     from lanaprof.flows.project import load_project
+    from lanaprof.space import place_ends
 
     project = load_project()
     chosen = (
@@ -43,16 +44,29 @@ def space(device: str | None, database: str | None) -> Outcome:
             }
             for layer in space.layers
         ],
-        "spans": [{"first": span.first, "last": span.last, "name": span.name} for span in space.spans],
+        "spans": [
+            {
+                "first": place_ends(run.name)[0],
+                "last": place_ends(run.name)[1],
+                "name": operation,
+                "operator": operators.operator(run.name, operation),
+                "input_shape": list(run.input_shape),
+                "output_shape": list(run.output_shape),
+            }
+            for run in space.runs
+            for operation in run.candidates
+        ],
         "operators": len(operators.keys),
         "log10_size": space.log10_size,
     }
 
     def show(console: Console) -> None:
-        from lanaprof.cli.tables import space_table
+        from lanaprof.cli.tables import space_table, span_words
 
         console.print(space_table(space, operators.candidates))
         known = f"{len(operators.keys)} operators" if operators.keys else "operators not exported yet"
-        console.print(f"{space.candidate_count} candidates, {known}, 10^{space.log10_size:.1f} networks")
+        console.print(
+            f"{space.candidate_count} candidates{span_words(space)}, {known}, 10^{space.log10_size:.1f} networks"
+        )
 
     return Outcome(document, show)

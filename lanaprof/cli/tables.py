@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from lanaprof.space import Space
 
-__all__ = ["plain_table", "space_table"]
+__all__ = ["plain_table", "space_table", "span_words"]
 
 
 def plain_table(*columns: str) -> Table:
@@ -27,9 +27,9 @@ def plain_table(*columns: str) -> Table:
 
 
 def space_table(space: Space, operators: Mapping[tuple[str, str], str | None]) -> Table:
-    """Return the layers, one a row."""
+    """Return the layers, one a row, then the runs of layers that spans stand for."""
     table = plain_table("layer", "input", "output", "#parameters", "#candidates", "#operators")
-    for layer in space.layers:
+    for layer in space.places:
         keys = {operators.get((layer.name, operation)) for operation in layer.candidates} - {None, ""}
         table.add_row(
             layer.name,
@@ -40,3 +40,8 @@ def space_table(space: Space, operators: Mapping[tuple[str, str], str | None]) -
             str(len(keys)) if keys else "–",
         )
     return table
+
+
+def span_words(space: Space) -> str:
+    """Return how many spans there are, to be said behind the number of candidates; nothing without any."""
+    return f", {len(space.spans)} spans" if space.spans else ""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lanaprof.flows.networks import VerifyReport
+    from lanaprof.space import Space
 
 
 @command("verify")
@@ -64,20 +65,19 @@ def verify(device: str | None, database: str | None, team: str | None, **options
             chosen.append(Architecture("", selection.choices).complete(project.space))
         report = run(project, bench, chosen, level=options["level"], exporting=exporting)
         note_verified(project, bench.device, bench.environment.id, report)
-        names = [layer.name for layer in project.space.layers]
     if report.too_noisy:
         notice(
             "too noisy: the machine did not repeat itself well enough to judge the errors; close other programs, "
             "or run it again at a calmer time"
         )
-    return Outcome(_document(report, names), lambda console: _show(console, report))
+    return Outcome(_document(report, project.space), lambda console: _show(console, report))
 
 
-def _document(report: VerifyReport, names: list[str]) -> dict[str, Any]:
+def _document(report: VerifyReport, space: Space) -> dict[str, Any]:
     return {
         "architectures": [
             {
-                "choices": dict(zip(names, row.choices, strict=True)),
+                "choices": dict(space.named(row.choices)),
                 "table_s": row.table_s,
                 "predicted_s": row.predicted.latency_s,
                 "low_s": row.predicted.low_s,

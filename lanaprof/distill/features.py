@@ -10,21 +10,27 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lanaprof.distill.training import normalised_error, output_power
-from lanaprof.space import Space
+from lanaprof.space import Choices, Space
 
 __all__ = ["LayerOutputs", "feature_error", "stage_ends"]
 
 
-def stage_ends(space: Space) -> tuple[str, ...]:
+def stage_ends(space: Space, choices: Choices) -> tuple[str, ...]:
     """Return the last layer of each stretch of layers whose outputs have one shape.
 
-    There the teacher's stages end: few places, each with all that the stage learnt.
+    There the teacher's stages end: few places, each with all that the stage learnt. Inside of what a span covers
+    a network has nothing to compare.
+
+    Args:
+        space: with the teacher's layers.
+        choices: of the network.
     """
     layers = space.layers
+    inside = {name for place, _ in space.parts(choices) for name in space.covered(place.name)[:-1]}
     return tuple(
         layer.name
         for layer, following in zip(layers, [*layers[1:], None], strict=True)
-        if following is None or following.output_shape != layer.output_shape
+        if (following is None or following.output_shape != layer.output_shape) and layer.name not in inside
     )
 
 

@@ -215,7 +215,7 @@ def _unexported(
     """Return the recipes that wait to be exported, each with its candidates."""
     assert device is not None
     assert operators is not None
-    layers = {layer.name: layer for layer in project.space.layers}
+    layers = {layer.name: layer for layer in project.space.places}
     found: dict[str, tuple[tuple[str, str], ...]] = {}
     for (layer, operation), key in operators.candidates.items():
         if key is None:

@@ -23,6 +23,7 @@ from lanaprof.lut import (
 )
 from lanaprof.ops import SKIP, TEACHER
 from lanaprof.profiler.calibration import FEATURES, FitResult, Prediction, predict
+from lanaprof.space import place_ends
 
 __all__ = ["Predictor", "open_predictor", "table_for"]
 
@@ -83,7 +84,7 @@ class Predictor:
             MissingMeasurement: an operator has no latency; names it and what to type.
         """
         total = list(self._fixed_features)
-        for layer, operation in zip(self.project.space.layers, choices, strict=True):
+        for layer, operation in self.project.space.parts(choices):
             for index, value in enumerate(self.candidate_features(layer.name, operation)):
                 total[index] += value
         return (*total, 1.0, *self._joined(choices))
@@ -91,9 +92,10 @@ class Predictor:
     def _joined(self, choices: Choices) -> tuple[float, ...]:
         if self.joints is None:
             return ()
-        names = [layer.name for layer in self.project.space.layers]
-        pairs = zip(names, choices, strict=True)
-        return self.joints.features({name: self.operators.operator(name, op) or "" for name, op in pairs})
+        chosen = {
+            name: self.operators.operator(name, op) or "" for name, op in self.project.space.named(choices)
+        }
+        return self.joints.features(chosen)
 
     def candidate_features(self, layer: str, operation: str) -> tuple[float, float, float, float]:
         """Return what one candidate adds to a network's features."""
@@ -195,7 +197,7 @@ class Predictor:
         else:
             latency_s = self.fixed_s + sum(
                 self.candidate_cost_s(layer.name, operation)
-                for layer, operation in zip(self.project.space.layers, choices, strict=True)
+                for layer, operation in self.project.space.parts(choices)
             )
             half_s = _UNCALIBRATED * max(latency_s, total_s)
             prediction = Prediction(
@@ -204,23 +206,37 @@ class Predictor:
         return _floored(prediction, _LEAST_SHARE * total_s)
 
     def measured_candidates(self) -> dict[str, list[str]]:
-        """Return, per layer, the candidates whose latency is known; ``skip`` needs none."""
+        """Return, per layer and run of layers, the candidates whose latency is known; ``skip`` needs none."""
         return {
             layer.name: [
                 operation
                 for operation in layer.candidates
                 if operation == SKIP or self.find_estimate(layer.name, operation) is not None
             ]
-            for layer in self.project.space.layers
+            for layer in self.project.space.places
         }
 
     def cheapest(self) -> Choices:
-        """Return the architecture with the fastest measured candidate in every layer."""
-        chosen = []
-        for layer, operations in self.measured_candidates().items():
-            latencies = {operation: self.candidate_features(layer, operation)[0] for operation in operations}
-            chosen.append(min(latencies, key=latencies.__getitem__))
-        return tuple(chosen)
+        """Return the architecture with the fastest measured candidates, spans included."""
+        space = self.project.space
+        fastest: dict[str, tuple[float, str]] = {}
+        for name, operations in self.measured_candidates().items():
+            latencies = {operation: self.candidate_features(name, operation)[0] for operation in operations}
+            if latencies:
+                chosen = min(latencies, key=latencies.__getitem__)
+                fastest[name] = latencies[chosen], chosen
+        reached: list[tuple[float, Choices]] = [(0.0, ())]  # the least latency of the layers so far
+        places = {layer.name: number for number, layer in enumerate(space.layers)}
+        for layer in space.layers:
+            ends = [each for each in space.places if place_ends(each.name)[1] == layer.name]
+            ways = []
+            for place in (each for each in ends if each.name in fastest):
+                latency_s, operation = fastest[place.name]
+                before_s, before = reached[places[place_ends(place.name)[0]]]
+                covered = ("",) * (places[layer.name] - len(before))
+                ways.append((before_s + latency_s, (*before, operation, *covered)))
+            reached.append(min(ways, key=lambda way: way[0]))
+        return reached[-1][1]
 
     def expect_teacher(self) -> None:
         """Check that the teacher's own layers are measured: without them nothing can be predicted.

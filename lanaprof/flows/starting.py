@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,13 +50,20 @@ def _check_precisions(config: ProjectConfig) -> None:
             )
 
 
-def init_project(folder: Path, config: ProjectConfig, *, force: bool = False) -> Project:
+def init_project(
+    folder: Path,
+    config: ProjectConfig,
+    *,
+    force: bool = False,
+    tell: Callable[[str], None] = lambda _text: None,
+) -> Project:
     """Write lanaprof.toml and the space, and return the project.
 
     Args:
         folder: the project's; made when absent.
         config: as the options say.
         force: replace a project that is there; its database and weights stay.
+        tell: told which layers cannot be replaced together, and why.
 
     Raises:
         BadProject: there is one already, or the folder cannot be written.
@@ -99,7 +107,7 @@ def init_project(folder: Path, config: ProjectConfig, *, force: bool = False) ->
         config = replace(config, ops=os.path.relpath(path, folder))
         ops = str(path)
     found = find_layers(teacher, config.layers or None)
-    space = make_space(teacher, found, ops, precisions=config.precisions, search_path=folder)
+    space = make_space(teacher, found, ops, precisions=config.precisions, search_path=folder, tell=tell)
     space = replace(space, teacher=config.teacher)
     facts = {
         "weights": teacher.weights,

@@ -174,8 +174,9 @@ def device_predictors(
 
 def _init_step(project: Project) -> Step:
     space = project.space
+    spans = f", {len(space.spans)} spans" if space.spans else ""
     detail = (
-        f"{space.teacher}: {len(space.layers)} layers, {space.candidate_count} candidates, "
+        f"{space.teacher}: {len(space.layers)} layers, {space.candidate_count} candidates{spans}, "
         f"10^{space.log10_size:.1f} networks"
     )
     return Step(name="init", done=True, detail=detail)

@@ -138,7 +138,7 @@ def finetune_student(
     from lanaprof.distill import finetune
     from lanaprof.distill.features import stage_ends
 
-    recipe = replace(recipe, feature_layers=stage_ends(project.space) if recipe.features else ())
+    recipe = replace(recipe, feature_layers=stage_ends(project.space, choices) if recipe.features else ())
     teacher = project.load_teacher()
     student = build_student(project, choices, teacher=teacher, finetuned=False)
     data = load_project_data(project)

@@ -15,6 +15,7 @@ from lanaprof.ops.family import Shape, Value
 from lanaprof.ops.lana import computation, lana_operations
 from lanaprof.ops.own import load_own_operations, names_function
 from lanaprof.ops.registry import get_family
+from lanaprof.ops.spans import split_span_line
 from lanaprof.ops.spec import SKIP, TEACHER, Operation, make_operation, parse_operation
 from lanaprof.ops.token_pools import token_quick
 
@@ -164,6 +165,8 @@ def _fits(operation: Operation, input_shape: Shape, output_shape: Shape, teacher
 def read_operations(path: str | Path) -> tuple[Operation, ...]:
     """Return the operations of a text file: one a line, ``#`` starts a comment, empty lines are skipped.
 
+    Lines ``RUN: OPERATION`` stand for several layers and are left to :func:`lanaprof.ops.spans.read_spans`.
+
     Raises:
         UnknownOperation: a line is no operation; the message names file and line.
         BadInput: there is no such file or catalogue, or the file is no text or empty.
@@ -178,7 +181,9 @@ def read_operations(path: str | Path) -> tuple[Operation, ...]:
     operations: list[Operation] = []
     for number, line in enumerate(lines, start=1):
         text = line.partition("#")[0].strip()
-        if not text:
+        if (
+            not text or split_span_line(text) is not None
+        ):  # what stands for several layers is read by read_spans
             continue
         try:
             operation = parse_operation(text)

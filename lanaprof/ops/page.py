@@ -35,6 +35,25 @@ of the same deployed form. They share its operator, hence its latency; the bette
 than the teacher (twice as dear for full convolutions) come in only where a layer is so small that fewer than two
 hundred different ones exist below.
 
+## In place of several layers
+
+A *span* is one candidate for several consecutive layers: a whole stage of the teacher, or a part of it. `--ops lana`
+offers some for every *stage*, the layers of one parent module of which only the first may change the shape, and for
+its *tail*, what follows a first layer that does: at most three each, `skip` where the shapes are equal, one block of
+the teacher's kind instead of all, and `g_ghost`; none that multiplies more than the layers do. `--ops quick` has none.
+In a file a line `RUN: OPERATION` asks for one:
+
+```
+stage: mbconv(expand=3,kernel=5)     # instead of every stage
+tail: skip                           # leave out all but the first layer of stages that begin with another shape
+blocks.4.*: g_ghost                  # layers by a glob, as for --layers
+blocks.2.1..blocks.2.3: ds           # layers by the first and the last
+```
+
+Any family may stand there whose shapes fit the input of the first and the output of the last layer. A run must be a
+plain chain: each layer reads what the one before it gives, and nothing else reads it; `init` says where that is not so.
+In architecture files and answers a span stands under `first..last`.
+
 ## Your own operations
 
 `--ops package.module:function` asks a function of yours, in the project's folder or in an installed package, for

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from lanaprof.ops.blocks.run import LayerRun
 from lanaprof.space import Architecture, Layer, Space
 from lanaprof.teachers.layers import FoundLayer
 from lanaprof.teachers.sources import Teacher
+from lanaprof.teachers.spans import find_spans
 
 __all__ = [
     "LayerMarker",
@@ -47,6 +48,7 @@ def make_space(
     *,
     precisions: Sequence[str] = (),
     search_path: str | Path | None = None,
+    tell: Callable[[str], None] = lambda _text: None,
 ) -> Space:
     """Return the space of a teacher's layers with the candidates of a catalogue.
 
@@ -56,10 +58,12 @@ def make_space(
         ops: ``"quick"``, ``"lana"``, ``"package.module:function"``, or a file with one operation a line.
         precisions: at which every candidate is offered once more.
         search_path: the project's folder, where the user's own module lies.
+        tell: told which layers cannot be replaced together, and why.
 
     Raises:
         UnknownOperation, BadInput: the catalogue does not exist or cannot be read.
     """
+    found = tuple(found)
     known: dict[FoundLayer, tuple[str, ...]] = {}  # blocks repeat; looking into each takes seconds for lana
     layers = []
     for layer in found:
@@ -86,7 +90,8 @@ def make_space(
                 candidates=known[kind],
             )
         )
-    return Space(teacher.text, teacher.input_shape, tuple(layers))
+    spans = find_spans(teacher, found, ops, precisions=precisions, tell=tell)
+    return Space(teacher.text, teacher.input_shape, tuple(layers), spans)
 
 
 def set_submodule(root: nn.Module, name: str, module: nn.Module) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from lanaprof.distill import DataSource, FinetuneRecipe, Limits, Progress, finetune
 from lanaprof.distill.features import LayerOutputs, feature_error, stage_ends
 from lanaprof.errors import BadInput
+from lanaprof.ops import TEACHER
 from lanaprof.space import Space
 from lanaprof.teachers import Teacher, assemble, state_digest
 
@@ -28,7 +29,7 @@ def student(teacher: Teacher, space: Space) -> nn.Module:
 
 def test_stages_end_where_the_shape_changes(space: Space) -> None:
     """The second layer is the last of its shape, the third the last of all."""
-    assert stage_ends(space) == ("body.second", "body.third")
+    assert stage_ends(space, (TEACHER,) * len(space.layers)) == ("body.second", "body.third")
 
 
 def test_what_follows_in_place_changes_nothing_recorded(teacher: Teacher) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,12 +81,12 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class LayerView:
-    """A layer with its candidates.
+    """A layer with its candidates, or a run of layers with the spans that may stand for it.
 
     Attributes:
         layer: of the space.
-        candidates: in the order of the space.
-        chosen: the shown selection's; None before any.
+        candidates: in the order of the space; a run's first is what the teacher has there, all layers together.
+        chosen: the shown selection's; None before any, and where it has something over other layers in this place.
         cheaper: of those that cost less, the one that loses least score per millisecond saved.
         dearer: of those that cost more, the one that gains most score per millisecond.
     """
@@ -126,15 +127,42 @@ def layer_views(known: ReportFacts) -> tuple[LayerView, ...]:
     choices = dict(row.choices) if row is not None else {}
     wanted = wanted_candidates(known.project, known.own_predictors).candidates
     views = []
-    for layer in known.project.space.layers:
+    for layer in known.project.space.places:
         kept = set(wanted.get(layer.name, ()))
         found = tuple(
             _candidate(known, predictor, layer.name, operation, is_wanted=operation in kept)
             for operation in layer.candidates
         )
         chosen = next((one for one in found if one.operation == choices.get(layer.name)), None)
-        views.append(LayerView(layer, found, chosen, *_alternatives(found, chosen)))
+        standing = chosen
+        if layer in known.project.space.runs:
+            inside = [
+                known_view
+                for name in known.project.space.covered(layer.name)
+                for known_view in views
+                if known_view.layer.name == name
+            ]
+            found = (_together([view.teacher for view in inside]), *found)
+            standing = chosen or _together([view.chosen for view in inside])
+        views.append(LayerView(layer, found, chosen, *_alternatives(found, standing)))
     return tuple(views)
+
+
+def _together(parts: Sequence[Candidate | None]) -> Candidate:
+    """Return what stands in several layers as one candidate; what is not known of one is not known of all."""
+
+    def total(name: str) -> float | None:
+        values = [getattr(one, name) if one is not None else None for one in parts]
+        known = [value for value in values if value is not None]
+        return math.fsum(known) if len(known) == len(values) else None
+
+    return Candidate(
+        operation=TEACHER,
+        state=TEACHER,
+        latency_s=total("latency_s"),
+        cost_s=total("cost_s"),
+        score=total("score"),
+    )
 
 
 def _candidate(

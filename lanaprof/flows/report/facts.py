@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lanaprof.config import Device
@@ -16,10 +16,20 @@ from lanaprof.flows.selecting import Scores
 from lanaprof.flows.stating import Step
 from lanaprof.flows.summary import LatencySummary
 from lanaprof.lut import Score, Selection, Store
-from lanaprof.ops import SKIP
+from lanaprof.ops import SKIP, TEACHER
+from lanaprof.space import Space
 from lanaprof.units import format_duration
 
-__all__ = ["DASH", "ReportFacts", "duration_cell", "latency_of", "number_cell", "number_text", "speed_up"]
+__all__ = [
+    "DASH",
+    "ReportFacts",
+    "duration_cell",
+    "latency_of",
+    "number_cell",
+    "number_text",
+    "replaced_count",
+    "speed_up",
+]
 
 DASH = "–"
 
@@ -96,6 +106,13 @@ def speed_up(known: ReportFacts, selection: Selection) -> float | None:
     if predictor is None or predictor.teacher_s is None or not latency_s:
         return None
     return predictor.teacher_s / latency_s
+
+
+def replaced_count(space: Space, choices: Iterable[tuple[str, str]]) -> int:
+    """Return how many layers of a network are not the teacher's; a span counts for all that it covers."""
+    replaced = [name for name, operation in choices if operation != TEACHER]
+    # kept choices may name what the space offered once
+    return sum(len(space.covered(name)) if space.find_layer(name) else 1 for name in replaced)
 
 
 def latency_of(predictor: Predictor | None, layer: str, operation: str) -> float | None:

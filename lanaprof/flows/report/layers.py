@@ -11,7 +11,14 @@ from lanaprof.flows.pages import Cell, Section, details, figure, grid, table
 from lanaprof.flows.plotting import Bar, bars_chart
 from lanaprof.flows.report.candidates import STATES, Alternative, Candidate, LayerView
 from lanaprof.flows.report.charts import candidates_chart
-from lanaprof.flows.report.facts import DASH, ReportFacts, duration_cell, number_cell, number_text
+from lanaprof.flows.report.facts import (
+    DASH,
+    ReportFacts,
+    duration_cell,
+    number_cell,
+    number_text,
+    replaced_count,
+)
 from lanaprof.ops import SKIP, TEACHER
 from lanaprof.units import format_duration
 
@@ -27,11 +34,12 @@ def layers_section(known: ReportFacts, views: Sequence[LayerView]) -> Section:
     title, row = "Layer by layer", known.shown
     if row is None:
         return Section(name="layers", title=title, body="", missing=known.command("select"))
-    replaced = [name for name, operation in row.choices if operation != TEACHER]
+    space = known.project.space
     body = (
-        f"<p>Selection {escape(row.id[:12])}, made {escape(row.time)}: {len(replaced)} of {len(row.choices)} layers "
-        "replaced.</p>"
+        f"<p>Selection {escape(row.id[:12])}, made {escape(row.time)}: {replaced_count(space, row.choices)} of "
+        f"{len(space.layers)} layers replaced.</p>"
     )
+    standing = [view for view in views if view.chosen is not None]
     bars = [
         Bar(
             view.layer.name,
@@ -39,7 +47,7 @@ def layers_section(known: ReportFacts, views: Sequence[LayerView]) -> Section:
             view.chosen.latency_s if view.chosen is not None else None,
             view.chosen.operation if view.chosen is not None else "",
         )
-        for view in views
+        for view in standing
         if view.teacher.latency_s is not None
     ]
     if bars:
@@ -48,7 +56,7 @@ def layers_section(known: ReportFacts, views: Sequence[LayerView]) -> Section:
         if len(bars) > _SHOWN_BARS:
             caption += f" The first {_SHOWN_BARS} of {len(bars)} layers; the table has all."
         body += figure(svg_from_drawing(drawing), caption)
-    body += _choices_table(views)
+    body += _choices_table(standing)
     body += _why(views)
     return Section(name="layers", title=title, body=body)
 

@@ -19,11 +19,12 @@ from lanaprof.flows.report.facts import (
     duration_cell,
     number_cell,
     number_text,
+    replaced_count,
     speed_up,
 )
 from lanaprof.flows.report.students import interval_of, quality_marks
 from lanaprof.lut import Selection
-from lanaprof.ops import TEACHER
+from lanaprof.space import Space
 from lanaprof.units import format_count, format_duration, format_percent, format_size
 
 __all__ = ["finalists_section", "frontier_section", "selections_section"]
@@ -77,7 +78,7 @@ def _points_table(known: ReportFacts, points: tuple[FrontierPoint, ...]) -> str:
     rows: list[list[Cell]] = []
     for point in (points[number] for number in numbers):
         speed = teacher_s / point.latency_s if teacher_s and point.latency_s > 0 else None
-        replaced = sum(1 for operation in point.choices.values() if operation != TEACHER)
+        replaced = replaced_count(known.project.space, point.choices.items())
         rows.append(
             [
                 duration_cell(point.latency_s, digits=4),
@@ -190,7 +191,7 @@ def finalists_section(known: ReportFacts) -> Section:
         (row, rows) for row in reversed(known.selections) if (rows := read_finalists(known.project, row.id))
     ]
     body = "".join(
-        f"<h3>Selection {escape(row.id[:12])}: {len(rows)} finalists</h3>{_finalists_table(rows)}"
+        f"<h3>Selection {escape(row.id[:12])}: {len(rows)} finalists</h3>{_finalists_table(known.project.space, rows)}"
         for row, rows in found[:_SHOWN_FINALS]
     )
     if body:
@@ -201,11 +202,11 @@ def finalists_section(known: ReportFacts) -> Section:
     return Section(name="finalists", title="Finalists", body=body)
 
 
-def _finalists_table(finalists: Sequence[Mapping[str, Any]]) -> str:
+def _finalists_table(space: Space, finalists: Sequence[Mapping[str, Any]]) -> str:
     rows: list[list[Cell]] = []
     for one in finalists:
         state = "chosen" if one.get("chosen") else "over the budget" if one.get("inside") is False else ""
-        replaced = sum(1 for operation in one.get("choices", {}).values() if operation != TEACHER)
+        replaced = replaced_count(space, one.get("choices", {}).items())
         rows.append(
             [
                 (str(replaced), replaced),

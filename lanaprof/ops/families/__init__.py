@@ -9,6 +9,7 @@ from lanaprof.ops.families.mobile import MOBILE_FAMILIES
 from lanaprof.ops.families.plain import PLAIN_FAMILIES
 from lanaprof.ops.families.shapes import find_strides, round_channels
 from lanaprof.ops.families.slim import SLIM_FAMILIES
+from lanaprof.ops.families.spanning import SPANNING_FAMILIES
 from lanaprof.ops.family import Family
 
 __all__ = ["BUILTIN_FAMILIES", "find_strides", "round_channels"]
@@ -20,4 +21,5 @@ BUILTIN_FAMILIES: tuple[Family, ...] = (
     *MOBILE_FAMILIES,
     *ATTENTION_FAMILIES,
     *SLIM_FAMILIES,
+    *SPANNING_FAMILIES,
 )
