@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("lanaprof.cli.doctor:doctor", "Check this machine before measuring."),
     "space": ("lanaprof.cli.space:space", "Layers, candidates, operators."),
     "measure": ("lanaprof.cli.measure:measure", "Fill the latency database."),
+    "worker": ("lanaprof.cli.worker:worker", "Measure what waits on a device's queue, for a farm."),
+    "farm": ("lanaprof.cli.farm:farm", "Queues, workers and failed jobs of a measuring farm."),
     "calibrate": ("lanaprof.cli.calibrate:calibrate", "Fit the table to whole networks."),
     "distill": ("lanaprof.cli.distill:distill", "Train the candidates that can matter."),
     "score": ("lanaprof.cli.score:score", "Score the candidates on held-out data."),

@@ -18,6 +18,7 @@ from lanaprof.cli.base import (
     notice,
     team_option,
 )
+from lanaprof.errors import BadInput
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +47,9 @@ def _workers(_context: click.Context, _parameter: click.Parameter, text: str) ->
 @team_option
 @click.option(
     "--plan", is_flag=True, help="Export and store the operators, say how many and how long; measure nothing."
+)
+@click.option(
+    "--queue", "queued", is_flag=True, help="Let the farm's workers measure it: put it on the device's queue."
 )
 @click.option("--retry", multiple=True, type=click.Choice(_STATES), help="Measure these again; repeatable.")
 @click.option("--force", is_flag=True, help="Measure everything again.")
@@ -86,6 +90,8 @@ def measure(files: tuple[Path, ...], **options: Any) -> Outcome:
         device = parse_device(options["device"] or "cpu", here)
         database = database_from(options["database"])
     team = default_team(options["team"], config)
+    if options["queued"]:
+        return _queue(files, project, device, database, team, options)
     _check_available(device, options["workers"])
     with open_store(database, create=True) as store, meter("measuring") as bar:
         bench = open_bench(
@@ -102,6 +108,24 @@ def measure(files: tuple[Path, ...], **options: Any) -> Outcome:
         if project is None:
             return _gaps(bench, options, limit_s)
         return _project(project, bench, options, limit_s)
+
+
+def _queue(
+    files: Sequence[Path],
+    project: Project | None,
+    device: Device,
+    database: str,
+    team: str,
+    options: dict[str, Any],
+) -> Outcome:
+    from lanaprof.cli.queueing import enqueue
+
+    if files or options["plan"] or options["max_time"] or options["workers"] != 1:
+        raise BadInput(
+            "--queue enqueues a project's or the database's operators; workers have their own limits",
+            hint="leave out FILEs, --plan, --max-time and --workers",
+        )
+    return enqueue(project, device, database, team=team, options=options)
 
 
 def _check_available(device: Device, workers: int | None) -> None:

@@ -26,9 +26,13 @@ __all__ = [
     "FileResult",
     "MeasurePlan",
     "MeasureReport",
+    "Need",
+    "fillers_of",
+    "gaps",
     "measure_files",
     "measure_gaps",
     "measure_project",
+    "needed",
     "planned",
 ]
 
@@ -67,7 +71,7 @@ class MeasureReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Need:
+class Need:
     """What a project's space lacks on a bench.
 
     Attributes:
@@ -97,7 +101,8 @@ class _Need:
         return bool(self.wanted or self.segments or not self.network_timed)
 
 
-def _needed(project: Project, bench: Bench, *, retry: Sequence[str] = (), force: bool = False) -> _Need:
+def needed(project: Project, bench: Bench, *, retry: Sequence[str] = (), force: bool = False) -> Need:
+    """Return what is to be measured of what is exported; arguments as for `measure_project`."""
     device, store = bench.device, bench.store
     operators = find_operators(project, device, store)
     circuit = operators.circuit
@@ -108,7 +113,7 @@ def _needed(project: Project, bench: Bench, *, retry: Sequence[str] = (), force:
     done = frozenset() if force else frozenset(row.operator for row in rows if row.status not in retry)
     good = frozenset(row.operator for row in rows if row.operator in done and row.status in ("ok", "noisy"))
     segments = circuit.segments if circuit is not None else ()
-    return _Need(
+    return Need(
         operators,
         protocol,
         space,
@@ -146,7 +151,7 @@ def measure_project(
     exported = export_operators(
         project, bench.device, bench.store, exporter=exporter, progress=exporting, limit_s=limit_s
     )
-    need = _needed(project, bench, retry=retry, force=force)
+    need = needed(project, bench, retry=retry, force=force)
     report = MeasureReport(exported=exported.operators, unsupported=need.operators.unexportable)
     report.cache = need.protocol.cache
     report.reused = len(need.good.intersection(need.operators.keys))
@@ -156,7 +161,7 @@ def measure_project(
         report.take(result, need.wanted)
         left = [key for key in need.wanted if key not in result.measurements]
         if left:  # another process measured them while this one waited for the cores
-            report.reused += len(_needed(project, bench).good.intersection(left))
+            report.reused += len(needed(project, bench).good.intersection(left))
         if not result.incomplete:
             bench.drop_journals(need.protocol, need.space)
     report.incomplete = report.incomplete or bool(need.operators.missing)
@@ -165,7 +170,7 @@ def measure_project(
 
 
 def _run_campaign(
-    project: Project, bench: Bench, need: _Need, *, retry: Sequence[str], force: bool, limit_s: float | None
+    project: Project, bench: Bench, need: Need, *, retry: Sequence[str], force: bool, limit_s: float | None
 ) -> CampaignResult:
     """Measure what is needed, the teacher as a whole beside it."""
     choices = (TEACHER,) * len(project.space.layers)
@@ -194,7 +199,7 @@ def _run_campaign(
             companions=(network,),
             space=need.space,
             circuit=need.operators.circuit,
-            fillers=_fillers(project, need.operators),
+            fillers=fillers_of(project, need.operators),
         )
     if not need.relayed and not bench.gpu:
         bench.notice("the teacher cannot be cut at its layers: measuring hot, without its context")
@@ -214,7 +219,7 @@ def _timed_network(project: Project, bench: Bench) -> str | None:
     return key if rows else None
 
 
-def _fillers(project: Project, operators: OperatorMap) -> dict[str, tuple[str, ...]]:
+def fillers_of(project: Project, operators: OperatorMap) -> dict[str, tuple[str, ...]]:
     """Return what may stand in a layer besides the measured: the teacher's own, or nothing where it can be skipped."""
     fillers = {}
     for layer in project.space.layers:
@@ -282,7 +287,7 @@ def _hot_rows(bench: Bench, keys: Sequence[str]) -> tuple[Measurement, ...]:
     return bench.store.measurements(environment=bench.environment.id, operators=keys, cache="hot")
 
 
-def _gaps(bench: Bench, *, retry: Sequence[str] = (), force: bool = False) -> tuple[list[str], int]:
+def gaps(bench: Bench, *, retry: Sequence[str] = (), force: bool = False) -> tuple[list[str], int]:
     """Return the operators to measure and how many there are."""
     rows = bench.store.measurements(environment=bench.environment.id)
     done = set() if force else {row.operator for row in rows if row.status not in retry}
@@ -295,7 +300,7 @@ def measure_gaps(
 ) -> MeasureReport:
     """Measure, hot, the database's operators that have no measurement in this environment; needs no torch."""
     began_s = time.monotonic()
-    wanted, total = _gaps(bench, retry=retry, force=force)
+    wanted, total = gaps(bench, retry=retry, force=force)
     report = MeasureReport(reused=total - len(wanted))
     if wanted:
         result = bench.run(HOT, [Target(key) for key in wanted], limit_s=limit_s)
@@ -321,10 +326,10 @@ _SECONDS_PER_OPERATOR = (
 def planned(project: Project | None, bench: Bench) -> MeasurePlan:
     """Return how many operators are missing, with a rough time; without a project, of the whole database."""
     if project is None:
-        wanted, total = _gaps(bench)
+        wanted, total = gaps(bench)
         missing, protocol = len(wanted), HOT
     else:
-        need = _needed(project, bench)
+        need = needed(project, bench)
         total = len(need.operators.keys)
         missing, protocol = len(need.wanted) + need.operators.missing, need.protocol
     batches = -(-missing // BATCH_OPERATORS)

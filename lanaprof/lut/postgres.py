@@ -16,7 +16,14 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from lanaprof.errors import StoreError
 
-__all__ = ["DRIVERS", "explained", "may_be_repeated", "postgres_engine", "without_passwords"]
+__all__ = [
+    "DRIVERS",
+    "explained",
+    "may_be_repeated",
+    "postgres_arguments",
+    "postgres_engine",
+    "without_passwords",
+]
 
 DRIVERS = ("postgresql", "postgresql+psycopg")
 """What a URL may start with; psycopg 3 is the driver in any case."""
@@ -41,6 +48,23 @@ def without_passwords(url: URL) -> str:
     return url.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
+def postgres_arguments(url: URL) -> dict[str, Any]:
+    """Return what psycopg's own connect takes for a URL, for those who connect without an engine."""
+    dialect: Any = url.set(drivername="postgresql+psycopg").get_dialect()()
+    _, arguments = dialect.create_connect_args(url)
+    return {**_defaults(url), **arguments}
+
+
+def _defaults(url: URL) -> dict[str, Any]:
+    defaults: dict[str, Any] = {
+        "connect_timeout": str(CONNECT_TIMEOUT_S),
+        "application_name": "lanaprof",
+        "client_encoding": "utf8",
+        **_KEEPALIVE,
+    }
+    return {name: value for name, value in defaults.items() if name not in url.query}
+
+
 def postgres_engine(url: URL, *, readonly: bool = False) -> Engine:
     """Return an engine for a server's database; the caller disposes of it. Connects on first use.
 
@@ -51,13 +75,7 @@ def postgres_engine(url: URL, *, readonly: bool = False) -> Engine:
     Raises:
         StoreError: the driver is not installed.
     """
-    defaults: dict[str, Any] = {
-        "connect_timeout": str(CONNECT_TIMEOUT_S),
-        "application_name": "lanaprof",
-        "client_encoding": "utf8",
-        **_KEEPALIVE,
-    }
-    given = {name: value for name, value in defaults.items() if name not in url.query}
+    given = _defaults(url)
     try:
         engine = create_engine(
             url.set(drivername="postgresql+psycopg"),

@@ -109,6 +109,7 @@ class Campaign:
         companions: whole networks visited in every round of the first batch, under the network protocol.
         beside: operators that campaigns beside this one measure; their journals are theirs.
         memory_share: of the free memory, that this campaign may take; less than 1 beside others.
+        stopped: asked between rounds and builds; once true, the campaign ends as at its limit.
     """
 
     environment: str
@@ -127,6 +128,7 @@ class Campaign:
     companions: tuple[str, ...] = ()
     beside: frozenset[str] = frozenset()
     memory_share: float = 1.0
+    stopped: Callable[[], bool] = lambda: False
 
     def run(
         self,
@@ -150,7 +152,7 @@ class Campaign:
         rig: Rig | None = None
         try:
             while waiting or companions:
-                if end_s is not None and self.clock.now_s() >= end_s:
+                if self._over(end_s):
                     result.incomplete = True
                     break
                 # The rig holds the cores: what another process measured while we waited shows only now.
@@ -265,7 +267,7 @@ class Campaign:
                 self._finish_ready(batch, result, rig)
                 took_s = self.clock.now_s() - round_began_s
                 self._report(batch, result, total, waiting, max(took_s, self._pace_s))
-                if end_s is not None and self.clock.now_s() >= end_s and batch.active:
+                if batch.active and self._over(end_s):
                     self._finish_ready(batch, result, rig, final=True)
                     result.incomplete = result.incomplete or bool(batch.active)
                     if batch.active:
@@ -277,6 +279,10 @@ class Campaign:
             journal.remove()
         rig.forget()
         return rig
+
+    def _over(self, end_s: float | None) -> bool:
+        """Say whether the campaign is to end here, whatever is left."""
+        return self.stopped() or (end_s is not None and self.clock.now_s() >= end_s)
 
     @property
     def _pace_s(self) -> float:
@@ -294,7 +300,7 @@ class Campaign:
         built: list[str] = []
         index = 0
         while index < len(pending):
-            if end_s is not None and self.clock.now_s() >= end_s:
+            if self._over(end_s):
                 result.incomplete = True
                 return rig
             key = pending[index]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lanaprof.cli import COMMANDS
+from lanaprof.cli.farm import farm
 from lanaprof.cli.lut import COMMANDS as LUT_COMMANDS
 from lanaprof.cli.reference import cli_markdown
 
@@ -33,6 +34,8 @@ def test_reference_names_every_command_and_option_once() -> None:
         expected.append(f"lanaprof {name}")
         if name == "lut":
             expected += [f"lanaprof lut {each}" for each in LUT_COMMANDS]
+        if name == "farm":
+            expected += [f"lanaprof farm {each}" for each in sorted(farm.commands)]
     assert expected == sections
     assert "| `--plan` | Say what would be trained and how long it takes. |" in lines
 
