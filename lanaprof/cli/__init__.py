@@ -34,6 +34,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "finetune": ("lanaprof.cli.finetune:finetune", "Distil the whole selected network."),
     "export": ("lanaprof.cli.export:export", "Write a network as ONNX, torch.export program or folder."),
     "report": ("lanaprof.cli.report:report", "One self-contained HTML page."),
+    "hub": ("lanaprof.cli.hub:hub", "One server that gives every team its tables by token."),
+    "remote": ("lanaprof.cli.remote:remote", "The hubs to push to and pull from."),
+    "push": ("lanaprof.cli.remote:push", "Send a hub what it lacks."),
+    "pull": ("lanaprof.cli.remote:pull", "Fetch from a hub what is lacking here."),
     "lut": ("lanaprof.cli.lut:lut", "Look into, exchange and merge latency databases."),
 }
 

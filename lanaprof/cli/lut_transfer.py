@@ -33,7 +33,7 @@ def push(server: str, source: str | None, *, create: bool, database: str | None)
         meter("pushing") as bar,
     ):
         records = record_filter(origin, chosen, folder)
-        report = transfer(origin, shared, records=records, follow=_following(bar))
+        report = transfer(origin, shared, records=records, follow=following(bar))
         return added_outcome(report, shared.name)
 
 
@@ -54,9 +54,10 @@ def pull(server: str, database: str | None) -> Outcome:
     with open_store(chosen.database, readonly=True) as shared:
         records = record_filter(shared, chosen, folder)  # a part that is not there makes no database
         with open_store(target, create=True) as own, meter("pulling") as bar:
-            report = transfer(shared, own, records=records, follow=_following(bar))
+            report = transfer(shared, own, records=records, follow=following(bar))
             return added_outcome(report, own.name)
 
 
-def _following(bar: Meter) -> Callable[[int, int, str], None]:
+def following(bar: Meter) -> Callable[[int, int, str], None]:
+    """Return what shows how far a transfer is."""
     return lambda done, total, kind: bar(done, total, text=f"{kind}s")

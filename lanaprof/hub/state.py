@@ -1,0 +1,76 @@
+"""What the routes of one hub share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from starlette.requests import Request
+
+from lanaprof.hub.ledger import Ledger
+from lanaprof.hub.limits import Limits
+from lanaprof.hub.metrics import Metrics
+from lanaprof.hub.problems import RequestProblem
+from lanaprof.lut import Store
+
+__all__ = ["Hub", "hub_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hub:
+    """A hub.
+
+    Attributes:
+        store: the shared database.
+        ledger: tokens and the log.
+        folder: where devices.yaml may lie.
+        limits: how much and how often.
+        metrics: its counters.
+        public: the pages may be read without a token.
+        secure: browsers reach it by https alone: cookies say so.
+    """
+
+    store: Store
+    ledger: Ledger
+    folder: Path
+    limits: Limits = field(default_factory=Limits)
+    metrics: Metrics = field(default_factory=Metrics)
+    public: bool = False
+    secure: bool = False
+    _heavy: threading.BoundedSemaphore = field(init=False)
+    _bundles: threading.BoundedSemaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_heavy", threading.BoundedSemaphore(self.limits.heavy_at_once))
+        object.__setattr__(self, "_bundles", threading.BoundedSemaphore(self.limits.bundles_at_once))
+
+    @contextmanager
+    def heavy(self) -> Iterator[None]:
+        """Take one of the places for long computations, or refuse."""
+        with _place(self._heavy):
+            yield
+
+    @contextmanager
+    def bundle(self) -> Iterator[None]:
+        """Take one of the places for bundles, or refuse."""
+        with _place(self._bundles):
+            yield
+
+
+@contextmanager
+def _place(places: threading.BoundedSemaphore) -> Iterator[None]:
+    if not places.acquire(blocking=False):
+        raise RequestProblem(503, "the hub is busy", hint="try again in 5 s", headers={"Retry-After": "5"})
+    try:
+        yield
+    finally:
+        places.release()
+
+
+def hub_of(request: Request) -> Hub:
+    """Return the hub a request came to."""
+    hub: Hub = request.app.state.hub
+    return hub

@@ -1,0 +1,182 @@
+"""A real hub on a free port, and small records to push to it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from lanaprof.digest import canonical_json
+from lanaprof.hub.ledger import Ledger, open_ledger
+from lanaprof.hub.limits import Limits
+from lanaprof.hub.serving import make_server
+from lanaprof.hub.state import Hub
+from lanaprof.lut import Environment, Measurement, Operator, Recipe, Record, Retraction, Store, open_store
+
+MANIFEST = {
+    "format": "lanaprof-lut/1",
+    "schema": "0002_views",
+    "time": "2026-03-01T12:00:00Z",
+    "tool_version": "1",
+}
+
+
+class Clock:
+    """Seconds since 1970 that only the test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Make:
+    """Makes records; every argument overrides a field."""
+
+    def operator(self, channels: int = 8) -> Operator:
+        image = {"type": "float32", "shape": [1, channels, 4, 4]}
+        graph = {
+            "format": "lanaprof-graph/1",
+            "opset": 18,
+            "inputs": [image],
+            "constants": [{"type": "float32", "shape": [channels, channels, 1, 1]}],
+            "nodes": [{"op": "Conv", "attributes": {}, "inputs": ["i0", "c0"], "outputs": [image]}],
+            "outputs": ["n0.0"],
+        }
+        return Operator(graph=graph)
+
+    def environment(self, **fields: Any) -> Environment:
+        given = {
+            "backend": "onnxruntime", "backend_version": "1.22.0", "cpu_model": "Example CPU", "isa": "avx2",
+            "cores": 1, "smt": False, "threads": 1, "options": {},
+        }  # fmt: skip
+        return Environment(**{**given, **fields})
+
+    def measurement(self, channels: int = 8, **fields: Any) -> Measurement:
+        latency_s = fields.get("latency_s", 1e-3)
+        given = {
+            "operator": self.operator(channels).id, "environment": self.environment().id, "cache": "hot",
+            "protocol": "hot/1", "status": "ok", "latency_s": latency_s, "ci_low_s": latency_s * 0.99,
+            "ci_high_s": latency_s * 1.01, "samples": (1e-3, 1.1e-3), "rounds": (0, 1), "team": "vision",
+            "host": "h1", "time": "2026-03-01T12:00:00Z",
+        }  # fmt: skip
+        return Measurement(**{**given, **fields})
+
+    def retraction(self, target: str, **fields: Any) -> Retraction:
+        given = {"target": target, "team": "vision", "reason": "fan broken", "time": "2026-03-01T12:00:00Z"}
+        return Retraction(**{**given, **fields})
+
+    def recipe(self, operator: str, recipe: str = "r1") -> Recipe:
+        return Recipe(recipe=recipe, operator=operator, generator="export/1")
+
+    def bundle(self, *records: Record) -> bytes:
+        """Return JSON lines with these records, in this order."""
+        return self.lines(*(canonical_json(each.to_json()) for each in records))
+
+    def lines(self, *lines: str) -> bytes:
+        """Return JSON lines with a manifest in front."""
+        return "".join(f"{line}\n" for line in (json.dumps(MANIFEST), *lines)).encode()
+
+    def base(self) -> list[Record]:
+        """Return the operators and the environment that measurements refer to."""
+        return [self.environment(), *(self.operator(channels) for channels in (8, 16, 24))]
+
+
+@pytest.fixture
+def make() -> Make:
+    return Make()
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database; copying it is faster than making one."""
+    path = tmp_path_factory.mktemp("template") / "empty.db"
+    open_store(path, create=True).close()
+    return path
+
+
+@dataclass(frozen=True)
+class Running:
+    """A hub that answers at ``url``, with a token of each kind."""
+
+    url: str
+    store: Store
+    ledger: Ledger
+    tokens: dict[str, str]
+
+    def client(self, who: str = "") -> httpx.Client:
+        """Return a client with a token of `tokens`; empty: with none."""
+        headers = {"Authorization": f"Bearer {self.tokens[who]}"} if who else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30.0, trust_env=False)
+
+    def push(self, who: str, body: bytes) -> httpx.Response:
+        """Submit a bundle."""
+        with self.client(who) as client:
+            return client.post("/api/v1/bundle", content=body)
+
+
+Start = Callable[..., Running]
+
+
+def _free_socket() -> socket.socket:
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    return listening
+
+
+@pytest.fixture
+def start(tmp_path: Path, empty_database: Path) -> Iterator[Start]:
+    """Return what starts a hub; all end with the test."""
+    with ExitStack() as stack:
+
+        def begin(database: str | None = None, *, clock: Any = time.time, **fields: Any) -> Running:
+            folder = tmp_path / f"hub{time.monotonic_ns()}"
+            folder.mkdir()
+            if database is None:
+                database = str(shutil.copy(empty_database, folder / "shared.db"))
+            store = stack.enter_context(open_store(database))
+            ledger = stack.enter_context(open_ledger(folder / "hub.db", create=True, clock=clock))
+            hub = Hub(store=store, ledger=ledger, folder=folder, **fields)
+            server = make_server(hub, host="127.0.0.1", port=0)
+            listening = _free_socket()
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(setattr, server, "should_exit", True)
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            until_s = time.monotonic() + 20
+            while not server.started and time.monotonic() < until_s:
+                time.sleep(0.01)
+            assert server.started
+            tokens = {
+                "reader": ledger.new_token("reader", scope="read")[1],
+                "vision": ledger.new_token("ann", scope="write", team="vision")[1],
+                "robots": ledger.new_token("bob", scope="write", team="robots")[1],
+                "admin": ledger.new_token("root", scope="admin")[1],
+            }
+            return Running(url, store, ledger, tokens)
+
+        yield begin
+
+
+@pytest.fixture
+def hub(start: Start) -> Running:
+    """A hub over an empty SQLite database."""
+    return start()
+
+
+@pytest.fixture
+def tight() -> Limits:
+    """Limits that a test can reach."""
+    return Limits(body_bytes=20_000, content_bytes=60_000, line_bytes=10_000, request_bytes=10_000)
