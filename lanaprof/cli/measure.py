@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,11 @@ def _workers(_context: click.Context, _parameter: click.Parameter, text: str) ->
     help="Measuring processes at once, on cores of their own, as far as they do not slow each other.",
 )
 @click.option(
+    "--lock-clocks",
+    is_flag=True,
+    help="Fix the GPU's clock at its default meanwhile, where root measures; `lock_clocks` of a device does so always.",
+)
+@click.option(
     "--exporter",
     default="torchscript",
     type=click.Choice(["torchscript", "dynamo"]),
@@ -89,6 +95,8 @@ def measure(files: tuple[Path, ...], **options: Any) -> Outcome:
     else:
         device = parse_device(options["device"] or "cpu", here)
         database = database_from(options["database"])
+    if options["lock_clocks"] and device.lock_clocks is None:
+        device = replace(device, lock_clocks=0)
     team = default_team(options["team"], config)
     if options["queued"]:
         return _queue(files, project, device, database, team, options)

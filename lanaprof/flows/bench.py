@@ -24,6 +24,7 @@ from lanaprof.profiler.corelock import CoreLocks
 from lanaprof.profiler.coresets import choose_core_sets
 from lanaprof.profiler.disturbances import judge
 from lanaprof.profiler.environment import choose_cores, host_hash, local_environment, runs_on_gpu
+from lanaprof.profiler.gpu.fixing import ClockPlan, planned_clock
 from lanaprof.profiler.journal import unfinished_journals
 from lanaprof.profiler.protocol import Protocol
 from lanaprof.profiler.remote import RemoteRig, WorkerSettings
@@ -46,6 +47,7 @@ class Bench:
         core_sets: where so many workers may measure at once; none for one worker on the device's choice.
         share_least: a worker more is worth it for so many operators.
         gpu: UUID of the GPU that the device is here; empty for a CPU.
+        sm_clock_mhz: at which its clock is fixed meanwhile; 0 leaves it alone.
     """
 
     device: Device
@@ -58,6 +60,7 @@ class Bench:
     core_sets: tuple[tuple[int, ...], ...] = ()
     share_least: int = 1
     gpu: str = ""
+    sm_clock_mhz: int = 0
 
     def run(
         self,
@@ -222,7 +225,12 @@ class Bench:
 
     def _settings(self, cores: tuple[int, ...], *, locked: bool) -> WorkerSettings:
         settings = WorkerSettings(
-            self.device.backend, self.device.threads, cores, gpu=self.gpu, options=self.device.options
+            self.device.backend,
+            self.device.threads,
+            cores,
+            gpu=self.gpu,
+            options=self.device.options,
+            sm_clock_mhz=self.sm_clock_mhz,
         )
         return replace(settings, locks=None) if locked else settings
 
@@ -289,14 +297,21 @@ def open_bench(
     on_gpu = runs_on_gpu(device)
     sets = choose_core_sets(device, workers) if workers != 1 and not on_gpu else ()
     environment = local_environment(device)
-    gpu = ""
+    gpu, clock = "", ClockPlan()
     if on_gpu:
         from lanaprof.profiler.gpu.environment import choose_gpu  # only where a GPU is asked for
         from lanaprof.profiler.gpu.probe import find_gpus
 
         gpu = choose_gpu(device, find_gpus()).uuid
+        clock = planned_clock(gpu, device.lock_clocks)
+        if clock.why_not:
+            notice(clock.why_not)
+    elif device.lock_clocks is not None:
+        notice(f"device {device.name!r} is a CPU, whose clock lanaprof does not fix")
     store.add([environment])
     provenance = Provenance(team=team, host=host_hash(), tool_version=__version__)
     journals = (state or Path.cwd() / STATE_FOLDER) / "journals"
     least = _SHARE_LEAST if workers is None else 1
-    return Bench(device, environment, provenance, store, journals, report, notice, sets, least, gpu)
+    return Bench(
+        device, environment, provenance, store, journals, report, notice, sets, least, gpu, clock.sm_clock_mhz
+    )

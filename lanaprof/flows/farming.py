@@ -240,13 +240,18 @@ class Worker:
     ) -> CampaignResult:
         by_operator = {job.operator: job for job in jobs}
 
+        away: list[StoreError] = []
+
         def emit(record: Measurement) -> None:
             """Store a row, then let its job end; what cannot be stored is kept here, and its job tried again."""
             try:
-                self._bench.store.add([record])
+                if not away:  # after the first minute of trying the others need not try as long
+                    self._bench.store.add([record])
             except StoreError as error:
+                away.append(error)
+            if away:
                 self._outbox.keep(record)
-                settle(record.operator, error)
+                settle(record.operator, away[0])
                 return
             self.report.take(record)
             settle(record.operator)

@@ -1,15 +1,14 @@
 """The queue of a measuring farm, in a schema of its own on the server that holds the shared database.
 
 The engine is procrastinate (https://procrastinate.readthedocs.io): its tables hold the jobs, its functions move them.
-Beside them stand three small tables of ours: who listens, relay contexts, and why jobs failed. Nothing in the schema
-is a record of the latency database; it can be dropped at any time, and what is missing enqueued again.
+Beside them stand small tables of ours: who listens, who measures where, relay contexts, and why jobs failed. Nothing in
+the schema is a record of the latency database; it can be dropped at any time, and what is missing enqueued again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from importlib import resources
 from importlib.metadata import version
@@ -23,7 +22,7 @@ from lanaprof.errors import DeviceUnavailable, SchemaMismatch, StoreError, UserE
 from lanaprof.lut.adding import chunked
 from lanaprof.lut.engine import Location, locate, repeating, translated_errors, writing
 from lanaprof.lut.jobs import EnqueueReport, Job, Overview
-from lanaprof.lut.placelock import PlaceLock
+from lanaprof.lut.placelock import PLACES_TABLE
 from lanaprof.lut.postgres import postgres_engine
 from lanaprof.lut.queue_looking import overview_from
 
@@ -241,15 +240,6 @@ class Queue:
             lambda connection: connection.execute(query, {"ended": ended, "queue": queue}).rowcount
         )
 
-    @contextmanager
-    def place_lock(self, place: str) -> Iterator[PlaceLock]:
-        """Yield the lock of a part of a host; it is not taken yet."""
-        lock = PlaceLock(self.engine, self.location, place)
-        try:
-            yield lock
-        finally:
-            lock.release()
-
 
 def drop_queue(database: str) -> None:
     """Remove the queue with all its jobs, whoever made it; measurements stay."""
@@ -274,7 +264,8 @@ def refuse_taken(place: str, queue: Queue) -> UserError:
 
 def _maker() -> str:
     sql = (resources.files("procrastinate.sql") / "schema.sql").read_text(encoding="utf-8")
-    return f"procrastinate {version('procrastinate')}, tables {digest({'sql': sql, 'own': _OWN_TABLES})[:8]}"
+    tables = digest([sql, _OWN_TABLES, PLACES_TABLE])[:8]
+    return f"procrastinate {version('procrastinate')}, tables {tables}"
 
 
 def _make(connection: Connection) -> None:
@@ -283,7 +274,7 @@ def _make(connection: Connection) -> None:
 
     connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
     raw: Any = connection.connection.driver_connection
-    for statements in (SchemaManager.get_schema(), _OWN_TABLES):
+    for statements in (SchemaManager.get_schema(), _OWN_TABLES, PLACES_TABLE):
         raw.execute(statements)
     raw.execute(f"COMMENT ON SCHEMA {SCHEMA} IS '{_maker()}'")
 

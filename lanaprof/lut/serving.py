@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,8 +31,14 @@ if TYPE_CHECKING:
 __all__ = ["GivenBack", "Listener", "Refused", "serve"]
 
 _ATTEMPTS = 20  # of one job, by whatever workers; a job that ends its worker each time is no more tried
-_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts to reach the server; the last one repeats
+_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # between attempts to reach the server; the last one repeats
+_LOOK_EVERY_S = 1.0  # whether others have left, or jobs are due again
 _WAIT_MOST_S = 60.0  # before a job that failed is tried again
+
+_ANNOUNCE = (
+    "INSERT INTO lanaprof_workers (worker, queue, name, place, environment, pid)"
+    " VALUES (%(worker)s, %(queue)s, %(name)s, %(place)s, %(environment)s, %(pid)s)"
+)
 
 Handle = Callable[[Job], Awaitable[None]]
 
@@ -90,27 +97,37 @@ async def serve(
     for name, level in (("procrastinate", logging.CRITICAL), ("psycopg.pool", logging.ERROR)):
         logging.getLogger(name).setLevel(level)  # what they tell of lost connections we tell in our own words
     _forgive_lost_connections(asyncio.get_running_loop())
+    lock = PlaceLock(
+        queue.engine, queue.location, place=listener.place, silent_s=listener.stalled_s,
+        holder=f"{listener.name}, process {listener.pid}, {secrets.token_hex(4)}",
+    )  # fmt: skip
     attempt, held_before = 0, False
     lost: tuple[type[Exception], ...] = (StoreError, *_lost())
-    with queue.place_lock(listener.place) as lock:
+    try:
         while not stop.is_set():
+            problem, pause_s = "", _LOOK_EVERY_S
             try:
-                if not await asyncio.to_thread(lock.take):
-                    if not held_before:
-                        raise refuse_taken(listener.place, queue)
-                    raise StoreError(f"{listener.place} is still locked by a connection that was lost")
-                held_before = True
-                if await _connected(queue, listener, handle, lock, stop):
-                    return
-                attempt, problem = 0, ""  # what failed before is to be tried again in a while
+                answer = await asyncio.to_thread(lock.take)
+                if answer == "locked" and not held_before:
+                    raise refuse_taken(listener.place, queue)
+                if answer == "taken":
+                    held_before = True
+                    if await _connected(queue, listener, handle, lock, stop):
+                        return
+                    attempt = 0
+                else:
+                    notice(f"{listener.place} was measured on a moment ago: waiting until nobody does")
             except lost as error:
                 problem = str(error.__cause__ or error).strip().partition("\n")[0]
+                pause_s = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
+                attempt += 1
             if problem and not stop.is_set():
                 notice(f"the queue cannot be reached ({problem}): trying again until it can")
-            pause_s = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
-            attempt += 1
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause_s)
+    finally:
+        with contextlib.suppress(StoreError):  # of a server that is away nobody asks for the lock
+            await asyncio.to_thread(lock.give_back)
 
 
 def _lost() -> tuple[type[Exception], ...]:
@@ -229,31 +246,30 @@ async def _attending(app: App, worker: Any, listener: Listener, lock: PlaceLock,
     """Say who listens, look after the lock, and let jobs wait again that nobody works at."""
     while worker.worker_id is None:
         await asyncio.sleep(0.02)
-    await app.connector.execute_query_async(
-        "INSERT INTO lanaprof_workers (worker, queue, name, place, environment, pid)"
-        " VALUES (%(worker)s, %(queue)s, %(name)s, %(place)s, %(environment)s, %(pid)s)",
-        worker=worker.worker_id, queue=listener.queue, name=listener.name, place=listener.place,
-        environment=listener.environment, pid=listener.pid,
-    )  # fmt: skip
-    manager, forgotten = app.job_manager, set[int]()
+    manager, forgotten, announced = app.job_manager, set[int](), False
+    lost: tuple[type[Exception], ...] = (StoreError, *_lost())
     while True:
-        await asyncio.sleep(listener.stalled_s / 3)
         try:
+            if not announced:
+                await app.connector.execute_query_async(
+                    _ANNOUNCE, worker=worker.worker_id, queue=listener.queue, name=listener.name,
+                    place=listener.place, environment=listener.environment, pid=listener.pid,
+                )  # fmt: skip
+                announced = True
             await manager.prune_stalled_workers(listener.stalled_s)
             await _recover(app, listener)
             # Jobs of ours that ended, and the server did not hear of it; what ends this moment is not meant.
-            mine = {
-                job.id for job in await manager.list_jobs_async(status="doing", worker_id=worker.worker_id)
-            }
-            for number in forgotten & (mine - running):
+            held = await manager.list_jobs_async(status="doing", worker_id=worker.worker_id)
+            idle = {job.id for job in held if job.id is not None} - running
+            for number in forgotten & idle:
                 await manager.retry_job_by_id_async(number, retry_at=datetime.now(UTC))
-            forgotten = {number for number in mine - running if number is not None} - forgotten
-            held = await asyncio.to_thread(lock.is_held)
-        except _lost():
-            held = False
-        if not held:
-            worker.stop()  # what runs is ended; the lock is taken anew with the connection
-            return
+            forgotten = idle - forgotten
+            if not await asyncio.to_thread(lock.keep) and await asyncio.to_thread(lock.take) != "taken":
+                worker.stop()  # another worker took over while we could not be heard
+                return
+        except lost:
+            pass  # the server is away: the lock is taken anew as soon as it can be, while what runs goes on
+        await asyncio.sleep(listener.stalled_s / 3)
 
 
 async def _recover(app: App, listener: Listener) -> None:

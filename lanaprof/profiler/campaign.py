@@ -399,7 +399,7 @@ class Campaign:
             load=find_load(),
             clock=clean.clock,
             priority=rig.conditions.get("priority", ""),
-            message="; ".join(rig.notes.get(key, ())),
+            message="; ".join([*rig.notes.get(key, ()), *_said(rig.conditions)]),
         )
         self.emit(record)
         result.take(record)
@@ -440,3 +440,8 @@ class Campaign:
         left_s = max(round_s * rounds_left, batch.began_s + self.protocol.spread_s - self.clock.now_s())
         left_s += batch_s * waiting / max(1, len(batch.targets))
         self.report(Progress(done, total, left_s, f"{self.protocol.name}: round {batch.rounds}"))
+
+
+def _said(conditions: Mapping[str, str]) -> list[str]:
+    """Return conditions that have no column of their own."""
+    return [f"{name}: {text}" for name, text in conditions.items() if name != "priority"]
