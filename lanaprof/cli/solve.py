@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 )
 @click.option("--time-limit", default="60s", show_default=True, metavar="60s")
 @click.option("--method", default="exact", show_default=True, metavar="NAME", help="The selector.")
+@click.option("--explain", is_flag=True, help="What an exchange would buy, by the first budget's cost.")
 @click.option("--out", metavar="arch.json", type=click.Path(path_type=Path), help="Write the architecture.")
 def solve(problem: Path, **options: Any) -> Outcome:
     """Solve PROBLEM.json: the best score within the budgets."""
-    from lanaprof.solver import load_problem, solve_diverse
+    from lanaprof.solver import explain, load_problem, solve_diverse
     from lanaprof.solver import solve as run
     from lanaprof.units import parse_duration
 
@@ -46,10 +47,15 @@ def solve(problem: Path, **options: Any) -> Outcome:
     else:
         found = (run(loaded, budgets, method=options["method"], time_limit_s=time_limit_s),)
         document = found[0].to_json()
+    explanation = None
+    if options["explain"]:
+        explanation = explain(loaded, budgets, found[0], cost=next(iter(budgets)), time_limit_s=time_limit_s)
+        document["explanation"] = explanation.to_json()
     if options["out"]:
         _write(document["choices"], options["out"])
 
     def show(console: Console) -> None:
+        from lanaprof.cli.explaining import show_explanation
         from lanaprof.cli.tables import plain_table
 
         table = plain_table("layer", "candidate")
@@ -62,6 +68,8 @@ def solve(problem: Path, **options: Any) -> Outcome:
             console.print(
                 f"{number}: score {solution.score:.6g} ({proof}); {costs}; {solution.solve_s * 1e3:.2f} ms"
             )
+        if explanation is not None:
+            show_explanation(console, explanation)
 
     return Outcome(document, show)
 

@@ -5,6 +5,7 @@ them.
 """
 
 from lanaprof.solver.check import Answer, Solution
+from lanaprof.solver.explain import Change, Exchange, Explanation, Neighbour, explain
 from lanaprof.solver.front import frontier
 from lanaprof.solver.problem import Candidate, Layer, Pair, Problem, Row, Span, problem_from_arrays
 from lanaprof.solver.reading import load_problem, problem_to_json
@@ -14,13 +15,18 @@ from lanaprof.solver.select import solve, solve_diverse
 __all__ = [
     "Answer",
     "Candidate",
+    "Change",
+    "Exchange",
+    "Explanation",
     "Layer",
+    "Neighbour",
     "Pair",
     "Problem",
     "Row",
     "Selector",
     "Solution",
     "Span",
+    "explain",
     "frontier",
     "get_selector",
     "load_problem",

@@ -55,6 +55,29 @@ def test_several_budgets_hold_together(cli: Any, tmp_path: Path) -> None:
     assert ran.json["choices"] == {"a": "small", "b": "small"}
 
 
+def test_explain_tells_what_an_exchange_would_buy(cli: Any, tmp_path: Path) -> None:
+    """--explain adds the best exchanges by score per cost, and the neighbours on the front."""
+    ran = cli("solve", written(tmp_path, problem()), "--budget", "latency_s@cpu=0.003", "--explain", "--json")
+
+    explanation = ran.json["explanation"]
+    (upgrade,), (saving,) = explanation["upgrades"], explanation["savings"]
+    assert (upgrade["layer"], upgrade["before"], upgrade["after"]) == ("a", "small", "teacher")
+    assert upgrade["rate"] == pytest.approx(0.1 / 0.001)
+    assert (saving["layer"], saving["after"], saving["score"]) == ("b", "small", -0.3)
+    assert explanation["cheaper"]["changes"] == [{"layer": "b", "before": "teacher", "after": "small"}]
+    assert explanation["better"]["cost"] == pytest.approx(0.004)
+
+
+def test_explanation_for_people_names_rates_and_neighbours(cli: Any, tmp_path: Path) -> None:
+    """In the table latencies have their unit and rates are per millisecond; at the end nothing scores more."""
+    ran = cli("solve", written(tmp_path, problem()), "--budget", "latency_s@cpu=0.003", "--explain")
+    best = cli("solve", written(tmp_path, problem()), "--budget", "latency_s@cpu=1", "--explain")
+
+    assert "+1 ms" in ran.out
+    assert "the best that costs less: score -0.4, latency_s@cpu 2 ms; changes b: teacher → small" in ran.out
+    assert "nothing scores more" in best.out
+
+
 def test_top_lists_solutions(cli: Any, tmp_path: Path) -> None:
     """--top adds ``solutions``, the first being the answer."""
     path = written(tmp_path, problem())
