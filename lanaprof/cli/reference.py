@@ -36,6 +36,8 @@ _HEAD = """\
 | --- | --- |
 | `LANAPROF_DATABASE` | the latency database: a path or URL |
 | `LANAPROF_TEAM` | the team whose measurements these are |
+| `LANAPROF_TOKEN` | the token for hubs; comes before the one `lanaprof remote add` kept |
+| `LANAPROF_HUB_LEDGER` | the hub's file of tokens and its audit log |
 | `LANAPROF_SPREAD_S` | the rounds of a batch take at least so many seconds (default: 20, under hot 3) |
 | `LANAPROF_FASHION_MNIST` | folder with the four files of Fashion-MNIST, for the data spec `fashion-mnist` |
 """

@@ -11,8 +11,10 @@ import pytest
 
 from lanaprof.cli import COMMANDS
 from lanaprof.cli.farm import farm
+from lanaprof.cli.hub import token
 from lanaprof.cli.lut import COMMANDS as LUT_COMMANDS
 from lanaprof.cli.reference import cli_markdown
+from lanaprof.cli.remote import remote
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,13 +31,11 @@ def test_reference_names_every_command_and_option_once() -> None:
     lines = cli_markdown().splitlines()
     sections = [line.lstrip("#").strip() for line in lines if line.startswith("##")]
 
+    inner = {"lut": list(LUT_COMMANDS), "farm": sorted(farm.commands), "remote": sorted(remote.commands)}
+    inner["hub"] = ["log", "serve", "token", *(f"token {each}" for each in sorted(token.commands))]
     expected = []
     for name in COMMANDS:
-        expected.append(f"lanaprof {name}")
-        if name == "lut":
-            expected += [f"lanaprof lut {each}" for each in LUT_COMMANDS]
-        if name == "farm":
-            expected += [f"lanaprof farm {each}" for each in sorted(farm.commands)]
+        expected += [f"lanaprof {name}", *(f"lanaprof {name} {each}" for each in inner.get(name, []))]
     assert expected == sections
     assert "| `--plan` | Say what would be trained and how long it takes. |" in lines
 
