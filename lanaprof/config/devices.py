@@ -19,7 +19,7 @@ __all__ = ["PRECISIONS", "Device", "known_devices", "parse_device"]
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 _MATCH_FIELDS = ("cpu_model", "gpu_name", "compute_capability")
 _SLICE = " MIG "  # in the names that CUDA gives to slices of GPUs: "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
-_FIELDS = ("backend", "match", "threads", "batch", "precision", "cores", "options")
+_FIELDS = ("backend", "match", "threads", "batch", "precision", "cores", "options", "lock_clocks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,7 @@ class Device:
         threads, batch, precision: of the measurement.
         cores: the cores to pin to; empty leaves the choice to the profiler.
         options: (name, text) pairs of what the backend lets choose, as written.
+        lock_clocks: a GPU's clock is fixed at so many MHz while it is measured, 0 for its default one; None leaves it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Device:
     precision: str = "fp32"
     cores: tuple[int, ...] = field(default=())
     options: tuple[tuple[str, str], ...] = field(default=())
+    lock_clocks: int | None = None
 
     def matches(self, *, backend: str, cpu_model: str, gpu_model: str, threads: int) -> bool:
         """Say whether an environment with these fields is this device.
@@ -116,7 +118,14 @@ def _device(name: str, entry: Any, origin: str) -> Device:
         precision=_precision(entry.get("precision", "fp32"), f"{origin}: device {name!r}"),
         cores=tuple(cores),
         options=_options(entry.get("options") or {}, f"{origin}: device {name!r}"),
+        lock_clocks=_clock(entry.get("lock_clocks", False), f"{origin}: device {name!r}: lock_clocks"),
     )
+
+
+def _clock(given: Any, where: str) -> int | None:
+    if isinstance(given, bool):
+        return 0 if given else None
+    return _positive(given, f"{where} (true for the default clock, or MHz)")
 
 
 def _options(given: Any, where: str) -> tuple[tuple[str, str], ...]:

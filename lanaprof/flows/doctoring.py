@@ -38,6 +38,7 @@ from lanaprof.lut.engine import locate, network_file_system
 from lanaprof.profiler.backends import backend_class
 from lanaprof.profiler.conditions import take_snapshot
 from lanaprof.profiler.environment import available_cores, choose_cores, is_device, local_environment
+from lanaprof.profiler.gpu.fixing import find_forgotten_clocks, free_forgotten_clock
 from lanaprof.profiler.gpu.probe import driver_version, why_no_gpu
 from lanaprof.profiler.gpu.probe import find_gpus as usable_gpus
 from lanaprof.profiler.gpu.support import find_conflict, tensorrt_range, version_of
@@ -211,12 +212,16 @@ def gpu_checks(device: Device, gpus: tuple[Gpu, ...]) -> Iterator[Check]:
     yield Check(
         "hardware", "ok", f"{gpu.name}, compute capability {gpu.compute_capability}, driver {gpu.driver}"
     )
+    for uuid in find_forgotten_clocks():
+        if not free_forgotten_clock(uuid):
+            message = "a measurement that was killed left the GPU's clock fixed"
+            yield Check("gpu clock", "warn", message, "sudo nvidia-smi --reset-gpu-clocks")
     if gpu.persistent is False:
         hint = "sudo nvidia-smi -pm 1"
         yield Check("persistence", "warn", "the driver is unloaded between runs: the first are slow", hint)
     if gpu.sm_clock_mhz is not None and gpu.sm_clock_max_mhz is not None:
         message = f"the GPU runs at {gpu.sm_clock_mhz} of {gpu.sm_clock_max_mhz} MHz; its clock follows heat and load"
-        hint = f"sudo nvidia-smi -lgc {gpu.sm_clock_max_mhz} fixes it; nvidia-smi -rgc undoes that"
+        hint = "as root: `lock_clocks: true` in devices.yaml fixes it while lanaprof measures"
         yield Check("gpu clock", "warn", message, hint)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +42,11 @@ class Clock(Protocol):
         """Wait."""
         ...
 
+    @property
+    def conditions(self) -> Mapping[str, str]:
+        """Return in words how samples were taken so far, name → text; empty where there is nothing to say."""
+        ...
+
 
 class SystemClock:
     """The machine's clocks.
@@ -70,3 +75,8 @@ class SystemClock:
     def sleep(self, seconds: float) -> None:
         """Wait."""
         time.sleep(seconds)
+
+    @property
+    def conditions(self) -> Mapping[str, str]:
+        """Return nothing: what disturbs a CPU is seen from outside of the process that measures."""
+        return {}

@@ -164,7 +164,8 @@ def is_device(device: Device, environment: Environment) -> bool:
     """Say whether an environment is this device: its hardware, backend and threads, and the options of its runtime.
 
     What the device does not choose is the backend's default; an environment that says nothing of an option is older
-    than the option, and had its default.
+    than the option, and had its default. A fixed clock is another matter: where it may not be fixed, the same device is
+    measured without, and a clock of so many MHz is never another.
     """
     if not device.matches(
         backend=environment.backend,
@@ -172,6 +173,9 @@ def is_device(device: Device, environment: Environment) -> bool:
         gpu_model=environment.gpu_model,
         threads=device.threads,
     ):
+        return False
+    fixed_mhz = dict(environment.options).get("sm_clock_mhz", "")
+    if fixed_mhz and device.lock_clocks and int(fixed_mhz) != device.lock_clocks:
         return False
     try:
         backend = backend_class(device.backend)

@@ -17,6 +17,7 @@ from lanaprof.errors import BackendError, OperatorTimeout, UnsupportedOperator
 from lanaprof.profiler.circuit import Circuit
 from lanaprof.profiler.clock import RawSample
 from lanaprof.profiler.corelock import default_lock_folder
+from lanaprof.profiler.gpu.fixing import free_forgotten_clock
 from lanaprof.profiler.rig import TimedRun, WorkerDied, add_note
 from lanaprof.profiler.sampling import PlannedVisit
 
@@ -24,6 +25,7 @@ __all__ = ["RemoteRig", "WorkerSettings"]
 
 _START_TIMEOUT_S = 120.0  # importing the runtime on a busy machine
 _BUILD_TIMEOUT_S = 120.0  # building and first running one operator
+_END_TIMEOUT_S = 5.0  # giving back what it fixed
 _ROUND_TIMEOUT_S = 600.0  # one whole round of a batch
 
 
@@ -39,6 +41,7 @@ class WorkerSettings:
         options: name and text of what devices.yaml chose of the runtime's options.
         locks: folder of the locks of cores and GPUs; None where whoever starts it holds them.
         build_timeout_s: for one operator.
+        sm_clock_mhz: the GPU's clock is fixed at this while the worker lives; 0 leaves it alone.
     """
 
     backend: str
@@ -48,6 +51,7 @@ class WorkerSettings:
     options: tuple[tuple[str, str], ...] = ()
     locks: Path | None = field(default_factory=default_lock_folder)
     build_timeout_s: float = _BUILD_TIMEOUT_S
+    sm_clock_mhz: int = 0
 
 
 class RemoteRig:
@@ -87,6 +91,7 @@ class RemoteRig:
                     "cores": list(settings.cores),
                     "gpu": settings.gpu,
                     "options": list(settings.options),
+                    "sm_clock_mhz": settings.sm_clock_mhz,
                     "locks": str(settings.locks) if settings.locks is not None else None,
                     "circuit": circuit.to_json() if circuit is not None else None,
                 },
@@ -100,7 +105,7 @@ class RemoteRig:
 
     @property
     def conditions(self) -> Mapping[str, str]:
-        """Return the worker's priority."""
+        """Return the worker's priority, and what its clock said after the latest round."""
         return self._conditions
 
     @property
@@ -123,6 +128,7 @@ class RemoteRig:
             reply = self._ask({"do": "run", "visits": rows}, _ROUND_TIMEOUT_S)
         except OperatorTimeout as error:
             raise WorkerDied("the worker did not finish a round in time") from error
+        self._conditions.update(reply["conditions"])
         return [TimedRun(key, RawSample(*numbers)) for key, *numbers in reply["runs"]]
 
     def forget(self) -> None:
@@ -140,8 +146,13 @@ class RemoteRig:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+        if self._settings.sm_clock_mhz:  # it gives the clock back itself, where it still can
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END_TIMEOUT_S)
         self._process.kill()
         self._process.wait()
+        if self._settings.sm_clock_mhz and self._settings.locks is not None:
+            free_forgotten_clock(self._settings.gpu, self._settings.locks)
 
     def _ask(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         assert self._process.stdin is not None

@@ -70,7 +70,7 @@ class Rig(Protocol):
 
     @property
     def conditions(self) -> Mapping[str, str]:
-        """Return what the process found for itself: its priority."""
+        """Return how it is measured: the process's priority, and what its clock says of the samples so far."""
         ...
 
     @property
@@ -103,8 +103,8 @@ class LocalRig:
 
     @property
     def conditions(self) -> Mapping[str, str]:
-        """Return nothing: this process was not set up for measuring."""
-        return {}
+        """Return what the clock says; this process was not set up for measuring."""
+        return self._clock.conditions
 
     @property
     def notes(self) -> Mapping[str, Sequence[str]]:

@@ -73,6 +73,11 @@ class FakeClock:
         """Let time pass."""
         self.advance(seconds)
 
+    @property
+    def conditions(self) -> Mapping[str, str]:
+        """Return nothing."""
+        return {}
+
 
 class ScriptedBackend(Backend):
     """Runs nothing: a run takes what :func:`scripted_latency_s` says.

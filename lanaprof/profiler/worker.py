@@ -21,6 +21,7 @@ from lanaprof.profiler.backends import Settings, backend_class
 from lanaprof.profiler.circuit import circuit_from_json
 from lanaprof.profiler.corelock import hold_cores
 from lanaprof.profiler.gpu.failures import DeviceLost
+from lanaprof.profiler.gpu.fixing import fixed_clock
 from lanaprof.profiler.gpu.locks import hold_gpu
 from lanaprof.profiler.rig import LocalRig
 from lanaprof.profiler.sampling import PlannedVisit, Run
@@ -80,12 +81,15 @@ def _start(
         held.enter_context(hold_cores(cores, Path(request["locks"]), waiting))
         if request["gpu"]:
             held.enter_context(hold_gpu(request["gpu"], waiting, Path(request["locks"])))
+            fixed = fixed_clock(request["gpu"], request["sm_clock_mhz"], Path(request["locks"]))
+            held.enter_context(fixed)
     if cores:
         os.sched_setaffinity(0, cores)
     settings = Settings(
         threads=request["threads"],
         cores=cores,
         gpu=request["gpu"],
+        sm_clock_mhz=request["sm_clock_mhz"],
         options=tuple((name, text) for name, text in request["options"]),
     )
     backend = backend_class(request["backend"])(settings)
@@ -116,7 +120,7 @@ def _serve(rig: LocalRig, request: dict[str, Any]) -> dict[str, Any]:
             PlannedVisit(tuple(Run(*run) for run in runs), warmups, recorded)
             for runs, warmups, recorded in request["visits"]
         ]
-        return {"runs": list(_rows(rig, visits))}
+        return {"runs": list(_rows(rig, visits)), "conditions": dict(rig.conditions)}
     raise LanaprofError(f"the worker knows no request {request['do']!r}")
 
 

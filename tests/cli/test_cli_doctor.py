@@ -106,7 +106,7 @@ def test_gpu_that_unloads_its_driver_is_warned_about() -> None:
         ("hardware", "ok"), ("persistence", "warn"), ("gpu clock", "warn"),
     ]  # fmt: skip
     assert "-pm 1" in checks[1].hint
-    assert "-lgc 1530" in checks[2].hint
+    assert "lock_clocks: true" in checks[2].hint
 
 
 def test_quota_below_the_threads_fails() -> None:

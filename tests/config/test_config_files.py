@@ -130,3 +130,20 @@ def test_bad_input_shapes(text: str) -> None:
     """A shape is whole numbers joined by x."""
     with pytest.raises(BadProject):
         input_shape_from_text(text)
+
+
+@pytest.mark.parametrize(("given", "mhz"), [("true", 0), ("1312", 1312), ("false", None)])
+def test_a_clock_is_fixed_by_default_or_in_megahertz(tmp_path: Path, given: str, mhz: int | None) -> None:
+    """0 stands for the default clock, which only the GPU knows."""
+    (tmp_path / "devices.yaml").write_text(f"lab: {{backend: tensorrt, lock_clocks: {given}}}\n")
+
+    assert parse_device("lab", tmp_path).lock_clocks == mhz
+
+
+@pytest.mark.parametrize("given", ["fast", "-1", "1.2GHz"])
+def test_a_clock_is_a_number_of_megahertz(tmp_path: Path, given: str) -> None:
+    """Anything else says what it may be."""
+    (tmp_path / "devices.yaml").write_text(f"lab: {{backend: tensorrt, lock_clocks: {given}}}\n")
+
+    with pytest.raises(BadInput, match="true for the default clock, or MHz"):
+        parse_device("lab", tmp_path)

@@ -49,12 +49,14 @@ class Settings:
         threads: how many threads one run may use.
         cores: the cores the process is pinned to; empty leaves it where it is.
         gpu: the UUID of the GPU to run on; empty on a CPU.
+        sm_clock_mhz: the GPU's clock is fixed at this; 0 where it is not.
         options: name and text of what devices.yaml chose of the runtime's options.
     """
 
     threads: int = 1
     cores: tuple[int, ...] = ()
     gpu: str = ""
+    sm_clock_mhz: int = 0
     options: tuple[tuple[str, str], ...] = field(default=())
 
 

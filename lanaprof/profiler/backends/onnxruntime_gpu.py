@@ -107,7 +107,10 @@ class OnnxRuntimeCuda(Backend):
 
     def clock(self) -> Clock:
         """Return the GPU's clock."""
-        return GpuClock(self._driver, watch=ClockWatch(find_nvml(self._driver.gpu, to_stderr)))
+        source = find_nvml(self._driver.gpu, to_stderr)
+        return GpuClock(
+            self._driver, watch=ClockWatch(source, default_sm_hz=self.settings.sm_clock_mhz * 1e6)
+        )
 
     def buffer(self, kind: str, shape: Sequence[int], *, seed: int) -> Any:
         """Return a tensor on the GPU."""

@@ -71,7 +71,10 @@ class TorchCuda(Torch):
 
     def clock(self) -> Clock:
         """Return the GPU's clock."""
-        return GpuClock(self._driver, watch=ClockWatch(find_nvml(self._driver.gpu, to_stderr)))
+        source = find_nvml(self._driver.gpu, to_stderr)
+        return GpuClock(
+            self._driver, watch=ClockWatch(source, default_sm_hz=self.settings.sm_clock_mhz * 1e6)
+        )
 
     def _where(self) -> Any:
         return self._torch.device(self.device, self._driver.gpu.index if self.device == "cuda" else None)

@@ -212,7 +212,8 @@ class GpuClock:
         graphs = (
             "all" if not told.plain else f"all but {told.plain} of {told.calls}: {'; '.join(told.why_plain)}"
         )
-        return {"gpu_driver": self._driver.name, "gpu_graphs": graphs}
+        found = {"by": self._driver.name, "graphs": graphs, "clock": told.clocks.text}
+        return {name: text for name, text in found.items() if text}
 
     # --------------------------------------------------------------------------------------- preparing
 

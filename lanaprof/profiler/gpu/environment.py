@@ -14,11 +14,13 @@ from lanaprof.errors import BackendUnavailable, DeviceUnavailable
 from lanaprof.lut.records import Environment
 from lanaprof.profiler.backends import Backend, backend_class
 from lanaprof.profiler.backends.tensorrt import installed_package
+from lanaprof.profiler.gpu.fixing import planned_clock
 from lanaprof.profiler.gpu.probe import Gpu, driver_version, find_gpus, why_no_gpu
 from lanaprof.profiler.gpu.support import cuda_of_package, find_conflict, tensorrt_range
 
-__all__ = ["choose_gpu", "driver_from_proc", "gpu_environment", "wanted_gpu"]
+__all__ = ["SM_CLOCK", "choose_gpu", "driver_from_proc", "gpu_environment", "wanted_gpu"]
 
+SM_CLOCK = "sm_clock_mhz"  # among the environment's options where the clock is fixed
 _TENSORRT = "tensorrt"
 _PROC = Path("/proc/driver/nvidia/version")
 _ELSEWHERE = "use --device cpu here, or bring a table measured on the device: lanaprof lut import FILE"
@@ -33,6 +35,10 @@ def gpu_environment(device: Device) -> Environment:
     """
     gpu = choose_gpu(device, find_gpus())
     backend = backend_class(device.backend)
+    options = dict(backend.options_with(device.threads, device.options))
+    sm_clock_mhz = planned_clock(gpu.uuid, device.lock_clocks).sm_clock_mhz
+    if sm_clock_mhz:
+        options[SM_CLOCK] = str(sm_clock_mhz)
     return Environment(
         backend=backend.name,
         backend_version=_runtime_version(backend, gpu),
@@ -43,7 +49,7 @@ def gpu_environment(device: Device) -> Environment:
         gpu_model=gpu.name,
         driver=_driver_text(),
         threads=device.threads,
-        options=backend.options_with(device.threads, device.options),
+        options=tuple(sorted(options.items())),
     )
 
 

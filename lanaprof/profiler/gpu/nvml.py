@@ -6,10 +6,8 @@ has no clock, temperature or power of its own; those of the whole GPU are told, 
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -23,7 +21,7 @@ __all__ = [
     "Nvml",
     "StateSource",
     "find_nvml",
-    "locked_clocks",
+    "open_nvml",
     "reasons_from_bits",
     "why_no_nvml",
 ]
@@ -200,22 +198,22 @@ def _watts(milliwatts: int | None) -> float | None:
     return None if milliwatts is None else milliwatts / 1e3
 
 
-def _opened(gpu: Gpu) -> Nvml | str:
-    """Return the GPU, or why it cannot be watched."""
+def open_nvml(uuid: str) -> Nvml | str:
+    """Return a GPU or a slice as NVML sees it, or why it cannot be watched."""
     try:
         import pynvml  # an optional package
     except ImportError:
         return f"nvidia-ml-py is not installed ({_INSTALL})"
     try:
         pynvml.nvmlInit()
-        return Nvml(pynvml, gpu.uuid)
+        return Nvml(pynvml, uuid)
     except pynvml.NVMLError as error:
         return f"NVML does not know this GPU ({error})"
 
 
 def why_no_nvml(gpu: Gpu) -> str:
     """Return why a GPU's clocks cannot be watched; empty when they can."""
-    found = _opened(gpu)
+    found = open_nvml(gpu.uuid)
     return found if isinstance(found, str) else ""
 
 
@@ -229,48 +227,13 @@ def find_nvml(gpu: Gpu, say: Callable[[str], None]) -> Nvml | None:
         gpu: the one to watch.
         say: takes a sentence for a person.
     """
-    found = _opened(gpu)
+    found = open_nvml(gpu.uuid)
     if not isinstance(found, str):
         return found
     if found not in _said:
         _said.add(found)
         say(f"the clocks of {gpu.name} cannot be watched: {found}; throttling will go unnoticed")
     return None
-
-
-@contextlib.contextmanager
-def locked_clocks(nvml: Nvml, sm_hz: float | None, say: Callable[[str], None]) -> Iterator[bool]:
-    """Fix the GPU's clock while this lasts, where that is permitted, and give it back at the end.
-
-    It asks for root (or a driver set to permit it). NVML cannot tell whether somebody had fixed the clock before, so
-    that is undone too; kill -9 leaves the clock fixed: ``nvidia-smi --reset-gpu-clocks`` frees it.
-
-    Args:
-        nvml: the GPU.
-        sm_hz: the clock; the default one for None, which it can hold.
-        say: takes a sentence for a person where it does not work.
-
-    Returns:
-        Whether the clock is fixed.
-    """
-    wanted_hz = sm_hz or nvml.default_sm_hz
-    reason = "its default clock is unknown" if wanted_hz is None else nvml.lock(wanted_hz)
-    if reason:
-        clock = "F" if wanted_hz is None else f"{wanted_hz / _MHZ:.0f}"
-        say(
-            f"the GPU's clock is not fixed: {reason}; samples are judged by the clock instead "
-            f"(as root: nvidia-smi --lock-gpu-clocks={clock},{clock})"
-        )
-        yield False
-        return
-    atexit.register(nvml.unlock)
-    try:
-        yield True
-    finally:
-        atexit.unregister(nvml.unlock)
-        left = nvml.unlock()
-        if left:
-            say(f"the GPU's clock stays fixed: {left} (as root: nvidia-smi --reset-gpu-clocks)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +256,27 @@ class ClockSummary:
     temperature_c: float | None = None
     power_w: float | None = None
     reasons: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Return it in words, for the record of a measurement; empty where the GPU told nothing.
+
+        >>> ClockSummary(looks=40, sm_clock_hz=1.38e9, lowest_sm_clock_hz=1.365e9, temperature_c=61, power_w=212.5).text
+        '1380 MHz (lowest 1365), 61 °C, 212 W'
+        """
+        parts = []
+        if self.sm_clock_hz is not None and self.lowest_sm_clock_hz is not None:
+            parts.append(f"{self.sm_clock_hz / _MHZ:.0f} MHz (lowest {self.lowest_sm_clock_hz / _MHZ:.0f})")
+        if self.memory_clock_hz is not None:
+            parts.append(f"memory {self.memory_clock_hz / _MHZ:.0f} MHz")
+        if self.temperature_c is not None:
+            parts.append(f"{self.temperature_c:.0f} °C")
+        if self.power_w is not None:
+            parts.append(f"{self.power_w:.0f} W")
+        if self.throttled:
+            parts.append(f"held back in {self.throttled} of {self.looks} readings")
+        parts.extend(f"{reason} in {count}" for reason, count in self.reasons if reason != "idle")
+        return ", ".join(parts)
 
 
 class ClockWatch:

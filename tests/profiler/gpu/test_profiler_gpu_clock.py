@@ -189,7 +189,7 @@ def test_a_call_becomes_a_graph_once() -> None:
             bench.clock.sample(call)
 
     assert bench.driver.graphs_made == 1 + 2 + 1
-    assert bench.clock.conditions == {"gpu_driver": "scripted", "gpu_graphs": "all"}
+    assert bench.clock.conditions == {"by": "scripted", "graphs": "all"}
 
 
 def test_launching_an_empty_graph_is_told() -> None:
@@ -210,7 +210,7 @@ def test_without_graphs_runs_are_enqueued_one_by_one() -> None:
     told = bench.clock.report()
     assert (long.wall_ns, short.wall_ns) == (40_000, 5000)
     assert (told.calls, told.plain, told.why_plain) == (2, 2, ("capture: the script allows none",))
-    assert bench.clock.conditions["gpu_graphs"] == "all but 2 of 2: capture: the script allows none"
+    assert bench.clock.conditions["graphs"] == "all but 2 of 2: capture: the script allows none"
 
 
 def test_a_runtime_that_refuses_to_be_captured_is_enqueued() -> None:

@@ -361,7 +361,7 @@ def test_pycuda_alone_runs_without_graphs(emulated: Emulated, pycuda_path: Path)
             stream, memory = driver.stream(), driver.allocate(1_000_000)
             clock = GpuClock(driver)
             print(clock.sample(GpuCall(stream, lambda stream: driver.fill(memory, 1, stream))).wall_ns)
-            print(clock.conditions["gpu_graphs"])
+            print(clock.conditions["graphs"])
             """
         ),
         path=pycuda_path,

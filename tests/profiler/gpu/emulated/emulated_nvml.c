@@ -11,7 +11,9 @@
  *   EMULATED_NVML_REASONS                    the bits of nvmlClocksEventReasons
  *   EMULATED_NVML_OLD                        1: the driver knows those bits by their older name only
  *   EMULATED_NVML_PERMITTED                  1: clocks may be fixed; emulated_locked_mhz() tells which
+ *   EMULATED_NVML_LOCKED                     a file that says so to other processes, and outlives this one
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +25,17 @@ static Device slice, whole;
 static unsigned locked_mhz;
 
 unsigned emulated_locked_mhz(void) { return locked_mhz; }
+
+static void keep_locked(unsigned mhz)
+{
+    const char *path = getenv("EMULATED_NVML_LOCKED");
+    FILE *file = path && *path ? fopen(path, "w") : NULL;
+    locked_mhz = mhz;
+    if (file) {
+        fprintf(file, "%u", mhz);
+        fclose(file);
+    }
+}
 
 static int told(const char *name, unsigned *answer)
 {
@@ -137,13 +150,13 @@ int nvmlDeviceSetGpuLockedClocks(Device *device, unsigned lowest_mhz, unsigned h
     told("EMULATED_NVML_PERMITTED", &permitted);
     if (device == &slice || !permitted)
         return device == &slice ? NOT_SUPPORTED : NO_PERMISSION;
-    locked_mhz = lowest_mhz;
+    keep_locked(lowest_mhz);
     return OK;
 }
 
 int nvmlDeviceResetGpuLockedClocks(Device *device)
 {
     (void)device;
-    locked_mhz = 0;
+    keep_locked(0);
     return OK;
 }
