@@ -33,12 +33,14 @@ __all__ = ["GivenBack", "Listener", "Refused", "serve"]
 _ATTEMPTS = 20  # of one job, by whatever workers; a job that ends its worker each time is no more tried
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # between attempts to reach the server; the last one repeats
 _LOOK_EVERY_S = 1.0  # whether others have left, or jobs are due again
+_NEVER_S = 1e9  # we look for dead workers ourselves, below
 _WAIT_MOST_S = 60.0  # before a job that failed is tried again
 
 _ANNOUNCE = (
     "INSERT INTO lanaprof_workers (worker, queue, name, place, environment, pid)"
     " VALUES (%(worker)s, %(queue)s, %(name)s, %(place)s, %(environment)s, %(pid)s)"
 )
+_UP_S = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float AS up_s"
 
 Handle = Callable[[Job], Awaitable[None]]
 
@@ -177,7 +179,7 @@ async def _connected(
         worker: Any = Worker(  # some of its methods have no types
             app, [listener.queue], name=listener.name, concurrency=listener.jobs, wait=not listener.once,
             fetch_job_polling_interval=listener.poll_s, listen_notify=False, install_signal_handlers=False,
-            update_heartbeat_interval=listener.beat_s, stalled_worker_timeout=listener.stalled_s,
+            update_heartbeat_interval=listener.beat_s, stalled_worker_timeout=_NEVER_S,
         )  # fmt: skip
         sides = [
             asyncio.create_task(_stopping(worker, stop)),
@@ -256,7 +258,6 @@ async def _attending(app: App, worker: Any, listener: Listener, lock: PlaceLock,
                     place=listener.place, environment=listener.environment, pid=listener.pid,
                 )  # fmt: skip
                 announced = True
-            await manager.prune_stalled_workers(listener.stalled_s)
             await _recover(app, listener)
             # Jobs of ours that ended, and the server did not hear of it; what ends this moment is not meant.
             held = await manager.list_jobs_async(status="doing", worker_id=worker.worker_id)
@@ -273,11 +274,14 @@ async def _attending(app: App, worker: Any, listener: Listener, lock: PlaceLock,
 
 
 async def _recover(app: App, listener: Listener) -> None:
-    """Let the jobs of dead workers wait again."""
+    """Let the jobs of dead workers wait again; a server that has just come back has heard of nobody yet."""
     from procrastinate.exceptions import ConnectorException, UniqueViolation  # an extra
     from procrastinate.jobs import Status
 
     manager = app.job_manager
+    if (await app.connector.execute_query_one_async(_UP_S))["up_s"] < listener.stalled_s:
+        return
+    await manager.prune_stalled_workers(listener.stalled_s)
     for job in await manager.get_stalled_jobs(
         queue=listener.queue, seconds_since_heartbeat=listener.stalled_s
     ):
