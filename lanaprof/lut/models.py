@@ -27,7 +27,7 @@ from lanaprof.digest import DIGEST_LENGTH
 
 __all__ = ["HEAD", "REVISIONS", "TABLES", "VERSION_TABLE", "VIEWS", "metadata"]
 
-REVISIONS = ("0001_tables", "0002_views")
+REVISIONS = ("0001_tables", "0002_views", "0003_timings")
 """Every revision there is, oldest first: known without importing Alembic. A test compares."""
 HEAD = REVISIONS[-1]
 VERSION_TABLE = "lanaprof_schema_version"
@@ -121,7 +121,12 @@ measurements = Table(
     Column("samples", LargeBinary, nullable=False),  # last: a query that leaves it out need not read past it
     CheckConstraint("cache IN ('relay', 'hot', 'cold')", name="cache"),
     CheckConstraint("status IN ('ok', 'noisy', 'failed', 'unsupported', 'timeout')", name="status"),
-    Index(None, "environment", "cache", "space"),
+    # All that a table is made of: the rows of one environment lie everywhere, the entries of its index together.
+    Index(
+        "ix_measurements_timings",
+        *("environment", "cache", "space", "operator", "protocol", "status"),
+        *("latency_s", "ci_low_s", "ci_high_s", "team", "host", "time", "id"),
+    ),
     Index(None, "operator"),
 )
 retractions = Table(

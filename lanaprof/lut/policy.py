@@ -156,18 +156,23 @@ def choose(rows: Iterable[R], viewpoint: Viewpoint = Viewpoint()) -> R:
     Raises:
         ValueError: there are no rows.
     """
-    by_id = sorted(rows, key=attrgetter("id"))
-    newest_first = sorted(by_id, key=_moment, reverse=True)  # stable: ties by id
     host = viewpoint.host if viewpoint.policy == "own-host" else ""
     team = viewpoint.team if viewpoint.policy in ("own-host", "own-team") else ""
-    return min(
-        newest_first,
-        key=lambda row: (
-            not host or row.host != host,
-            not team or row.team != team,
-            _RANK.get(row.status, 2),
-        ),
-    )
+    best: R | None = None
+    least = (True, True, 3)
+    for row in rows:  # by hand: tables have thousands of these small groups
+        rank = (not host or row.host != host, not team or row.team != team, _RANK.get(row.status, 2))
+        if best is None or rank < least or (rank == least and _newer(row, best)):
+            best, least = row, rank
+    if best is None:
+        raise ValueError("there are no rows to choose from")
+    return best
+
+
+def _newer(row: Row, other: Row) -> bool:
+    """Return whether a row is newer than another; of two of one time the first by id is."""
+    moment, others = row.time.rstrip("Z"), other.time.rstrip("Z")  # text order is then time order
+    return moment > others or (moment == others and row.id < other.id)
 
 
 def why_it_counts(rows: Sequence[Row], viewpoint: Viewpoint = Viewpoint()) -> str:
@@ -189,26 +194,12 @@ def why_it_counts(rows: Sequence[Row], viewpoint: Viewpoint = Viewpoint()) -> st
     return state
 
 
-def _moment(row: Row) -> str:
-    return row.time.rstrip("Z")  # text order is then time order, fractions of a second included
-
-
-def _representatives(rows: Iterable[R]) -> list[R]:
-    """Return the choice of each team and host that has a latency."""
-    groups: dict[tuple[str, str], list[R]] = {}
-    for row in rows:
-        if row.status in GOOD_STATUSES:
-            groups.setdefault((row.team, row.host), []).append(row)
-    return [group[0] if len(group) == 1 else choose(group) for group in groups.values()]
-
-
 def disagreement(rows: Iterable[Row]) -> float | None:
     """Return largest over smallest latency among teams and hosts, minus 1; None when only one measured.
 
     Each team and host is represented by its own choice.
     """
-    latencies_s = [row.latency_s for row in _representatives(rows) if row.latency_s is not None]
-    return max(latencies_s) / min(latencies_s) - 1.0 if len(latencies_s) > 1 else None
+    return _apart(rows)[0]
 
 
 def disagree(rows: Iterable[Row]) -> bool:
@@ -216,18 +207,34 @@ def disagree(rows: Iterable[Row]) -> bool:
 
     On the log scale, at 95 %; to each interval is added what campaigns differ by anyway.
     """
-    good = [row for row in _representatives(rows) if row.latency_s is not None]
-    if len(good) < 2:
-        return False
-    ends = (min(good, key=attrgetter("latency_s")), max(good, key=attrgetter("latency_s")))
-    errors = []
-    for row in ends:
-        assert row.ci_low_s is not None
-        assert row.latency_s is not None
-        assert row.ci_high_s is not None
-        errors.append(math.hypot(log_error(row.ci_low_s, row.latency_s, row.ci_high_s), CAMPAIGN_SCATTER))
-    fastest_s, slowest_s = (row.latency_s or 0.0 for row in ends)
-    return math.log(slowest_s / fastest_s) > HALF_NORMAL * math.hypot(*errors)
+    return _apart(rows)[1]
+
+
+def _apart(rows: Iterable[Row]) -> tuple[float | None, bool]:
+    found: dict[tuple[str, str], Row] = {}  # the choice of each team and host that has a latency
+    for row in rows:
+        if row.status in GOOD_STATUSES:
+            key = (row.team, row.host)
+            other = found.get(key)
+            found[key] = row if other is None else choose((row, other))
+    if len(found) < 2:
+        return None, False
+    ordered = sorted(found.values(), key=_latency_s)
+    fastest, slowest = ordered[0], ordered[-1]
+    ratio = _latency_s(slowest) / _latency_s(fastest)
+    errors = [math.hypot(_log_error(row), CAMPAIGN_SCATTER) for row in (fastest, slowest)]
+    return ratio - 1.0, math.log(ratio) > HALF_NORMAL * math.hypot(*errors)
+
+
+def _latency_s(row: Row) -> float:
+    assert row.latency_s is not None
+    return row.latency_s
+
+
+def _log_error(row: Row) -> float:
+    assert row.ci_low_s is not None
+    assert row.ci_high_s is not None
+    return log_error(row.ci_low_s, _latency_s(row), row.ci_high_s)
 
 
 def estimate_from(rows: Sequence[Row], viewpoint: Viewpoint = Viewpoint()) -> Estimate:
@@ -250,14 +257,14 @@ def estimates_from(groups: Sequence[Sequence[Row]], viewpoint: Viewpoint = Viewp
 def _to_pool(rows: Sequence[R]) -> list[R]:
     """Return the rows with a latency, sorted by id: those of one protocol, because another means another thing."""
     good = [row for row in rows if row.status in GOOD_STATUSES]
-    if len(good) > 1:
+    if len({row.protocol for row in good}) > 1:
         protocol = choose(good).protocol
-        good = sorted((row for row in good if row.protocol == protocol), key=attrgetter("id"))
-    return good
+        good = [row for row in good if row.protocol == protocol]
+    return sorted(good, key=attrgetter("id"))
 
 
 def _chosen(rows: Sequence[Row], best: Row) -> Estimate:
-    several = len(rows) > 1
+    distance, apart = _apart(rows) if len(rows) > 1 else (None, False)
     return Estimate(
         operator=best.operator,
         status=best.status,
@@ -269,13 +276,14 @@ def _chosen(rows: Sequence[Row], best: Row) -> Estimate:
         team=best.team,
         host=best.host,
         time=best.time,
-        disagreement=disagreement(rows) if several else None,
-        disagree=several and disagree(rows),
+        disagreement=distance,
+        disagree=apart,
     )
 
 
 def _pooled(rows: Sequence[Row], several: Sequence[Row], found: Pooled) -> Estimate:
     newest = choose(several)
+    distance, apart = _apart(rows)
     half = (found.ci_high_s - found.ci_low_s) / 2 / found.latency_s
     return Estimate(
         operator=newest.operator,
@@ -288,8 +296,8 @@ def _pooled(rows: Sequence[Row], several: Sequence[Row], found: Pooled) -> Estim
         team=", ".join(sorted({row.team for row in several})),
         host=", ".join(sorted({row.host for row in several})),
         time=newest.time,
-        disagreement=disagreement(rows),
-        disagree=disagree(rows),
+        disagreement=distance,
+        disagree=apart,
         pooled=tuple(row.id for row in several),
         spread=found.spread,
     )

@@ -54,9 +54,7 @@ def log_error(low_s: float, latency_s: float, high_s: float) -> float:
     >>> round(log_error(0.98, 1.0, 1.02), 4)
     0.0103
     """
-    below = (
-        math.log(latency_s / low_s) if low_s > 0 else 0.0
-    )  # an interval down to 0 says nothing on this scale
+    below = math.log(latency_s / low_s) if low_s > 0 else 0.0  # down to 0 says nothing on this scale
     return max(below, math.log(high_s / latency_s)) / HALF_NORMAL
 
 
@@ -68,11 +66,9 @@ def pool(groups: Sequence[Sequence[Measurement | Timing]]) -> list[Pooled]:
     """
     import numpy as np  # what only looks into a database starts without it
 
-    values: list[float] = []
-    errors: list[float] = []
-    unit_of_row: list[
-        int
-    ] = []  # what is compared with its like: a host, or a campaign where there is one host
+    intervals: list[tuple[float, float, float]] = []
+    # What is compared with its like: a host, or a campaign where there is one host.
+    unit_of_row: list[int] = []
     group_of_unit: list[int] = []
     hosts: list[int] = []
     for number, rows in enumerate(groups):
@@ -80,12 +76,14 @@ def pool(groups: Sequence[Sequence[Measurement | Timing]]) -> list[Pooled]:
         names = {host: len(group_of_unit) + place for place, host in enumerate(found)}
         hosts.append(len(names))
         for place, row in enumerate(rows):
-            low_s, latency_s, high_s = _interval(row)
-            values.append(math.log(latency_s))
-            errors.append(max(_ERROR_LEAST, log_error(low_s, latency_s, high_s)))
+            intervals.append(_interval(row))
             unit_of_row.append(names[row.host] if len(names) > 1 else len(group_of_unit) + place)
         group_of_unit += [number] * (len(names) if len(names) > 1 else len(rows))
-    within = _effects(np.array(values), np.square(errors), np.array(unit_of_row, dtype=np.intp))
+    low_s, latency_s, high_s = np.array(intervals).T
+    # An interval down to 0 says nothing on this scale, as in `log_error`.
+    below = np.log(latency_s / np.where(low_s > 0, low_s, latency_s))
+    errors = np.maximum(np.maximum(below, np.log(high_s / latency_s)) / HALF_NORMAL, _ERROR_LEAST)
+    within = _effects(np.log(latency_s), np.square(errors), np.array(unit_of_row, dtype=np.intp))
     between = _effects(within.mean, within.variance, np.array(group_of_unit, dtype=np.intp))
     half = between.half_width
     columns = zip(

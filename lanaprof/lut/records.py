@@ -50,6 +50,9 @@ CACHES = ("relay", "hot", "cold")
 STATUSES = ("ok", "noisy", "failed", "unsupported", "timeout")
 GOOD_STATUSES = ("ok", "noisy")  # those with a latency
 CLOCKS = ("wall", "thread_cpu")
+_LONGEST_NAME = (
+    100  # characters: an entry of a server's index holds 2704 bytes, with four of these among them
+)
 
 
 def utc_now() -> str:
@@ -167,6 +170,11 @@ class Measurement(Record):
         relay = self.cache == "relay"
         self._demand(relay == bool(self.space), "space is named exactly when cache is relay")
         self._demand(bool(self.protocol), "protocol is empty")
+        for name in ("protocol", "space", "team", "host"):
+            length = len(getattr(self, name))
+            self._demand(
+                length <= _LONGEST_NAME, f"{name} has {length} characters, more than {_LONGEST_NAME}"
+            )
         self._demand(self.status in STATUSES, f"status is {self.status!r}; known: {', '.join(STATUSES)}")
         self._demand(self.clock in CLOCKS, f"clock is {self.clock!r}; known: {', '.join(CLOCKS)}")
         self._check_latency()

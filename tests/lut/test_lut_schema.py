@@ -357,7 +357,7 @@ def test_readonly_file_can_be_read_but_not_written(
 ) -> None:
     """Somebody else's database can be queried; adding to it is a plain error."""
     path = tmp_path / "shared.db"
-    shutil.copy(FIXTURES / "schema_0002.db", path)
+    shutil.copy(FIXTURES / f"schema_{HEAD.partition('_')[0]}.db", path)
     path.chmod(0o444)
     for folder in (tmp_path, *list(tmp_path.parents)[:-2]):
         folder.chmod(0o755)
