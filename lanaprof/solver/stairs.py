@@ -25,12 +25,14 @@ __all__ = [
     "rises",
     "starts_of",
     "thin",
+    "undominated",
     "whole_spare",
 ]
 
 _PIVOT_SLOPES = (1.0, 6.0, 1 / 6)  # of a layer's diagonal: one pivot in the middle, one towards each end
 _WHOLE = 1e-6  # this near to a whole number is one: floats below a thousand million are good to 1e-7
 _MOST_WHOLE = 1e9
+_FEW = 32  # candidates of the largest layer: sorting them all is faster than thinning first
 _MANY_HULL_PASSES = 40  # most hulls need under ten passes; after these the rest is done layer by layer
 
 
@@ -110,16 +112,15 @@ def build_stairs(
     keep = shifted <= spare
     if not keep.all():
         layer, item, shifted, score = layer[keep], item[keep], shifted[keep], score[keep]
-    layer, item, shifted, score = thin(layer, item, shifted, score)
+    if sizes.max() > _FEW:
+        layer, item, shifted, score = thin(layer, item, shifted, score)
     top = np.maximum.reduceat(score, starts_of(layer)[:-1])
     score = score - np.repeat(top, np.diff(starts_of(layer)))
     cost_scale, score_scale = power_of_two(shifted.max()), power_of_two(-score.min())
     shifted = shifted / cost_scale
     shifted[shifted < 1e-18 * unit / cost_scale] = 0.0
-    order = np.lexsort((-score, shifted, layer))
+    order = undominated(layer, shifted, score)
     layer, item, shifted, score = layer[order], item[order], shifted[order], score[order] / score_scale
-    keep = rises(layer, score)
-    layer, item, shifted, score = layer[keep], item[keep], shifted[keep], score[keep]
     starts = starts_of(layer)
     hull = hull_of(layer, shifted, score)
     edge = np.flatnonzero(layer[hull[1:]] == layer[hull[:-1]])
@@ -231,6 +232,36 @@ def thin(layer: Ints, item: Ints, cost: Floats, score: Floats) -> tuple[Ints, In
         keep[pivot] = True
         layer, item, cost, score = layer[keep], item[keep], cost[keep], score[keep]
     return layer, item, cost, score
+
+
+def undominated(layer: Ints, cost: Floats, score: Floats) -> Ints:
+    """Return which steps no other of their layer dominates, by layer, then by rising cost and score.
+
+    Args:
+        layer: (steps,) rising, none missing.
+        cost: (steps,).
+        score: (steps,).
+    """
+    starts = starts_of(layer)
+    sizes = np.diff(starts)
+    width = int(sizes.max())
+    if width * len(sizes) > 3 * len(layer):
+        order = np.lexsort((-score, cost, layer))
+        return order[rises(layer[order], score[order])]
+    # Layers of about one size are the rows of a table, and rows are sorted many times faster than keys.
+    rows = np.repeat(np.arange(len(sizes)), sizes)
+    columns = np.arange(len(layer)) - np.repeat(starts[:-1], sizes)
+    costs, scores = np.full((len(sizes), width), np.inf), np.full((len(sizes), width), -np.inf)
+    costs[rows, columns], scores[rows, columns] = cost, score
+    order = np.argsort(costs, axis=1)
+    scores = np.take_along_axis(scores, order, axis=1)
+    keep = np.ones(scores.shape, dtype=np.bool_)
+    keep[:, 1:] = scores[:, 1:] > np.maximum.accumulate(scores, axis=1)[:, :-1]
+    found = (order + starts[:-1, None])[keep]
+    # Of steps that cost the same the last one kept scores most: the sort left their order open.
+    last = np.ones(len(found), dtype=np.bool_)
+    last[:-1] = (cost[found[1:]] > cost[found[:-1]]) | (layer[found[1:]] != layer[found[:-1]])
+    return found[last]
 
 
 def rises(layer: Ints, score: Floats) -> Bools:
