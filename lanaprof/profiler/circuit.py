@@ -17,7 +17,15 @@ from lanaprof.profiler.canonical import Graph, canonical_graph
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Circuit", "Segment", "Step", "circuit_from_json", "circuit_from_skeleton", "joined_steps"]
+__all__ = [
+    "Circuit",
+    "Segment",
+    "Step",
+    "circuit_from_json",
+    "circuit_from_skeleton",
+    "joined_steps",
+    "steps_of",
+]
 
 MARKER_DOMAIN = "lanaprof"
 FORMAT = "lanaprof-circuit/1"
@@ -81,6 +89,26 @@ class Circuit:
         return tuple(step.operator for step in self.steps if not step.layer)
 
 
+def steps_of(circuit: Circuit, place: str) -> tuple[int, ...]:
+    """Return the steps of a layer, or of several that follow each other, ``first..last``, by their indices.
+
+    Raises:
+        UnsupportedOperator: something else reads or writes what lies between them.
+    """
+    first, dots, last = place.partition("..")
+    number = {step.layer: index for index, step in enumerate(circuit.steps) if step.layer}
+    found = [number[first]]
+    while dots and circuit.steps[found[-1]].layer != last:
+        given = circuit.steps[found[-1]].outputs
+        readers = [index for index, step in enumerate(circuit.steps) if set(given) & set(step.inputs)]
+        if len(readers) != 1 or not circuit.steps[readers[0]].layer:
+            raise UnsupportedOperator(
+                f"the layers of {place!r} do not follow each other in the exported teacher"
+            )
+        found.append(readers[0])
+    return tuple(found)
+
+
 def joined_steps(circuit: Circuit, chosen: Iterable[str]) -> tuple[Step, ...]:
     """Return the steps of a network in which some runs of layers are one piece.
 
@@ -91,23 +119,14 @@ def joined_steps(circuit: Circuit, chosen: Iterable[str]) -> tuple[Step, ...]:
     Raises:
         UnsupportedOperator: a run's layers do not follow each other in the circuit.
     """
-    runs = {first: (place, last) for place in chosen for first, dots, last in [place.partition("..")] if dots}
-    if not runs:
-        return circuit.steps
-    steps: list[Step] = []
-    inside = ""  # the last layer of the run that the next steps belong to
-    for step in circuit.steps:
-        if inside:
-            if step.inputs != steps[-1].outputs:
-                raise UnsupportedOperator(f"the layers of {steps[-1].layer!r} do not follow each other")
-            steps[-1] = replace(steps[-1], outputs=step.outputs)
-            inside = "" if step.layer == inside else inside
-        elif step.layer in runs:
-            place, inside = runs[step.layer]
-            steps.append(replace(step, layer=place))
-        else:
-            steps.append(step)
-    return tuple(steps)
+    steps: dict[int, Step] = dict(enumerate(circuit.steps))
+    for place in chosen:
+        if ".." in place:
+            first, *others = steps_of(circuit, place)
+            steps[first] = replace(steps[first], layer=place, outputs=steps[others[-1]].outputs)
+            for index in others:
+                del steps[index]
+    return tuple(steps.values())
 
 
 @dataclass(frozen=True, slots=True)

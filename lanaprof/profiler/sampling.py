@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lanaprof.profiler.circuit import Circuit
+from lanaprof.profiler.circuit import Circuit, steps_of
 from lanaprof.profiler.protocol import Protocol
 
 __all__ = ["PlannedVisit", "Run", "plan_free_round", "plan_relay_round"]
@@ -88,48 +88,40 @@ def plan_relay_round(
         choices.extend(others[:room])
         generator.shuffle(choices)
     spanning = {operator: names for operator, names in places.items() if operator not in single}
-    networks: list[Mapping[int, Run]] = [{}] * length
+    networks: list[dict[int, Run | None]] = [{} for _ in range(length)]
     networks += _span_networks(circuit, spanning, generator)
     visits = []
     for number, spans in enumerate(networks):
         runs = []
-        covered_to = -1  # the last step that a span covers
         for index, step in enumerate(circuit.steps):
             if index in spans:
-                runs.append(spans[index])
-                covered_to = spans[index].end
-            if index <= covered_to:
-                continue
-            if not step.layer:
+                span = spans[index]
+                runs += [span] if span is not None else []
+            elif not step.layer:
                 runs.append(Run(step.operator, index))
-                continue
-            choices = standing[step.layer]
-            operator = choices[number % len(choices)] if choices else _SKIPPED
-            if operator != _SKIPPED:
-                runs.append(Run(operator, index))
+            else:
+                choices = standing[step.layer]
+                operator = choices[number % len(choices)] if choices else _SKIPPED
+                runs += [Run(operator, index)] if operator != _SKIPPED else []
         visits.append(PlannedVisit(tuple(runs), protocol.warmups, protocol.recorded))
     return tuple(visits)
 
 
 def _span_networks(
     circuit: Circuit, spanning: Mapping[str, Sequence[str]], generator: random.Random
-) -> list[dict[int, Run]]:
-    """Return networks' spans by their first step: each operator in one network, in as few as it fits in greedily."""
-    steps = {step.layer: index for index, step in enumerate(circuit.steps) if step.layer}
+) -> list[dict[int, Run | None]]:
+    """Return networks' spans by step, each operator in one of as few networks as it takes greedily.
+
+    Behind a span's first step stand the others that it covers, with nothing.
+    """
     order = sorted(spanning)
     generator.shuffle(order)
-    networks: list[dict[int, Run]] = []
+    networks: list[dict[int, Run | None]] = []
     for operator in order:
-        first, _, last = generator.choice(list(spanning[operator])).partition("..")
-        new = Run(operator, steps[first], steps[last])
-        free = (
-            each
-            for each in networks
-            if all(one.end < new.step or one.step > new.end for one in each.values())
-        )
-        network = next(free, None)
+        covered = steps_of(circuit, generator.choice(list(spanning[operator])))
+        network = next((each for each in networks if not each.keys() & set(covered)), None)
         if network is None:
             network = {}
             networks.append(network)
-        network[new.step] = new
+        network |= {**dict.fromkeys(covered), covered[0]: Run(operator, covered[0], covered[-1])}
     return networks

@@ -126,7 +126,7 @@ def layer_views(known: ReportFacts) -> tuple[LayerView, ...]:
         predictor = known.predictors.get(row.device, predictor)
     choices = dict(row.choices) if row is not None else {}
     wanted = wanted_candidates(known.project, known.own_predictors).candidates
-    views = []
+    views: list[LayerView] = []
     for layer in known.project.space.places:
         kept = set(wanted.get(layer.name, ()))
         found = tuple(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -156,7 +156,7 @@ def _shapes(layer: nn.Module, input_shape: Shape) -> list[Shape]:
 def _given(layers: nn.Module, x: Tensor) -> list[Shape]:
     shapes = []
     with torch.no_grad():
-        for one in layers.children():
+        for one in cast("LayerRun", layers):
             x = one(x)
             shapes.append(tuple(x.shape[1:]))
     return shapes

@@ -209,13 +209,39 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def with_spans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose layers can be replaced together, finished (after score)."""
+    folder = tmp_path_factory.mktemp("spans") / "finished"
+    make_project(
+        folder, ("conv(kernel=5)", "1.*: conv(kernel=1)", "stage: g_ghost(end=none)", "stage: skip  # both")
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LANAPROF_SPREAD_S", "0.2")
+        patch.delenv("LANAPROF_DATABASE", raising=False)
+        patch.delenv("LANAPROF_TEAM", raising=False)
+        patch.chdir(folder)
+        for words in (INIT, ("measure",), ("calibrate", "-n", "6"), DISTILL, ("score", "--images", "32")):
+            _done(*words)
+    return folder
+
+
 @pytest.fixture
 def bench(
     request: pytest.FixtureRequest, stages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Bench]:
     """A copy of the finished project in the working folder; ``parametrize(indirect)`` names another stage."""
-    folder = tmp_path / "project"
-    shutil.copytree(stages / getattr(request, "param", "finished"), folder)
+    yield from _copied(stages / getattr(request, "param", "finished"), tmp_path / "project", monkeypatch)
+
+
+@pytest.fixture
+def spanned(with_spans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """A copy of the project with spans in the working folder."""
+    yield from _copied(with_spans, tmp_path / "project", monkeypatch)
+
+
+def _copied(made: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    shutil.copytree(made, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("LANAPROF_SPREAD_S", "0.2")
     for name in ("LANAPROF_DATABASE", "LANAPROF_TEAM"):
