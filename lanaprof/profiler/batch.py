@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lanaprof.profiler.clock import RawSample
 from lanaprof.profiler.journal import Round
@@ -50,6 +50,7 @@ class Batch:
         samples: per target, (round, sample) pairs.
         rounds: how many are finished.
         began_s: when the first of this process began, on the campaign's clock.
+        deferred: what did not fit beside the others, and is measured later.
     """
 
     targets: tuple[Target, ...]
@@ -57,6 +58,18 @@ class Batch:
     samples: dict[str, list[tuple[int, RawSample]]]
     rounds: int = 0
     began_s: float = 0.0
+    deferred: list[Target] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, targets: tuple[Target, ...]) -> Batch:
+        """Return a batch that has not begun."""
+        return cls(targets, {t.key: t for t in targets}, {t.key: [] for t in targets})
+
+    def defer(self, keys: Iterable[str]) -> None:
+        """Leave targets for later."""
+        for key in keys:
+            self.deferred.append(self.active.pop(key))
+            self.samples.pop(key)
 
     def absorb(self, finished: Round) -> None:
         """Take the samples of a finished round."""

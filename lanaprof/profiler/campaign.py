@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lanaprof.errors import BackendError, OperatorTimeout, UnsupportedOperator
-from lanaprof.lut.graph import graph_statistics
+from lanaprof.errors import BackendError, OperatorTimeout
 from lanaprof.lut.records import Measurement, utc_now
 from lanaprof.profiler.batch import Batch, Target, interleaved
 from lanaprof.profiler.circuit import Circuit
 from lanaprof.profiler.clock import Clock, RawSample
-from lanaprof.profiler.environment import find_free_bytes, find_load
+from lanaprof.profiler.environment import find_load
+from lanaprof.profiler.fitting import BATCH_OPERATORS, Room, fitting
+from lanaprof.profiler.gpu.failures import OutOfDeviceMemory
 from lanaprof.profiler.journal import Journal, JournalHeader, Round, open_journal, unfinished_journals
+from lanaprof.profiler.outcome import CampaignResult, Progress, Provenance, said, status_of
 from lanaprof.profiler.protocol import NETWORK, Protocol
 from lanaprof.profiler.rig import Rig, TimedRun, WorkerDied
 from lanaprof.profiler.sampling import PlannedVisit, plan_free_round, plan_relay_round
@@ -23,69 +25,10 @@ from lanaprof.profiler.statistics import CleanSamples, Interval, clean_samples, 
 
 __all__ = ["BATCH_OPERATORS", "Campaign", "CampaignResult", "Progress", "Provenance", "Target"]
 
-BATCH_OPERATORS = 768  # sessions alive at once
-_WEIGHTS_SHARE = 0.2  # of the free memory for the weights of a batch; the runtime keeps about twice as much
-_WEIGHTS_BYTES = 512 << 20  # for those of operators at most: more at once gains no time
 _CRASHES = 2  # of one batch without a finished round in between: then its operators are rows of failure
 _ROUNDS_LEAST = 3  # fewer give no interval
 _LOOK_EVERY = 4  # rounds from one look at the intervals to the next
 _ENDED_TOGETHER = 0.9  # of those that end together so many must be narrow
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """Who measures: goes into every record."""
-
-    team: str
-    host: str
-    tool_version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a campaign is.
-
-    Attributes:
-        done, total: operators ended, and asked for.
-        left_s: estimated seconds to the end.
-        text: what is going on.
-    """
-
-    done: int
-    total: int
-    left_s: float
-    text: str
-
-
-@dataclass(slots=True)
-class CampaignResult:
-    """What a campaign did.
-
-    Attributes:
-        counts: records by status.
-        measurements: by operator.
-        copies: the latency of further builds, in seconds, by operator; they are no records.
-        clean, rejected: samples that count, and that were disturbed.
-        drift: low and high drift factor (5 % and 95 % points of the visits) over the batches.
-        incomplete: whether a limit cut it short.
-        workers: how many processes measured at once.
-        slowdown: by how much they slow each other, as a share, where that was looked at.
-    """
-
-    counts: dict[str, int] = field(default_factory=dict)
-    measurements: dict[str, Measurement] = field(default_factory=dict)
-    copies: dict[str, float] = field(default_factory=dict)
-    clean: int = 0
-    rejected: int = 0
-    drift: tuple[float, float] = (1.0, 1.0)
-    incomplete: bool = False
-    workers: int = 1
-    slowdown: float | None = None
-
-    def take(self, record: Measurement) -> None:
-        """Count a record."""
-        self.counts[record.status] = self.counts.get(record.status, 0) + 1
-        self.measurements[record.operator] = record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +92,7 @@ class Campaign:
         companions = self.companions
         total = len(waiting) + len(companions)
         end_s = None if limit_s is None else self.clock.now_s() + limit_s
+        most = BATCH_OPERATORS
         rig: Rig | None = None
         try:
             while waiting or companions:
@@ -157,17 +101,23 @@ class Campaign:
                     break
                 # The rig holds the cores: what another process measured while we waited shows only now.
                 rig = rig or self.new_rig()
-                batch = self._next_batch(waiting, companions)
-                for target in batch:
+                chosen = self._next_batch(waiting, companions, most, rig.device_bytes)
+                for target in chosen:
                     waiting.pop(target.key, None)
                 if still_wanted is not None:
-                    batch = tuple(target for target in batch if target.copy or still_wanted(target.operator))
+                    chosen = tuple(each for each in chosen if each.copy or still_wanted(each.operator))
                 companions = ()
-                if not batch:
+                if not chosen:
                     continue
-                rig = self._run_batch(rig, batch, result, total, len(waiting), end_s)
+                batch = Batch.of(chosen)
+                try:
+                    rig = self._run_batch(rig, batch, result, total, len(waiting), end_s)
+                except OutOfDeviceMemory:  # loaded, but without the room to run
+                    most = max(1, len(batch.active) // 2)
+                    batch.defer(list(batch.active))
                 if result.incomplete:
                     break
+                waiting = {target.key: target for target in batch.deferred} | waiting
                 if waiting:  # a runtime keeps memory of what it dropped: the next batch gets a new process
                     rig.close()
                     rig = None
@@ -176,7 +126,9 @@ class Campaign:
                 rig.close()
         return result
 
-    def _next_batch(self, waiting: Mapping[str, Target], companions: tuple[str, ...]) -> tuple[Target, ...]:
+    def _next_batch(
+        self, waiting: Mapping[str, Target], companions: tuple[str, ...], most: int, device_bytes: int | None
+    ) -> tuple[Target, ...]:
         headers = unfinished_journals(
             self.journals,
             environment=self.environment,
@@ -191,20 +143,10 @@ class Campaign:
             return tuple(
                 [waiting[key] for key in keys if key in waiting] + [t for t in extra if t.operator in keys]
             )
-        return tuple(self._fitting(interleaved(waiting.values())) + extra)
-
-    def _fitting(self, targets: Sequence[Target]) -> list[Target]:
-        """Return as many as may be loaded at once; at least one."""
-        chosen: list[Target] = []
-        weight_bytes, limit_bytes = 0, _WEIGHTS_SHARE * self.memory_share * find_free_bytes()
-        if not self.protocol.together:
-            limit_bytes = min(limit_bytes, _WEIGHTS_BYTES)
-        for target in targets[:BATCH_OPERATORS]:
-            weight_bytes += graph_statistics(self.graph_of(target.operator)).weight_bytes
-            if chosen and weight_bytes > limit_bytes:
-                break
-            chosen.append(target)
-        return chosen
+        room = Room.here(
+            most, share=self.memory_share, networks=self.protocol.together, device_bytes=device_bytes
+        )
+        return tuple(fitting(interleaved(waiting.values()), self.graph_of, room) + extra)
 
     def _header(self, batch: Sequence[Target]) -> JournalHeader:
         keys = {target.key for target in batch}
@@ -229,14 +171,13 @@ class Campaign:
     def _run_batch(
         self,
         rig: Rig,
-        targets: tuple[Target, ...],
+        batch: Batch,
         result: CampaignResult,
         total: int,
         waiting: int,
         end_s: float | None,
     ) -> Rig:
-        batch = Batch(targets, {t.key: t for t in targets}, {t.key: [] for t in targets})
-        with open_journal(self.journals, self._header(targets)) as journal:
+        with open_journal(self.journals, self._header(batch.targets)) as journal:
             for finished in journal.rounds:
                 batch.absorb(finished)
             crashes = 0
@@ -252,6 +193,12 @@ class Campaign:
                         if result.incomplete:
                             break
                     timed = rig.run(self._plan(batch))
+                except OutOfDeviceMemory as error:
+                    if len(batch.active) > 1:
+                        journal.remove()  # its rounds are of a batch that there cannot be
+                        raise
+                    self._fail(batch, result, next(iter(batch.active)), error)
+                    continue
                 except WorkerDied as error:
                     crashes += 1
                     rig.close()
@@ -292,13 +239,16 @@ class Campaign:
     def _build_all(
         self, rig: Rig, batch: Batch, result: CampaignResult, *, seed: int, end_s: float | None
     ) -> Rig:
-        """Build what the batch runs; failures become rows, a dead worker is replaced."""
+        """Build what the batch runs; failures become rows, a dead worker is replaced.
+
+        What a GPU has no room for beside the others is deferred, and a row of failure where it is alone.
+        """
         support = {key for keys in self.fillers.values() for key in keys if key}
         if self.circuit is not None:
             support.update(self.circuit.segments)
         pending = [*sorted(support - set(batch.active)), *batch.active]
         built: list[str] = []
-        index = 0
+        index, is_empty = 0, seed == 0
         while index < len(pending):
             if self._over(end_s):
                 result.incomplete = True
@@ -309,6 +259,17 @@ class Campaign:
                 target = batch.active.get(key, Target(key, segment=True))
                 rig.build(key, self.graph_of(target.operator), seed=seed + target.copy, inside=target.relayed)
                 built.append(key)
+            except OutOfDeviceMemory as error:
+                if not is_empty:  # the earlier builds are still there
+                    rig.forget()
+                    index, built, is_empty = 0, [], True
+                elif set(built) & set(batch.active):
+                    batch.defer([each for each in batch.active if each not in built])
+                    break
+                elif key in batch.active:
+                    self._fail(batch, result, key, error)
+                else:
+                    raise
             except BackendError as error:
                 if key in batch.active:
                     self._fail(batch, result, key, error)
@@ -399,21 +360,17 @@ class Campaign:
             load=find_load(),
             clock=clean.clock,
             priority=rig.conditions.get("priority", ""),
-            message="; ".join([*rig.notes.get(key, ()), *_said(rig.conditions)]),
+            message="; ".join([*rig.notes.get(key, ()), *said(rig.conditions)]),
         )
         self.emit(record)
         result.take(record)
 
     def _fail(self, batch: Batch, result: CampaignResult, key: str, error: BackendError) -> None:
-        if isinstance(error, UnsupportedOperator):
-            status = "unsupported"
-        else:
-            status = "timeout" if isinstance(error, OperatorTimeout) else "failed"
         target = batch.active.pop(key)
         if target.copy:
             return
         record = Measurement(
-            **self._common(target), status=status, load=find_load(), message=error.message[:500]
+            **self._common(target), status=status_of(error), load=find_load(), message=error.message[:500]
         )
         self.emit(record)
         result.take(record)
@@ -440,8 +397,3 @@ class Campaign:
         left_s = max(round_s * rounds_left, batch.began_s + self.protocol.spread_s - self.clock.now_s())
         left_s += batch_s * waiting / max(1, len(batch.targets))
         self.report(Progress(done, total, left_s, f"{self.protocol.name}: round {batch.rounds}"))
-
-
-def _said(conditions: Mapping[str, str]) -> list[str]:
-    """Return conditions that have no column of their own."""
-    return [f"{name}: {text}" for name, text in conditions.items() if name != "priority"]

@@ -17,6 +17,7 @@ from lanaprof.errors import BackendError, OperatorTimeout, UnsupportedOperator
 from lanaprof.profiler.circuit import Circuit
 from lanaprof.profiler.clock import RawSample
 from lanaprof.profiler.corelock import default_lock_folder
+from lanaprof.profiler.gpu.failures import OutOfDeviceMemory
 from lanaprof.profiler.gpu.fixing import free_forgotten_clock
 from lanaprof.profiler.rig import TimedRun, WorkerDied, add_note
 from lanaprof.profiler.sampling import PlannedVisit
@@ -27,6 +28,8 @@ _START_TIMEOUT_S = 120.0  # importing the runtime on a busy machine
 _BUILD_TIMEOUT_S = 120.0  # building and first running one operator
 _END_TIMEOUT_S = 5.0  # giving back what it fixed
 _ROUND_TIMEOUT_S = 600.0  # one whole round of a batch
+# What the worker calls them; all others are plain.
+_ERRORS = {"unsupported": UnsupportedOperator, "memory": OutOfDeviceMemory}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class RemoteRig:
             raise
         self._notes: dict[str, list[str]] = {}
         self._conditions = {"priority": str(reply["priority"])}
+        self._device_bytes: int | None = reply["device_bytes"]
 
     @property
     def conditions(self) -> Mapping[str, str]:
@@ -112,6 +116,11 @@ class RemoteRig:
     def notes(self) -> Mapping[str, Sequence[str]]:
         """Return what the worker's runtime says of the builds so far."""
         return self._notes
+
+    @property
+    def device_bytes(self) -> int | None:
+        """Return what the worker's backend said when it started."""
+        return self._device_bytes
 
     def build(self, operator: str, graph: Mapping[str, Any], *, seed: int, inside: bool = False) -> None:
         """Compile an operator in the worker."""
@@ -171,8 +180,7 @@ class RemoteRig:
                 self._process.kill()
                 raise WorkerDied(reply["message"])
             if "error" in reply:
-                kind = UnsupportedOperator if reply["error"] == "unsupported" else BackendError
-                raise kind(reply["message"])
+                raise _ERRORS.get(reply["error"], BackendError)(reply["message"])
             return reply
 
     def _line(self, timeout_s: float) -> bytes:

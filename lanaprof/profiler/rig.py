@@ -78,6 +78,11 @@ class Rig(Protocol):
         """Return what the runtime says of each operator's builds, each text once, oldest first."""
         ...
 
+    @property
+    def device_bytes(self) -> int | None:
+        """Return how much of the GPU's memory was free at the start; None on a CPU."""
+        ...
+
 
 def add_note(notes: dict[str, list[str]], operator: str, note: str) -> None:
     """Keep a note; nothing for an empty one, or one that is there."""
@@ -111,6 +116,11 @@ class LocalRig:
         """Return what the runtime says of the builds so far, those of dropped operators included."""
         return self._notes
 
+    @property
+    def device_bytes(self) -> int | None:
+        """Return what the backend says."""
+        return self._backend.free_bytes()
+
     def build(self, operator: str, graph: Mapping[str, Any], *, seed: int, inside: bool = False) -> None:
         """Compile an operator and run it on buffers of its own."""
         edges = self._edges_of(operator, graph) if inside else None
@@ -125,10 +135,10 @@ class LocalRig:
             call = self._bound(operator)
             for _ in range(_FIRST_RUNS):
                 call()
-        except BackendError:
-            raise
-        except Exception as error:  # a runtime's own exception types
-            del self._programs[operator]
+        except Exception as error:
+            del self._programs[operator]  # and what it keeps of the device's memory
+            if isinstance(error, BackendError):
+                raise
             raise BackendError(f"the operator does not run: {error}") from error
 
     def _edges_of(self, operator: str, graph: Mapping[str, Any]) -> Edges | None:

@@ -20,7 +20,7 @@ from lanaprof.errors import LanaprofError, UnsupportedOperator
 from lanaprof.profiler.backends import Settings, backend_class
 from lanaprof.profiler.circuit import circuit_from_json
 from lanaprof.profiler.corelock import hold_cores
-from lanaprof.profiler.gpu.failures import DeviceLost
+from lanaprof.profiler.gpu.failures import DeviceLost, OutOfDeviceMemory
 from lanaprof.profiler.gpu.fixing import fixed_clock
 from lanaprof.profiler.gpu.locks import hold_gpu
 from lanaprof.profiler.rig import LocalRig
@@ -53,6 +53,8 @@ def main() -> None:
                     reply = _serve(rig, request)
             except DeviceLost as error:  # every later operator would fail in this process
                 reply = {"error": "lost", "message": error.message}
+            except OutOfDeviceMemory as error:
+                reply = {"error": "memory", "message": error.message}
             except UnsupportedOperator as error:
                 reply = {"error": "unsupported", "message": error.message}
             except LanaprofError as error:
@@ -98,7 +100,7 @@ def _start(
     priority = _raise_priority()
     gc.collect()
     gc.freeze()
-    return rig, {"priority": priority, "pid": os.getpid()}
+    return rig, {"priority": priority, "pid": os.getpid(), "device_bytes": rig.device_bytes}
 
 
 def _raise_priority() -> str:

@@ -92,6 +92,11 @@ class Worker:
     def forget(self) -> None:
         """Do nothing."""
 
+    @property
+    def device_bytes(self) -> int | None:
+        """It is no GPU."""
+        return None
+
     def kill(self) -> None:
         """Let everyone who waits go on."""
         with self.machine.changed:

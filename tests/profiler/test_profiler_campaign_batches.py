@@ -12,9 +12,9 @@ import pytest
 
 from lanaprof.lut.keys import operator_key
 from lanaprof.lut.records import Measurement
-from lanaprof.profiler import campaign as module
+from lanaprof.profiler import fitting
 from lanaprof.profiler.backends import Settings
-from lanaprof.profiler.campaign import Campaign, Progress, Provenance, Target
+from lanaprof.profiler.campaign import Campaign, CampaignResult, Progress, Provenance, Target
 from lanaprof.profiler.protocol import HOT, Protocol
 from lanaprof.profiler.rig import LocalRig, TimedRun
 from lanaprof.profiler.sample_graphs import matmul_graph, relu_graph
@@ -58,7 +58,7 @@ def noisy(high_s: float, seed: int = 0) -> FakeClock:
 
 def measured(
     folder: Path, protocol: Protocol, targets: Sequence[Target], rig: Rounds, **changes: Any
-) -> tuple[module.CampaignResult, list[Measurement]]:
+) -> tuple[CampaignResult, list[Measurement]]:
     """Run a campaign; return what it did and the records it gave."""
     kept: list[Measurement] = []
     settings: dict[str, Any] = {
@@ -228,7 +228,7 @@ def test_a_batch_is_bounded_by_free_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_mib: int, share: float, sizes: list[int]
 ) -> None:
     """What does not fit waits for the next batch; one operator at least is tried, however little there is."""
-    monkeypatch.setattr(module, "find_free_bytes", lambda: free_mib * MIB)
+    monkeypatch.setattr(fitting, "find_free_bytes", lambda: free_mib * MIB)
     rig = Rounds(FakeClock())
 
     _, kept = measured(

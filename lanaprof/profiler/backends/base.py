@@ -136,6 +136,10 @@ class Backend(ABC):
         """Return what times the backend's calls: the machine's clocks, unless the runtime has its own on a GPU."""
         return SystemClock(every_thread=self.settings.threads > 1)
 
+    def free_bytes(self) -> int | None:
+        """Return how much of its GPU's memory is free; None where programs live in the host's."""
+        return None
+
     @abstractmethod
     def buffer(self, kind: str, shape: Sequence[int], *, seed: int) -> Any:
         """Return a buffer of the runtime holding :func:`random_array`; programs may share it."""

@@ -116,6 +116,10 @@ class TensorRt(Backend):
         }
         return tuple(sorted(texts.items()))
 
+    def free_bytes(self) -> int | None:
+        """Return how much of the GPU's memory is free."""
+        return self._driver.memory_bytes()[0]
+
     def clock(self) -> Clock:
         """Return the GPU's clock."""
         source = find_nvml(self._driver.gpu, to_stderr)

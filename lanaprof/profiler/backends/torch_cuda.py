@@ -69,6 +69,10 @@ class TorchCuda(Torch):
         del threads  # the host enqueues from one
         return (("compile", "eager"), ("convolutions", "searched"), ("tf32", "off"))
 
+    def free_bytes(self) -> int | None:
+        """Return how much of the GPU's memory is free."""
+        return self._driver.memory_bytes()[0]
+
     def clock(self) -> Clock:
         """Return the GPU's clock."""
         source = find_nvml(self._driver.gpu, to_stderr)

@@ -14,13 +14,14 @@ from lanaprof.lut.records import Measurement
 from lanaprof.profiler.backends import Settings
 from lanaprof.profiler.backends.base import Program
 from lanaprof.profiler.campaign import Campaign, Provenance, Target
+from lanaprof.profiler.fitting import Room, fitting
 from lanaprof.profiler.gpu.clock import GpuCall, GpuClock
 from lanaprof.profiler.gpu.driver import Memory
 from lanaprof.profiler.gpu.nvml import ClockWatch, GpuState
-from lanaprof.profiler.gpu.testing import ScriptedDriver, ScriptedStates
+from lanaprof.profiler.gpu.testing import SCRIPTED_GPU, ScriptedDriver, ScriptedStates
 from lanaprof.profiler.protocol import HOT
 from lanaprof.profiler.rig import LocalRig
-from lanaprof.profiler.sample_graphs import relu_graph
+from lanaprof.profiler.sample_graphs import matmul_graph, relu_graph
 from lanaprof.profiler.testing import FakeClock, ScriptedBackend, scripted_latency_s
 
 GRAPHS = {operator_key(graph): graph for graph in (relu_graph(1, 1000 * n) for n in range(1, 7))}
@@ -32,21 +33,30 @@ HOT_STATE = replace(CALM, sm_clock_hz=1100e6, temperature_c=84, reasons=("softwa
 class OnGpu(ScriptedBackend):
     """A program keeps memory of the scripted GPU while it lives, and runs as long as the script says."""
 
-    def __init__(self, driver: ScriptedDriver, program_bytes: int = 0) -> None:
+    def __init__(self, bench: Bench) -> None:
         super().__init__(Settings())
-        self.driver, self.program_bytes, self.stream = driver, program_bytes, driver.stream()
+        self.bench, self.driver, self.stream = bench, bench.driver, bench.driver.stream()
+
+    def free_bytes(self) -> int | None:
+        return self.driver.memory_bytes()[0] + self.bench.overestimate_bytes
 
     def compile(self, graph: Mapping[str, Any], *, seed: int) -> Program:
-        return Kernel(self, graph, self.driver.allocate(self.program_bytes))
+        size_bytes = self.bench.program_bytes_of.get(operator_key(graph), self.bench.program_bytes)
+        return Kernel(self, graph, self.driver.allocate(size_bytes))
 
 
 class Kernel(Program):
     def __init__(self, backend: OnGpu, graph: Mapping[str, Any], memory: Memory) -> None:
         self._backend, self._seconds, self._memory = backend, scripted_latency_s(graph), memory
+        self._bound = 0
 
     def bind(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> Callable[[], object]:
-        driver = self._backend.driver
-        return GpuCall(self._backend.stream, lambda stream: driver.work(stream, self._seconds), keep=self)
+        driver, self._bound = self._backend.driver, self._bound + 1
+        # The first is that of the build, which is given back.
+        room = driver.allocate(self._backend.bench.run_bytes if self._bound > 1 else 0)
+        return GpuCall(
+            self._backend.stream, lambda stream: driver.work(stream, self._seconds), keep=(self, room)
+        )
 
 
 class Bench:
@@ -56,7 +66,9 @@ class Bench:
         self.clock = FakeClock()
         self.kept: list[Measurement] = []
         self.rigs = 0
-        self.program_bytes = 0
+        self.program_bytes = self.run_bytes = self.overestimate_bytes = 0
+        self.program_bytes_of: dict[str, int] = {}
+        self.taken: Memory | None = None
         self.driver = ScriptedDriver(self.clock, **driver)
         self.states = ScriptedStates(states or (CALM,), default_sm_hz=1312e6)
         self.campaign = Campaign(
@@ -74,7 +86,7 @@ class Bench:
     def new_rig(self) -> LocalRig:
         self.rigs += 1
         clock = GpuClock(self.driver, watch=ClockWatch(self.states), host=self.clock)
-        return LocalRig(OnGpu(self.driver, self.program_bytes), clock)
+        return LocalRig(OnGpu(self), clock)
 
 
 def test_what_the_clock_saw_is_recorded(tmp_path: Path) -> None:
@@ -99,3 +111,76 @@ def test_a_gpu_that_was_held_back_says_so(tmp_path: Path) -> None:
     assert "(lowest 1100), 84 °C" in record.message
     assert "held back in 2 of" in record.message
     assert record.message.endswith("software thermal slowdown in 2")
+
+
+# ------------------------------------------------------------------------------------------------- memory
+
+
+def crowded(folder: Path, programs: int, program_bytes: int = 1 << 20) -> Bench:
+    """Return a bench whose GPU has room for so many programs, though the estimate thinks they are small."""
+    gpu = replace(SCRIPTED_GPU, memory_bytes=programs * program_bytes + (64 << 20) + 4096)
+    bench = Bench(folder, gpu=gpu)
+    bench.taken = bench.driver.allocate(64 << 20)  # by others
+    bench.program_bytes = program_bytes
+    bench.overestimate_bytes = 1 << 30
+    return bench
+
+
+@pytest.mark.parametrize("programs", [1, 2, 4, 6])
+def test_what_does_not_fit_is_measured_later(tmp_path: Path, programs: int) -> None:
+    """In batches of as many as were built, until all have their number; nothing fails."""
+    bench = crowded(tmp_path, programs)
+
+    result = bench.campaign.run([Target(key) for key in KEYS])
+
+    assert result.counts == {"ok": len(KEYS)}
+    assert sorted(KEYS) == sorted(record.operator for record in bench.kept)
+    assert bench.rigs == -(-len(KEYS) // programs)
+
+
+def test_what_fits_nowhere_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
+    """Alone on the GPU it is still too large."""
+    bench = crowded(tmp_path, 3)
+    bench.program_bytes_of[KEYS[2]] = 1 << 30
+
+    result = bench.campaign.run([Target(key) for key in KEYS])
+
+    assert result.counts == {"ok": len(KEYS) - 1, "failed": 1}
+    (row,) = [record for record in bench.kept if record.status == "failed"]
+    assert row.operator == KEYS[2]
+    assert "has no 1073741824 bytes left" in row.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_that_is_loaded_and_has_no_room_to_run_is_halved(tmp_path: Path) -> None:
+    """A run may ask for more than building did."""
+    bench = crowded(tmp_path, 6)
+    bench.run_bytes = 2 << 20
+
+    result = bench.campaign.run([Target(key) for key in KEYS])
+
+    assert result.counts == {"ok": len(KEYS)}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_builds_anew_first_give_back_the_old(tmp_path: Path) -> None:
+    """Where the two do not fit side by side; no operator is put off for it."""
+    bench = crowded(tmp_path, 6)
+    campaign = replace(bench.campaign, protocol=replace(HOT, spread_s=0.0, rounds_min=6, rebuild_every=2))
+
+    result = campaign.run([Target(key) for key in KEYS])
+
+    assert result.counts == {"ok": len(KEYS)}
+    assert bench.rigs == 1
+
+
+def test_the_estimate_counts_weights_and_buffers(tmp_path: Path) -> None:
+    """Of a GPU's free memory four fifths; what one works in is shared; one operator always is tried."""
+    graph = matmul_graph(1, 256, 1024)  # 1 MiB of weights
+    targets = [Target(f"op{number}") for number in range(9)]
+
+    def room(device_bytes: int | None) -> int:
+        return len(fitting(targets, lambda _key: graph, Room(device_bytes=device_bytes)))
+
+    assert [room(None), room(100 << 20), room(10 << 20), room(1)] == [9, 9, 3, 1]
+    assert len(fitting(targets, lambda _key: graph, Room(operators=2))) == 2
