@@ -30,6 +30,7 @@ _ERRORS = {
     429: "Too many requests; Retry-After says how long to wait.",
     503: "The database cannot be used, or the hub is busy.",
 }
+_PROBLEM = {"$ref": "#/components/schemas/ProblemBody"}
 
 
 class Problem(BaseModel):
@@ -62,7 +63,7 @@ def make_app(hub: Hub) -> FastAPI:
     responses: Any = {code: {"model": ProblemBody, "description": text} for code, text in _ERRORS.items()}
     for part in (reading.router, exchanging.router):
         # The gate has looked at the token already; a route it missed would fail here rather than answer.
-        app.include_router(part, prefix=API, responses=responses, dependencies=[Depends(token_of)])
+        app.include_router(part, responses=responses, dependencies=[Depends(token_of)])
     app.add_api_route(
         "/healthz", health, methods=["GET"], responses={503: responses[503], 429: responses[429]}
     )
@@ -120,6 +121,9 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         for path, methods in document["paths"].items():
             for operation in methods.values():
                 operation["responses"].pop("422", None)  # answered by 400, in the one form of every error
+                for status, said in operation["responses"].items():
+                    if int(status) >= 400:
+                        said["content"] = {"application/json": {"schema": _PROBLEM}}
                 if path != "/healthz":
                     operation["security"] = [{"token": []}]
         for name in ("HTTPValidationError", "ValidationError"):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from lanaprof.digest import canonical_json
 from lanaprof.hub.asking import After, Chosen, Digest, Here, Kind
 from lanaprof.hub.bundles import submit
-from lanaprof.hub.gate import address_of, token_of
+from lanaprof.hub.gate import API, address_of, token_of
 from lanaprof.hub.ledger import Token
 from lanaprof.hub.problems import RequestProblem
 from lanaprof.hub.state import Hub
@@ -24,7 +24,7 @@ from lanaprof.lut import ImportReport, Record, export_file
 
 __all__ = ["JSON_LINES", "router"]
 
-router = APIRouter(tags=["exchanging"])
+router = APIRouter(prefix=API, tags=["exchanging"])
 JSON_LINES = "application/x-ndjson"
 PAGE_MOST = 5_000  # ids a page
 RECORDS_MOST = 500  # records a request
@@ -163,7 +163,7 @@ def download(
             "required": True,
             "content": {
                 media: {"schema": {"type": "string", "format": "binary"}}
-                for media in (JSON_LINES, "application/zstd")
+                for media in (JSON_LINES, "application/zstd", "application/octet-stream")
             },
         }
     },

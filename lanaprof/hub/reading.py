@@ -11,7 +11,7 @@ from lanaprof.flows.comparing import SourceComparison, compare_sources
 from lanaprof.flows.covering import covered_devices
 from lanaprof.flows.sources import devices_of_environment, known_here
 from lanaprof.hub.asking import After, Chosen, Here, Identity, Limit, Plain, Since
-from lanaprof.hub.gate import token_of
+from lanaprof.hub.gate import API, token_of
 from lanaprof.hub.problems import RequestProblem
 from lanaprof.lut import Operator, Source
 from lanaprof.lut.policy import POLICIES
@@ -19,7 +19,7 @@ from lanaprof.lut.records import Environment
 
 __all__ = ["compare_sides", "router"]
 
-router = APIRouter(tags=["reading"])
+router = APIRouter(prefix=API, tags=["reading"])
 Policy = Annotated[str, Query(pattern=f"^({'|'.join(POLICIES)})?$")]
 Cache = Annotated[Literal["relay", "hot", "cold"] | None, Query()]
 

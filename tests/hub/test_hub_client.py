@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +13,7 @@ from click.testing import CliRunner
 
 import lanaprof.cli.base
 from lanaprof.cli import main
-from lanaprof.errors import BadInput, StoreError
-from lanaprof.hub.client import open_remote
-from lanaprof.hub.remotes import Remote, add_remote, check_url, find_remote, remotes_path
-from lanaprof.lut import open_store, transfer
+from lanaprof.lut import open_store
 
 
 @dataclass(frozen=True)
@@ -80,4 +75,6 @@ def test_pushed_by_one_and_pulled_by_another(hub: Any, make: Any, cli: Any) -> N
     assert (again.json["added"], again.json["known"]) == (0, 3)
     assert (pulled.code, pulled.json["added"]) == (0, 3)
     with open_store("other.db") as other, open_store("lanaprof.db") as own:
-        assert list(other.iter_records(kinds=["measurement"])) == list(own.iter_records(kinds=["measurement"]))
+        assert list(other.iter_records(kinds=["measurement"])) == list(
+            own.iter_records(kinds=["measurement"])
+        )
