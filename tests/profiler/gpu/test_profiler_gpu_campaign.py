@@ -184,3 +184,57 @@ def test_the_estimate_counts_weights_and_buffers(tmp_path: Path) -> None:
 
     assert [room(None), room(100 << 20), room(10 << 20), room(1)] == [9, 9, 3, 1]
     assert len(fitting(targets, lambda _key: graph, Room(operators=2))) == 2
+
+
+def test_a_full_driver_defers_operators(emulated: Callable[..., str], tmp_path: Path) -> None:
+    """CUDA's own error, through cuda-bindings, on a driver that has room for four of six."""
+    pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings is not installed")
+    program = """
+        import os
+        from dataclasses import replace
+        from pathlib import Path
+        from lanaprof.lut.keys import operator_key
+        from lanaprof.profiler.backends import Program, Settings
+        from lanaprof.profiler.campaign import Campaign, Provenance, Target
+        from lanaprof.profiler.clock import SystemClock
+        from lanaprof.profiler.gpu.bindings_driver import BindingsDriver
+        from lanaprof.profiler.gpu.clock import GpuCall, GpuClock, Pace
+        from lanaprof.profiler.gpu.probe import get_gpu
+        from lanaprof.profiler.protocol import HOT
+        from lanaprof.profiler.rig import LocalRig
+        from lanaprof.profiler.sample_graphs import relu_graph
+        from lanaprof.profiler.testing import ScriptedBackend
+
+        driver = BindingsDriver(get_gpu())
+        stream = driver.stream()
+        starts = []
+
+        class Kernel(Program):
+            def __init__(self):
+                self.memory, self.some = driver.allocate(10 << 20), driver.allocate(1000)
+            def bind(self, inputs, outputs):
+                return GpuCall(stream, lambda where: driver.fill(self.some, 0, where), keep=self)
+
+        class Filling(ScriptedBackend):
+            def free_bytes(self):
+                return 1 << 30
+            def compile(self, graph, *, seed):
+                return Kernel()
+
+        def new_rig():
+            starts.append(driver.memory_bytes()[0] >> 20)
+            return LocalRig(Filling(Settings()), GpuClock(driver, pace=Pace(warmup_s=0.0, sample_s=1e-5, graph_s=1e-6)))
+
+        graphs = {operator_key(graph): graph for graph in (relu_graph(1, 1000 * n) for n in range(1, 7))}
+        campaign = Campaign(
+            environment="e" * 32, threads=1, protocol=replace(HOT, spread_s=0.0, rounds_max=8),
+            provenance=Provenance(team="lab", host="0123456789ab", tool_version="0"),
+            journals=Path(os.environ["FOLDER"]), graph_of=graphs.__getitem__,
+            new_rig=new_rig, emit=lambda record: None, clock=SystemClock(),
+        )
+        print(campaign.run([Target(key) for key in graphs]).counts, starts)
+    """
+
+    printed = emulated(program, FOLDER=str(tmp_path), EMULATED_CUDA_MEMORY=str(48 << 20))
+
+    assert printed == "{'ok': 6} [48, 48]\n"
