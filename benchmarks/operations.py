@@ -1,8 +1,9 @@
 """Does every operation of a catalogue work in every layer: built, trained a step, exported, run by ONNX Runtime?
 
-    python benchmarks/operations.py [--teachers timm:efficientnet_b1 ...] [--ops lana] [--shapes 4] [--part 0.1]
+    python benchmarks/operations.py [--teachers TEACHER ...] [--ops lana] [--shapes 4] [--part 0.1] [--spans]
 
-Each distinct pair of shapes of the teachers' layers gets its operations of the catalogue. An operation fails when it
+Each distinct pair of shapes of the teachers' layers gets its operations of the catalogue; with ``--spans`` each run of
+layers those that stand for all of them. An operation fails when it
 cannot be built, when a step of training gives infinite weights, or when ONNX Runtime's output is off by more than 1e-4
 of the largest output. Prints a table by family and, of every failure, where and why; exits with 1 when there is one.
 """
@@ -21,9 +22,19 @@ import torch
 from torch import nn
 
 from lanaprof.errors import LanaprofError
-from lanaprof.ops import Operation, Shape, build_operation, fuse, match_output, operations_for
+from lanaprof.ops import (
+    Operation,
+    Shape,
+    build_operation,
+    fuse,
+    match_output,
+    operations_for,
+    parse_operation,
+)
 from lanaprof.profiler.export import exported_model
-from lanaprof.teachers import find_layers, load_teacher
+from lanaprof.space import place_ends
+from lanaprof.teachers import find_layers, load_teacher, own_module
+from lanaprof.teachers.spans import find_spans
 
 TEACHERS = ("timm:efficientnet_b1", "timm:tf_efficientnetv2_s", "timm:resnest50d")
 WORST = 1e-4  # of the largest output
@@ -65,6 +76,20 @@ def places(teachers: Sequence[str], ops: str) -> Iterator[Place]:
                 ops, *shapes, teacher_macs=layer.macs, signed=layer.signed, teacher=own
             )
             yield Place(text, layer.name, *shapes, own, operations)
+
+
+def runs(teachers: Sequence[str], ops: str) -> Iterator[Place]:
+    """Yield the runs of layers that the catalogue has operations for."""
+    for text in teachers:
+        teacher = load_teacher(text)
+        found = {layer.name: layer for layer in find_layers(teacher)}
+        spans = find_spans(teacher, tuple(found.values()), ops, tell=print)
+        names = list(found)
+        for key in dict.fromkeys(span.key for span in spans):
+            first, last = place_ends(key)
+            module = own_module(teacher.module, names[names.index(first) : names.index(last) + 1])
+            operations = tuple(parse_operation(span.name) for span in spans if span.key == key)
+            yield Place(text, key, found[first].input_shape, found[last].output_shape, module, operations)
 
 
 def difference(operation: Operation, place: Place) -> float:
@@ -123,11 +148,13 @@ def main() -> int:
     parser.add_argument("--teachers", nargs="+", default=TEACHERS, metavar="TEACHER")
     parser.add_argument("--ops", default="lana", help="quick, lana, FILE or package.module:function")
     parser.add_argument("--shapes", type=int, default=0, help="so many pairs of shapes, evenly; 0: all")
+    parser.add_argument("--spans", action="store_true", help="in place of several layers, not of single ones")
     parser.add_argument("--part", type=float, default=1.0, help="of each layer's operations")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     began_s = time.monotonic()
-    found = list(places(arguments.teachers, arguments.ops))
+    listed = runs if arguments.spans else places
+    found = list(listed(arguments.teachers, arguments.ops))
     listed_s = time.monotonic() - began_s
     if arguments.shapes:
         found = found[:: max(1, len(found) // arguments.shapes)][: arguments.shapes]

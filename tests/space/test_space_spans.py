@@ -123,7 +123,7 @@ def test_without_spans_random_architectures_are_what_they_were() -> None:
 
 def test_only_allowed_spans_are_drawn() -> None:
     """A run without anything measured takes no part."""
-    allowed = {run.name: [] for run in SPACE.runs}
+    allowed: dict[str, list[str]] = {run.name: [] for run in SPACE.runs}
 
     drawn = [random_architecture(SPACE, random.Random(seed), allowed).complete(SPACE) for seed in range(50)]
 

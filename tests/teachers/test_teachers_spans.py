@@ -35,7 +35,7 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, 4)."""
         x = self.stem(x)
-        kept = 0.0
+        kept = torch.zeros(())
         for number, one in enumerate(self.body):
             x = one(x)
             if number == 3 and self.glue == "reader":
@@ -112,7 +112,8 @@ def test_spans_come_at_precisions_too(rules: Callable[..., Path]) -> None:
 )
 def test_what_is_no_plain_chain_has_no_spans(glue: str, reason: str) -> None:
     """Where something else reads what lies between, or changes it, init says why; other stages have theirs."""
-    teacher, told = made(glue), []
+    teacher = made(glue)
+    told: list[str] = []
 
     found = find_spans(teacher, find_layers(teacher, LAYERS), "lana", tell=told.append)
 
