@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import stat
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner
 
 import lanaprof.cli.base
 from lanaprof.cli import main
-from lanaprof.lut import open_store
+from lanaprof.errors import BadInput, StoreError
+from lanaprof.hub.client import open_remote
+from lanaprof.hub.limits import Limits
+from lanaprof.hub.remotes import Remote, add_remote, check_url, find_remote, remotes_path
+from lanaprof.lut import open_store, transfer
 
 
 @dataclass(frozen=True)
@@ -78,3 +90,244 @@ def test_pushed_by_one_and_pulled_by_another(hub: Any, make: Any, cli: Any) -> N
         assert list(other.iter_records(kinds=["measurement"])) == list(
             own.iter_records(kinds=["measurement"])
         )
+
+
+def test_a_team_sends_its_own_records(hub: Any, make: Any, cli: Any) -> None:
+    """What it pulled of others, or measured for them, stays; a SOURCE that asks for it is told row by row."""
+    foreign = make.measurement(team="robots")
+    database("lanaprof.db", *make.base(), make.measurement(16), foreign)
+    known(hub, cli, "vision")
+
+    own = cli("push", "--json")
+    asked = cli("push", "lab", "lanaprof.db#team=robots", "--json")
+
+    assert (own.code, own.json["added"], own.json["refused"]) == (0, 3, 0)
+    assert (asked.code, [each["id"] for each in asked.json["refusals"]]) == (3, [foreign.id])
+    assert hub.store.lacking("measurement", [foreign.id]) == [foreign.id]
+
+
+def test_a_part_is_pulled(hub: Any, make: Any, cli: Any) -> None:
+    """The #… of a remote chooses, as that of a SOURCE does."""
+    hub.store.add([*make.base(), make.measurement(), make.measurement(16, team="robots")])
+    known(hub, cli, "reader")
+
+    pulled = cli("pull", "lab#team=robots", "--json")
+
+    with open_store("lanaprof.db") as own:
+        assert [each.team for each in own.measurements()] == ["robots"]
+    assert pulled.json["added"] == 3
+
+
+def test_a_stopped_transfer_goes_on(
+    hub: Any, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What arrived before a push or pull was stopped is not sent again."""
+    monkeypatch.setattr("lanaprof.lut.sending.BATCH", 2)
+    records = [make.measurement(latency_s=1e-3 + step / 1e5) for step in range(10)]
+    database("lanaprof.db", *make.base(), *records)
+    remote = Remote("lab", hub.url, hub.tokens["vision"])
+
+    def stop(done: int, total: int, kind: str) -> None:
+        if kind == "measurement" and done >= 8:
+            raise KeyboardInterrupt
+
+    with open_store("lanaprof.db") as own, open_store("new.db", create=True) as new:
+        with open_remote(remote) as lab, pytest.raises(KeyboardInterrupt):
+            transfer(own, lab, follow=stop)
+        arrived = hub.store.counts()["measurement"]
+        with open_remote(remote) as lab:
+            rest = transfer(own, lab)
+        with open_remote(remote) as lab, pytest.raises(KeyboardInterrupt):
+            transfer(lab, new, follow=stop)
+        pulled = new.counts()["measurement"]
+        with open_remote(remote) as lab:
+            last = transfer(lab, new)
+
+    assert 0 < arrived < 10
+    assert (rest.added, rest.known) == (10 - arrived, 4 + arrived)
+    assert 0 < pulled < 10
+    assert (last.added, last.known) == (10 - pulled, 4 + pulled)
+
+
+def test_a_hub_that_is_busy_is_asked_again(start: Any, make: Any) -> None:
+    """Too many requests, or a lost connection, end nothing within the time to try again."""
+    hub = start(limits=Limits(token_burst=2, token_per_s=4.0))
+    hub.store.add([*make.base(), make.measurement()])
+
+    with (
+        open_remote(Remote("lab", hub.url, hub.tokens["reader"])) as lab,
+        open_store("own.db", create=True) as own,
+    ):
+        assert transfer(lab, own).added == 5
+
+
+def test_damaged_records_are_refused_and_the_rest_arrives(make: Any) -> None:
+    """A hub that sends something else than it was asked for, or changed it, is not believed."""
+    good, other = make.operator(8), make.operator(16)
+    forged = {**make.operator(24).to_json(), "id": "0" * 32}
+
+    class Liar(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.reply(json.dumps({"scope": "read", "team": ""}).encode())
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.reply(
+                "\n".join(
+                    [*(json.dumps(each) for each in (good.to_json(), other.to_json(), forged)), "{"]
+                ).encode()
+            )
+
+        def reply(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Liar) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with open_remote(Remote("liar", f"http://127.0.0.1:{server.server_port}", "t")) as lab:
+            found = lab.records_of("operator", [good.id, "0" * 32])
+            reasons = [each.reason for each in lab.damaged]
+        server.shutdown()
+
+    assert [each.id for each in found] == [good.id]
+    assert reasons[0] == "it was not asked for"
+    assert len(reasons) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("push",), "which remote is not said; known: none"),
+        (("pull", "nowhere"), "there is no remote 'nowhere'"),
+        (("remote", "remove", "nowhere"), "there is no remote 'nowhere'"),
+        (("remote", "add", "lab", "http://hub.lab"), "everybody on the way can read the token"),
+        (("remote", "add", "lab", "https://ann:secret@hub.lab"), "no user and no password"),
+        (("remote", "add", "lab", "ftp://hub.lab"), "not the address of a hub"),
+        (("remote", "add", "a/b", "https://hub.lab"), "not a name for a remote"),
+    ],
+)
+def test_what_cannot_be_done_is_a_plain_error(
+    make: Any, cli: Any, words: tuple[str, ...], message: str
+) -> None:
+    """It says what is there and what to type; no database is made."""
+    database("lanaprof.db", *make.base())
+
+    ran = cli(*words, "--json")
+
+    assert ran.code == 2
+    assert message in ran.json["error"]["message"]
+    assert ran.json["error"]["hint"]
+
+
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [("lanaprof_wrong", "this token is unknown"), ("", "no token")],
+    ids=["wrong", "none"],
+)
+def test_a_token_that_does_not_count_is_told_at_once(hub: Any, cli: Any, token: str, message: str) -> None:
+    """Not after a minute of trying; and no database is made for nothing."""
+    Path("token").write_text(token)
+    cli("remote", "add", "lab", hub.url, "--token-file", "token")
+
+    ran = cli("pull", "--json")
+
+    assert (ran.code, message in ran.json["error"]["message"]) == (2, True)
+    assert not Path("lanaprof.db").exists()
+
+
+def test_a_hub_that_is_not_there_is_told(make: Any) -> None:
+    """With its name, when the time to try again is over."""
+    with pytest.raises(StoreError, match=r"lab \(http://127.0.0.1:9\) cannot be reached"):
+        open_remote(Remote("lab", "http://127.0.0.1:9", "t"), again_s=0.0)
+
+
+def test_tokens_are_kept_for_their_owner_alone(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file has mode 600, is refused when others may read it, and no command shows what is in it."""
+    add_remote("lab", "https://hub.lab/", "lanaprof_secret")
+    listed = cli("remote", "ls", "--json")
+
+    assert stat.S_IMODE(remotes_path().stat().st_mode) == 0o600
+    assert listed.json["remotes"] == [{"name": "lab", "url": "https://hub.lab", "token": True}]
+    assert "lanaprof_secret" not in repr(find_remote("lab"))
+    monkeypatch.setenv("LANAPROF_TOKEN", "lanaprof_other")
+    assert find_remote(None).token == "lanaprof_other"
+    remotes_path().chmod(0o644)
+    with pytest.raises(BadInput, match="others may read it"):
+        find_remote("lab")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://hub.lab", "http://localhost:8765", "http://127.0.0.1:1/hub", "http://[::1]:80"]
+)
+def test_addresses_that_keep_a_token_secret_are_taken(url: str) -> None:
+    """Https, or this very machine."""
+    assert check_url(url) == url
+
+
+def test_tokens_are_made_listed_and_revoked(cli: Any) -> None:
+    """By the hub's owner; the secret is shown once, and what happened is in the log."""
+    made = cli("hub", "token", "new", "ann", "--team", "vision", "--expires", "90d", "--json").json
+    reader = cli("hub", "token", "new", "dashboard")
+    revoked = cli("hub", "token", "revoke", made["id"], "--json")
+    listed = cli("hub", "token", "ls")
+    log = cli("hub", "log", "--json")
+
+    assert (made["scope"], made["team"], made["expires_s"] - made["created_s"]) == (
+        "write",
+        "vision",
+        90 * 86_400.0,
+    )
+    assert reader.out.startswith("lanaprof_")
+    assert revoked.json == {"revoked": made["id"]}
+    assert "write for vision" in listed.out
+    assert "revoked" in listed.out
+    assert [each["action"] for each in log.json["events"]] == ["token revoke", "token new", "token new"]
+    assert made["token"] not in listed.out + log.out
+    assert stat.S_IMODE(Path("lanaprof-hub.db").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("token", "new", "ann", "--team", "v", "--admin"), "no team"),
+        (("token", "new", ""), "name ''"),
+        (("token", "new", "ann", "--expires", "0d"), "expires '0d'"),
+        (("token", "ls"), "there is no ledger"),
+        (("token", "ls", "--ledger", "other.db"), "no ledger this lanaprof can read"),
+        (("log", "--ledger", "text"), "failed"),
+    ],
+)
+def test_mistakes_of_the_owner_are_told(cli: Any, words: tuple[str, ...], message: str) -> None:
+    """In plain words, and no file of another kind is touched."""
+    database("other.db")
+    Path("text").write_text("no database " * 100)
+
+    ran = cli("hub", *words, "--json")
+
+    assert ran.code == 2
+    assert message in ran.json["error"]["message"]
+    assert Path("text").read_text() == "no database " * 100
+
+
+def test_serve_serves_until_it_is_stopped(make: Any) -> None:
+    """The command itself: it says where, answers, and ends by Ctrl-C without a traceback."""
+    command = [sys.executable, "-c", "from lanaprof.cli import main; main()", "hub", "serve", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as serving:
+        assert serving.stderr is not None
+        said = [serving.stderr.readline() for _ in range(2)]
+        url = re.search(r"http://127.0.0.1:\d+", said[1])
+        assert url is not None
+        with httpx.Client(transport=httpx.HTTPTransport(retries=5), trust_env=False) as client:
+            health = client.get(f"{url[0]}/healthz").json()
+        serving.send_signal(signal.SIGINT)
+        rest = serving.stderr.read()
+        assert serving.wait(30) in (0, 130)
+
+    assert "no tokens yet" in said[0]
+    assert health == {"status": "ok"}
+    assert "Traceback" not in rest
