@@ -16,11 +16,11 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,19 @@ from lanaprof.profiler.testing import FakeClock, ScriptedBackend
 
 NAME = "farm"
 QUEUE = "scripted"
-SILENT_S = 9.0  # a worker silent for so long is dead; a fifth of the product's, as all waiting here
+SILENT_S = 15.0  # a worker silent for so long is dead; a third of the product's
 BATCH_S = 0.6  # a batch of a real device waits 3 seconds at least
+_FORKING = get_context(
+    "forkserver"
+)  # a worker starts at once: what it imports is there, and no connection is shared
+_FORKING.set_forkserver_preload(
+    [
+        "__main__",
+        "procrastinate.worker",
+        "procrastinate.psycopg_connector",
+        "sqlalchemy.dialects.postgresql.psycopg",
+    ]
+)
 DEVICE = Device(name=QUEUE, text=QUEUE, backend="scripted")
 ENVIRONMENT = Environment(
     backend="scripted", backend_version="1", cpu_model="scripted", isa="none", cores=1, smt=False, threads=1
@@ -150,35 +161,37 @@ class Farm:
         self._running = {name: self._start(name) for name in self._devices}
         self.killed: dict[int, float] = {}
 
-    def _start(self, name: str) -> subprocess.Popen[bytes]:
-        words = (self._url, name, self._devices[name], str(self._options["batch"]), str(self._folder))
-        return subprocess.Popen([sys.executable, __file__, "--serve", *words])
+    def _start(self, name: str) -> BaseProcess:
+        words = (self._url, name, self._devices[name], self._options["batch"], self._folder)
+        process = _FORKING.Process(target=be_worker, args=words, name=name)
+        process.start()
+        return process
 
     def kill(self, chance: random.Random) -> None:
         """Kill one at random, and start it again."""
         name = chance.choice(sorted(self._running))
         process = self._running[name]
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
+        assert process.pid is not None
         self.killed[process.pid] = time.monotonic()
         self._running[name] = self._start(name)
 
     def check(self) -> None:
         """Fail if one ended by itself."""
         for name, process in self._running.items():
-            if process.poll() is not None:
-                raise RuntimeError(f"{name} ended with {process.returncode}")
+            if process.exitcode is not None:
+                raise RuntimeError(f"{name} ended with {process.exitcode}")
 
     def end(self) -> None:
         """End all in order; those that would not are killed."""
         for process in self._running.values():
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
         for process in self._running.values():
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
+            process.join(30)
+            if process.exitcode is None:
                 process.kill()
-                process.wait()
+                process.join()
 
 
 def overlaps(lines: Iterable[str], killed: dict[int, float]) -> tuple[int, int]:
@@ -270,19 +283,14 @@ def show(runs: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Run the benchmark, or be one of its workers."""
+    """Run the benchmark."""
     parser = parser_for(__doc__)
     parser.add_argument("--workers", type=int, default=16, help="each on a device of its own")
     parser.add_argument("--rivals", type=int, default=4, help="that want the devices of the first of them")
     parser.add_argument("--jobs", type=int, default=2_000, help="operators to be timed")
     parser.add_argument("--batch", type=int, default=16, help="jobs a worker holds at once")
     parser.add_argument("--kills", type=int, default=24, help="how often a worker or rival is killed")
-    parser.add_argument("--serve", nargs=5, help="(a worker of this benchmark)")
     given = parser.parse_args()
-    if given.serve:
-        url, name, device, batch, folder = given.serve
-        be_worker(url, name, device, int(batch), Path(folder))
-        return
     if given.quick:
         given.workers, given.rivals, given.jobs, given.batch, given.kills = 3, 1, 40, 4, 2
     names = ("workers", "rivals", "jobs", "batch", "kills")

@@ -14,9 +14,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from lanaprof.errors import DeviceUnavailable, StoreError
 from lanaprof.flows.bench import Bench
 from lanaprof.lut import Measurement, Store, environment_differences, record_from_json
 from lanaprof.lut.jobs import Job
+from lanaprof.lut.placelock import PlaceLock
 from lanaprof.lut.queue import Queue
-from lanaprof.lut.serving import GivenBack, Listener, Refused, serve
+from lanaprof.lut.serving import GivenBack, Listener, Refused, lock_of, serve
 from lanaprof.profiler.campaign import CampaignResult, Target
 from lanaprof.profiler.circuit import circuit_from_json
 from lanaprof.profiler.environment import choose_cores
@@ -122,12 +124,13 @@ class Worker:
 
     Args:
         bench: where; its store is the farm's server.
-        context_of: gives relay contexts by id.
+        queue: gives relay contexts.
+        lock: of the bench's place: nothing is timed without it.
         report: counts what is done.
     """
 
-    def __init__(self, bench: Bench, context_of: Callable[[str], Any], report: FarmReport) -> None:
-        self._bench, self._context_of, self.report = bench, context_of, report
+    def __init__(self, bench: Bench, queue: Queue, lock: PlaceLock, report: FarmReport) -> None:
+        self._bench, self._queue, self._lock, self.report = bench, queue, lock, report
         self._outbox = Outbox(bench.journals.parent / "outbox.jsonl")
         self._handed: list[tuple[Job, asyncio.Future[None]]] = []
         self._arrived = asyncio.Event()
@@ -199,7 +202,8 @@ class Worker:
             settle(operator, left)
 
     def _measure(self, batch: _Batch, settle: Callable[..., None]) -> None:
-        if self._stopped.is_set():
+        # After a restart of the server the lock is taken anew; another worker may have been quicker.
+        if self._stopped.is_set() or self._lock.take() != "taken":
             return
         bench, first = self._bench, batch.jobs[0]
         self._outbox.send(bench.store)
@@ -210,12 +214,14 @@ class Worker:
         for operator in bench.store.lacking("operator", [job.operator for job in batch.jobs]):
             self.report.refused += 1
             settle(operator, Refused(f"operator {operator} is not in the database"))
-        context = self._context_of(first.context) if first.context else {}
+        context = self._queue.get_context(first.context) if first.context else {}
         jobs = [job for job in batch.jobs if job.operator in batch.waiting]
-        for job in [job for job in jobs if not self._wanted(job, protocol, context)]:
-            self.report.reused += 1
-            settle(job.operator)
-        jobs = [job for job in jobs if job.operator in batch.waiting]
+        wanted = self._wanted(jobs, protocol, context)
+        for job in jobs:
+            if job.operator not in wanted:
+                self.report.reused += 1
+                settle(job.operator)
+        jobs = [job for job in jobs if job.operator in wanted]
         if jobs:
             self._campaign(jobs, protocol, context, settle)
 
@@ -224,22 +230,27 @@ class Worker:
         for operator in list(batch.waiting):
             settle(operator, Refused(why))
 
-    def _wanted(self, job: Job, protocol: Protocol, context: dict[str, Any]) -> bool:
-        """Say whether nobody has timed it in this environment yet, as the job wants it timed."""
-        relayed = protocol.cache == "relay" and job.kind != "network"
-        return not self._bench.store.measurements(
-            environment=self._bench.environment.id,
-            operators=[job.operator],
-            cache=protocol.cache if relayed else "hot",
-            space=context["space"] if relayed else None,
-            since=job.since or None,
-        )
+    def _wanted(self, jobs: Sequence[Job], protocol: Protocol, context: Mapping[str, Any]) -> frozenset[str]:
+        """Return the operators that nobody has timed in this environment yet, as their jobs want them timed."""
+        wanted = set()
+        for alone in (False, True):
+            relayed = protocol.cache == "relay" and not alone
+            asked = [job for job in jobs if (job.kind == "network") == alone]
+            rows = self._bench.store.measurements(
+                environment=self._bench.environment.id,
+                operators=[job.operator for job in asked],
+                cache=protocol.cache if relayed else "hot",
+                space=context["space"] if relayed else None,
+            )
+            newest: dict[str, str] = {}
+            for row in rows:
+                newest[row.operator] = max(row.time, newest.get(row.operator, ""))
+            wanted |= {job.operator for job in asked if newest.get(job.operator, "") < (job.since or "0")}
+        return frozenset(wanted)
 
     def _campaign(
-        self, jobs: Sequence[Job], protocol: Protocol, context: dict[str, Any], settle: Callable[..., None]
+        self, jobs: Sequence[Job], protocol: Protocol, context: Mapping[str, Any], settle: Callable[..., None]
     ) -> CampaignResult:
-        by_operator = {job.operator: job for job in jobs}
-
         away: list[StoreError] = []
 
         def emit(record: Measurement) -> None:
@@ -255,6 +266,11 @@ class Worker:
                 return
             self.report.take(record)
             settle(record.operator)
+
+        @cache
+        def wanted_now() -> frozenset[str]:
+            """Return what is still wanted once the cores are ours; somebody may have measured while we waited."""
+            return self._wanted(jobs, protocol, context)
 
         relay: dict[str, Any] = {}
         if protocol.cache == "relay":
@@ -275,7 +291,7 @@ class Worker:
         return self._bench.run(
             protocol,
             targets,
-            still_wanted=lambda key: self._wanted(by_operator[key], protocol, context),
+            still_wanted=lambda key: key in wanted_now(),
             emit=emit,
             stopped=self._stopped.is_set,
             **relay,
@@ -321,12 +337,12 @@ def work(bench: Bench, queue: Queue, listener: Listener, *, limit_s: float | Non
     The first SIGTERM or Ctrl-C ends the round in progress, stores what has enough of them, and gives the rest back;
     a second one ends the process at once, and the jobs are recovered by others.
     """
-    report = FarmReport()
+    report, lock = FarmReport(), lock_of(queue, listener)
     began_s = time.monotonic()
 
     async def main() -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        worker = Worker(bench, queue.get_context, report)
+        worker = Worker(bench, queue, lock, report)
 
         def end() -> None:
             stop.set()
@@ -345,7 +361,7 @@ def work(bench: Bench, queue: Queue, listener: Listener, *, limit_s: float | Non
         measuring = asyncio.create_task(worker.run())
         measuring.add_done_callback(lambda task: None if task.cancelled() else end())
         try:
-            await serve(queue, listener, worker.handle, stop=stop, notice=bench.notice)
+            await serve(queue, listener, worker.handle, lock=lock, stop=stop, notice=bench.notice)
         finally:
             measuring.cancel()
             await asyncio.wait([measuring])

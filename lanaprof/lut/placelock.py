@@ -7,6 +7,7 @@ for as long as a dead worker is. A holder that comes back meanwhile takes its lo
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import Engine, text
@@ -37,7 +38,7 @@ _ERASE = "DELETE FROM lanaprof_places WHERE place = :place AND holder = :holder"
 
 
 class PlaceLock:
-    """The lock of one place, for one holder; its methods block, and are called by one thread at a time.
+    """The lock of one place, for one holder. Its methods block; threads take turns.
 
     Args:
         engine: of the queue.
@@ -53,6 +54,7 @@ class PlaceLock:
         self._engine, self._location, self._silent_s = engine, location, silent_s
         self._names = {"place": place, "holder": holder}
         self._connection: Connection | None = None
+        self._turn = threading.RLock()
 
     def take(self) -> Literal["taken", "locked", "waiting"]:
         """Take it, or say that it is locked, or that its last holder may still be alive.
@@ -60,8 +62,10 @@ class PlaceLock:
         Raises:
             StoreError: the server cannot be asked.
         """
-        if self.keep():
-            return "taken"
+        with self._turn:
+            return "taken" if self.keep() else self._take()
+
+    def _take(self) -> Literal["taken", "locked", "waiting"]:
         with translated_errors(self._location):
             connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             try:
@@ -84,29 +88,32 @@ class PlaceLock:
 
     def keep(self) -> bool:
         """Note that its holder lives; say whether the server still knows of the lock."""
-        if self._connection is None:
-            return False
-        try:
-            with translated_errors(self._location):
-                self._connection.execute(text(_NOTE), self._names)
-        except StoreError:
-            self.drop()
-            return False
-        return True
+        with self._turn:
+            if self._connection is None:
+                return False
+            try:
+                with translated_errors(self._location):
+                    self._connection.execute(text(_NOTE), self._names)
+            except StoreError:
+                self.drop()
+                return False
+            return True
 
     def give_back(self) -> None:
         """End it in order: others need not wait."""
-        if self.keep():
-            assert self._connection is not None
-            with translated_errors(self._location):
-                self._connection.execute(text(_ERASE), self._names)
-        self.drop()
+        with self._turn:
+            if self.keep():
+                assert self._connection is not None
+                with translated_errors(self._location):
+                    self._connection.execute(text(_ERASE), self._names)
+            self.drop()
 
     def drop(self) -> None:
         """End its connection, if there is one."""
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            _end(connection)
+        with self._turn:
+            if self._connection is not None:
+                connection, self._connection = self._connection, None
+                _end(connection)
 
 
 def _end(connection: Connection) -> None:

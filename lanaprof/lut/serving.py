@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from procrastinate.job_context import JobContext
     from procrastinate.retry import BaseRetryStrategy
 
-__all__ = ["GivenBack", "Listener", "Refused", "serve"]
+__all__ = ["GivenBack", "Listener", "Refused", "lock_of", "serve"]
 
 _ATTEMPTS = 20  # of one job, by whatever workers; a job that ends its worker each time is no more tried
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # between attempts to reach the server; the last one repeats
@@ -80,8 +80,22 @@ class Listener:
     poll_s: float = 2.0
 
 
+def lock_of(queue: Queue, listener: Listener) -> PlaceLock:
+    """Return the lock of the listener's place; it is not taken yet."""
+    return PlaceLock(
+        queue.engine, queue.location, place=listener.place, silent_s=listener.stalled_s,
+        holder=f"{listener.name}, process {listener.pid}, {secrets.token_hex(4)}",
+    )  # fmt: skip
+
+
 async def serve(
-    queue: Queue, listener: Listener, handle: Handle, *, stop: asyncio.Event, notice: Callable[[str], None]
+    queue: Queue,
+    listener: Listener,
+    handle: Handle,
+    *,
+    lock: PlaceLock,
+    stop: asyncio.Event,
+    notice: Callable[[str], None],
 ) -> None:
     """Listen until stopped, or until nothing waits; a server that is away is waited for.
 
@@ -90,6 +104,7 @@ async def serve(
         listener: who listens.
         handle: times one job's operator; GivenBack lets it wait again, Refused gives it up, and after any other
             exception it is tried again later, up to 20 times.
+        lock: of the listener's place, from `lock_of`; taken here, and given back at the end.
         stop: set from outside; what is running is waited for.
         notice: told what the owner should know.
 
@@ -99,10 +114,6 @@ async def serve(
     for name, level in (("procrastinate", logging.CRITICAL), ("psycopg.pool", logging.ERROR)):
         logging.getLogger(name).setLevel(level)  # what they tell of lost connections we tell in our own words
     _forgive_lost_connections(asyncio.get_running_loop())
-    lock = PlaceLock(
-        queue.engine, queue.location, place=listener.place, silent_s=listener.stalled_s,
-        holder=f"{listener.name}, process {listener.pid}, {secrets.token_hex(4)}",
-    )  # fmt: skip
     attempt, held_before = 0, False
     lost: tuple[type[Exception], ...] = (StoreError, *_lost())
     try:
@@ -265,7 +276,7 @@ async def _attending(app: App, worker: Any, listener: Listener, lock: PlaceLock,
             for number in forgotten & idle:
                 await manager.retry_job_by_id_async(number, retry_at=datetime.now(UTC))
             forgotten = idle - forgotten
-            if not await asyncio.to_thread(lock.keep) and await asyncio.to_thread(lock.take) != "taken":
+            if await asyncio.to_thread(lock.take) != "taken":
                 worker.stop()  # another worker took over while we could not be heard
                 return
         except lost:
