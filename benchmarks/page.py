@@ -14,10 +14,11 @@ from typing import Any
 
 from harness import HERE, RESULTS, ended, read_runs
 from sections import Section
-from sections_campaigns import proving, repeatability, solver, throughput
+from sections_campaigns import proving, repeatability, throughput
 from sections_distilling import distilling, shrinking
 from sections_networks import accuracy, rivals
 from sections_precision import precision
+from sections_solver import solver
 from sections_students import students
 
 ROOT = HERE.parent
@@ -65,7 +66,7 @@ def _sections(runs: Sequence[Run]) -> list[Section]:
         proving(newest(of("proving"), lambda run: run["part"])),
         precision(newest(of("precision"), lambda run: run["part"])),
         throughput(newest(of("throughput"), lambda run: run["part"])),
-        solver(newest(of("solver"), lambda run: run["part"])),
+        solver(newest(of("solver"), lambda run: (run["part"], run["result"].get("name")))),
         shrinking(newest(of("shrinking"), lambda run: run["part"])),
         distilling(
             newest(

@@ -1,9 +1,8 @@
-"""The sections on campaigns, budgets and the selector."""
+"""The sections on campaigns and budgets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
 
 from charts import Plane, Series, plot, svg_file
 from proving import HIGHEST, LOWEST, NEARLY, summary
@@ -150,26 +149,3 @@ def throughput(runs: Sequence[Run]) -> Section:
     return Section(
         title=title, lines=[*lines, *picture("benchmark-memory.svg", label)], images=images, runs=runs
     )
-
-
-def solver(runs: Sequence[Run]) -> Section:
-    """Return how fast the exact selector is beside an integer program."""
-    title = "The exact selector"
-    what = "One budget, from loaded arrays to the checked answer, beside PuLP with HiGHS on the same arrays."
-    if not runs:
-        return nothing_yet(title, what, "python benchmarks/solver.py")
-    lines = [
-        f"{what} {commands_of(runs)}",
-        "",
-        "| layers × candidates | exact, median | slowest | PuLP and HiGHS | ratio | HiGHS unfinished |",
-        "| --- " + "| ---: " * 5 + "|",
-    ]
-    for run in runs:
-        result = run["result"]
-        theirs = median(result["theirs_s"])
-        lines.append(
-            f"| {result['layers']} × {result['candidates']} | {format_duration(median(result['ours_s']), digits=3)} "
-            f"| {format_duration(max(result['ours_s']), digits=3)} | {format_duration(theirs, digits=3)} "
-            f"| {theirs / median(result['ours_s']):.0f} | {result['unfinished']} of {len(result['theirs_s'])} |"
-        )
-    return Section(title=title, lines=lines, runs=runs)

@@ -1,82 +1,45 @@
-"""The exact selector against PuLP with HiGHS, interleaved in one run: ``python benchmarks/solver.py``.
+"""The solver against integer programs, interleaved in one run on one core: ``python benchmarks/solver.py``.
 
-Prints milliseconds and ratios per size. The rival is the plain model as a user would write it in PuLP, solved by HiGHS
-with one thread at gap 0; it is given ``--limit`` seconds. Both start from the same arrays; building counts.
+Parts: one budget beside four rivals on the same arrays (each in a process of its own, benchmarks/solver_rivals.py, by
+``--python``, any Python that has them; building the model counts, imports don't); large tables beside one argsort;
+every budget at once; two budgets; ten diverse solutions; spans and pairs beside our own integer program; and small
+adversarial problems of every kind, exact = integer program on each of them.
 """
 
 from __future__ import annotations
 
-import statistics
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar
 
 import numpy as np
-from harness import ended, harness_from, parser_for
-from numpy.typing import NDArray
+from harness import HERE, Harness, ended, harness_from, parser_for, say
+from solver_cases import FAMILIES, STRUCTURES, Instance, make_chained, make_instance, random_case
+from solver_rivals import DIVERSE, RIVALS
 
-from lanaprof.solver import Problem, frontier, problem_from_arrays, solve, solve_diverse
+from lanaprof.errors import InfeasibleBudget
+from lanaprof.solver import Solution, frontier, load_problem, solve, solve_diverse
+from lanaprof.solver.exact import stairs_of
+from lanaprof.solver.front import best_scores
 
-Floats = NDArray[np.float64]
 Result = TypeVar("Result")
-SIZES = ((46, 197), (60, 200), (1000, 500))
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """A problem with its arrays: (layers, candidates) latency in microseconds and score, and a budget."""
-
-    problem: Problem
-    latency_us: Floats
-    score: Floats
-    budget_us: float
-
-
-def make_instance(
-    layers: int, count: int, *, seed: int = 0, noise: float = 0.7, devices: int = 1
-) -> Instance:
-    """Return a problem shaped like a search space: candidate 0 is the teacher, candidate 1 nearly free and bad.
-
-    Latency ratios are log-normal around 0.55, losses grow as a candidate gets cheaper, times log-normal noise: at
-    0.7 about 10 of 200 candidates of a layer are undominated. Whole microseconds; budget half the teacher's.
-    """
-    rng = np.random.default_rng(seed)
-    teacher_us = rng.lognormal(0, 0.6, layers)
-    teacher_us *= 400 * layers / teacher_us.sum()
-    sensitivity = rng.lognormal(0, 1.0, layers) * np.sqrt(teacher_us / teacher_us.mean())
-    ratio = np.clip(rng.lognormal(np.log(0.55), 0.45, (layers, count)), 0.03, 1.6)
-    ratio[:, 0], ratio[:, 1] = 1.0, 0.01
-    shape = np.clip(1 - ratio / 1.6, 0.002, 1) ** 1.3
-    score = -sensitivity[:, None] * shape * rng.lognormal(0, noise, ratio.shape)
-    score[:, 0], score[:, 1] = 0.0, -4 * sensitivity * rng.lognormal(0, 0.2, layers)
-    latency_us = np.maximum(np.round(teacher_us[:, None] * ratio), 1.0)
-    costs = {"latency_us": latency_us}
-    for device in range(1, devices):
-        other = ratio**0.6 * rng.lognormal(0, 0.36, ratio.shape)
-        costs[f"latency_us_{device}"] = np.maximum(np.round(2.2 * teacher_us[:, None] * other), 1.0)
-    names = [[f"c{j}" for j in range(count)]] * layers
-    problem = problem_from_arrays([f"l{i}" for i in range(layers)], names, scores=score, costs=costs)
-    return Instance(problem, latency_us, score, float(latency_us[:, 0].sum()) / 2)
-
-
-def solve_by_pulp(instance: Instance, limit_s: float) -> float | None:
-    """Return the score of the plain PuLP model under HiGHS at gap 0; None when the limit came first."""
-    import pulp
-
-    layers, count = instance.score.shape
-    program = pulp.LpProblem("plain", pulp.LpMaximize)
-    x = [[program.add_variable(f"x{i}_{j}", 0, 1, cat="Binary") for j in range(count)] for i in range(layers)]
-    flat = [variable for row in x for variable in row]
-    program += pulp.lpSum([s * v for s, v in zip(instance.score.ravel().tolist(), flat, strict=True)])
-    for row in x:
-        program += pulp.lpSum(row) == 1
-    latencies = instance.latency_us.ravel().tolist()
-    program += pulp.lpSum([w * v for w, v in zip(latencies, flat, strict=True)]) <= instance.budget_us
-    outcome = program.solve(pulp.HiGHS(msg=False, threads=1, gapRel=0.0, gapAbs=1e-9, timeLimit=limit_s))
-    is_new = hasattr(outcome, "has_solution")
-    done = outcome.status.name == "Optimal" if is_new else program.sol_status == pulp.LpSolutionOptimal
-    return float(pulp.value(program.objective)) if done else None
+Row = dict[str, Any]
+RIVAL_SIZES = {"46x197": 3, "60x200": 3, "200x200": 1}  # and how many instances
+LARGE_SIZES = ("1000x500", "100000x10")
+CHAINS = {  # layers, candidates, terms at each boundary, spans
+    "10 × 20, spans and pairs": (10, 20, 20, 5),
+    "46 × 197, 40 spans": (46, 197, 0, 40),
+    "46 × 197, 400 terms a boundary": (46, 197, 400, 0),
+    "300 × 200, 100 terms a boundary, 100 spans": (300, 200, 100, 100),
+}
+_PROGRAM_LIMIT_S = 20.0  # for our own integer program on spans and pairs
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:
@@ -86,99 +49,199 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
     return time.perf_counter() - start_s, result
 
 
-def compare(layers: int, count: int, *, rounds: int, limit_s: float) -> dict[str, Any]:
-    """Return the times of both sides over interleaved rounds, each on a new instance."""
-    ours_s, theirs_s, sorts_s, missed = [], [], [], 0
+def by_rival(rival: str, instance: Instance, folder: Path, python: str, limit_s: float) -> Row:
+    """Return what one rival says of an instance, from a process of its own."""
+    file = folder / "instance.npz"
+    np.savez(file, latency_us=instance.latency_us, score=instance.score, budget_us=instance.budget_us)
+    script = str(HERE / "solver_rivals.py")
+    words = [python, script, rival, str(file), "--limit", str(limit_s)]
+    ran = subprocess.run(words, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        return {"missing": ran.stderr.strip().splitlines()[-1] if ran.stderr.strip() else "no answer"}
+    answer: Row = json.loads(ran.stdout.splitlines()[-1])
+    return answer
+
+
+def beside_rivals(part: str, harness: Harness, python: str, *, rounds: int, limit_s: float) -> Row:
+    """Return the times of ours and of every rival, instance by instance, each on the same arrays in turn."""
+    layers, count = map(int, part.split("x"))
+    rows = []
     for seed in range(rounds):
         instance = make_instance(layers, count, seed=seed)
-        solution = solve(instance.problem, {"latency_us": instance.budget_us})
-        again_s = [solve(instance.problem, {"latency_us": instance.budget_us}).solve_s for _ in range(5)]
-        ours_s.append(statistics.median([solution.solve_s, *again_s]))
-        sorts_s.append(timed(lambda: np.argsort(instance.latency_us, axis=1))[0])  # noqa: B023  # called at once
-        their_s, score = timed(lambda: solve_by_pulp(instance, limit_s))  # noqa: B023  # called at once
-        theirs_s.append(their_s)
-        missed += score is None
-        assert solution.proved
-        if score is not None:
-            assert abs(score - solution.score) < 1e-6, "the two optima differ"
-    return {
-        "layers": layers,
-        "candidates": count,
-        "ours_s": ours_s,
-        "theirs_s": theirs_s,
-        "sorts_s": sorts_s,
-        "unfinished": missed,
-    }
+        ours = [solve(instance.problem, instance.budget) for _ in range(7)]
+        row: Row = {"ours_s": median(one.solve_s for one in ours), "proved": ours[0].proved}
+        for rival in RIVALS:
+            answer = by_rival(rival, instance, harness.folder(part), python, limit_s)
+            if answer.get("score") is not None:
+                # CP-SAT rounds 46 or more scores to millionths; the others see the same floats.
+                answer["off"] = answer.pop("score") - ours[0].score
+            row[rival] = answer
+        rows.append(row)
+    return {"kind": "rivals", "layers": layers, "candidates": count, "instances": rows, "limit_s": limit_s}
 
 
-def show(result: dict[str, Any]) -> None:
-    """Print one line: median times of both sides."""
-    ours, theirs = statistics.median(result["ours_s"]), statistics.median(result["theirs_s"])
-    missed, rounds = result["unfinished"], len(result["theirs_s"])
-    note = f", HiGHS unfinished in {missed} of {rounds}" if missed else ""
-    print(
-        f"{result['layers']} x {result['candidates']}: exact {1e3 * ours:.2f} ms "
-        f"(slowest {1e3 * max(result['ours_s']):.2f}), PuLP+HiGHS {1e3 * theirs:.0f} ms, ratio {theirs / ours:.0f}, "
-        f"{ours / statistics.median(result['sorts_s']):.1f} row-wise argsorts{note}",
-        flush=True,
-    )
+def beside_argsort(part: str) -> Row:
+    """Return the time of the whole solve beside one argsort of the latencies, by rows and of all."""
+    layers, count = map(int, part.split("x"))
+    instance = make_instance(layers, count)
+    ours_s, rows_s, flat_s = [], [], []
+    for _ in range(9):
+        solution = solve(instance.problem, instance.budget)
+        ours_s.append(solution.solve_s)
+        rows_s.append(timed(lambda: np.argsort(instance.latency_us, axis=1))[0])
+        flat_s.append(timed(lambda: np.argsort(instance.latency_us, axis=None))[0])
+    found = {"ours_s": median(ours_s), "argsort_rows_s": median(rows_s), "argsort_all_s": median(flat_s)}
+    return {"kind": "large", "layers": layers, "candidates": count, "proved": solution.proved, **found}
 
 
-def longer_tasks() -> None:
-    """Print the times of fronts, two budgets, many layers, diverse solutions and a case that no bound helps."""
-    for layers, count in SIZES:
-        instance = make_instance(layers, count)
-        took_s, points = timed(lambda: frontier(instance.problem, "latency_us"))  # noqa: B023  # called at once
-        print(f"{layers} x {count}: front of {len(points)} points {took_s:.2f} s", flush=True)
-        two = make_instance(layers, count, devices=2)
-        budgets = {
-            k: float(v[::count].sum()) / 2
-            for k, v in zip(two.problem.cost_names, two.problem.costs, strict=True)
-        }
-        solution = solve(two.problem, budgets)
-        print(f"{layers} x {count}: two budgets {solution.status} in {solution.solve_s:.2f} s", flush=True)
-    for seed in range(3):
-        large = make_instance(100_000, 10, seed=seed)
-        solution = solve(large.problem, {"latency_us": large.budget_us})
-        print(f"100000 x 10: {solution.status} in {solution.solve_s:.2f} s", flush=True)
+def every_budget(harness: Harness, python: str, limit_s: float) -> Row:
+    """Return the time of the optimum for every whole microsecond of 46 × 197, beside one budget by PuLP and HiGHS."""
     instance = make_instance(46, 197)
-    budget = {"latency_us": instance.budget_us}
-    took_s, found = timed(
-        lambda: solve_diverse(instance.problem, budget, top=10, overlap=0.7, time_limit_s=300)
+    reach = round(float(instance.latency_us[:, 0].sum()))
+    everything = np.ones(len(instance.problem.scores), dtype=np.bool_)
+
+    def fill() -> int:
+        stairs, _ = stairs_of(instance.problem, everything, 0, budget=2.0 * reach)
+        return len(best_scores(stairs, 1 / stairs.cost_scale, round(reach - stairs.low_cost)))
+
+    ours_s, rival_s, budgets = [], [], 0
+    for _ in range(3):
+        took_s, budgets = min(timed(fill) for _ in range(3))
+        ours_s.append(took_s)
+        answer = by_rival("PuLP + HiGHS", instance, harness.folder("every budget"), python, limit_s)
+        rival_s.append(answer["build_s"] + answer["solve_s"])
+    front_s, points = timed(lambda: frontier(instance.problem, "latency_us"))
+    row = {"budgets": budgets, "ours_s": median(ours_s), "rival_s": median(rival_s)}
+    return {"kind": "every budget", **row, "front_s": front_s, "points": len(points)}
+
+
+def two_budgets() -> Row:
+    """Return the time to the proof under two budgets at 1000 × 500."""
+    two = make_instance(1000, 500, devices=2)
+    budgets = {
+        name: float(cost[::500].sum()) / 2
+        for name, cost in zip(two.problem.cost_names, two.problem.costs, strict=True)
+    }
+    found = [solve(two.problem, budgets) for _ in range(3)]
+    times = [one.solve_s for one in found]
+    return {"kind": "two budgets", "ours_s": min(times), "slowest_s": max(times), "proved": found[0].proved}
+
+
+def diverse(harness: Harness, python: str, limit_s: float) -> Row:
+    """Return the time of ten diverse proved solutions of 46 × 197, beside the raw program's for the same ten."""
+    instance = make_instance(46, 197)
+    ours_s, found = timed(
+        lambda: solve_diverse(instance.problem, instance.budget, top=10, overlap=0.7, time_limit_s=300)
     )
-    print(
-        f"46 x 197: {len(found)} diverse solutions {took_s:.1f} s, all proved: {all(s.proved for s in found)}"
-    )
-    weights = np.random.default_rng(0).random((46, 50))
-    names = [[f"c{j}" for j in range(50)]] * 46
-    sums = problem_from_arrays([f"l{i}" for i in range(46)], names, scores=weights, costs={"t": weights})
-    solution = solve(sums, {"t": float(weights.mean(axis=1).sum())}, time_limit_s=20.0)
-    gap = solution.bound / solution.score - 1
-    print(f"46 x 50 subset-sum in floats: {solution.status} after {solution.solve_s:.1f} s, gap {gap:.1e}")
+    row: Row = {"ours_s": ours_s, "solutions": len(found), "proved": all(one.proved for one in found)}
+    rival = by_rival(DIVERSE, instance, harness.folder("diverse"), python, limit_s)
+    return {"kind": "diverse", **row, "each_s": [one.solve_s for one in found], **rival, "limit_s": limit_s}
+
+
+def chains() -> list[Row]:
+    """Return, for problems with spans and pairs, times of ours and of our own integer program."""
+    rows = []
+    for name, (layers, count, terms, spans) in CHAINS.items():
+        instance = make_chained(layers, count, terms=terms, spans=spans)
+        exact = [solve(instance.problem, instance.budget) for _ in range(3)]
+        program: Solution | None = None
+        if layers < 100:
+            limit_s = _PROGRAM_LIMIT_S
+            program = solve(instance.problem, instance.budget, method="mip", time_limit_s=limit_s)
+        front_s, points = timed(partial(frontier, instance.problem, "latency_us", points=50))
+        row: Row = {"name": name, "ours_s": median(one.solve_s for one in exact), "proved": exact[0].proved}
+        row |= {"front_s": front_s, "points": len(points)}
+        if program is not None:
+            row |= {"program_s": program.solve_s, "program_proved": program.proved}
+            row["off"] = program.score - exact[0].score
+        rows.append({"kind": "chain", **row})
+    return rows
+
+
+def one_case(family: str, structure: str, seed: int) -> str | None:
+    """Return what is wrong with the answers to one small problem; None when all is as it must be."""
+    document, budget = random_case(family, structure, seed)
+    problem, cost = load_problem(document), "latency_us"
+    scale = 1e-9 * float(np.abs(problem.scores).max(initial=0.0)) * len(problem.layer_names)
+    try:
+        exact = solve(problem, {cost: budget})
+    except InfeasibleBudget:
+        try:
+            solve(problem, {cost: budget}, method="mip")
+        except InfeasibleBudget:
+            return None
+        return "exact calls it infeasible, the program does not"
+    program = solve(problem, {cost: budget}, method="mip")
+    if not (exact.proved and program.proved):
+        return f"not proved: exact {exact.proved}, program {program.proved}"
+    if abs(exact.score - program.score) > scale:
+        return f"exact {exact.score!r}, program {program.score!r}"
+    if exact.bound < exact.score:
+        return "the bound is below the answer"
+    more = solve(problem, {cost: budget + 0.1 * abs(budget)})
+    if more.score < exact.score - scale:
+        return f"a larger budget scores {more.score!r}, less than {exact.score!r}"
+    turned = solve(load_problem(turned_round(document)), {cost: budget})
+    if abs(turned.score - exact.score) > scale:
+        return f"in another order {turned.score!r} instead of {exact.score!r}"
+    return None
+
+
+def turned_round(document: Row) -> Row:
+    """Return the same problem with layers and candidates in the opposite order."""
+    layers = [{**layer, "candidates": layer["candidates"][::-1]} for layer in document["layers"]]
+    spans = [{**span, "first": span["last"], "last": span["first"]} for span in document.get("spans", [])]
+    return {**document, "layers": layers[::-1], "spans": spans}
+
+
+def adversarial(instances: int) -> Row:
+    """Return how many small problems of every family and structure were solved alike by all."""
+    kinds = [(family, structure) for family in FAMILIES for structure in STRUCTURES]
+    wrong: list[str] = []
+    for number in range(instances):
+        family, structure = kinds[number % len(kinds)]
+        fault = one_case(family, structure, number // len(kinds))
+        if fault is not None:
+            wrong.append(f"{family}, {structure}, {number // len(kinds)}: {fault}")
+    return {"kind": "adversarial", "instances": instances, "kinds": len(kinds), "wrong": wrong}
 
 
 def main() -> None:
     """Run all comparisons."""
     parser = parser_for(__doc__)
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="instances per size (a third of them at 1000 x 500)"
-    )
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds HiGHS is given per instance")
+    parser.add_argument("--python", default=sys.executable, help="the Python that runs the rivals")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds a rival is given per instance")
+    parser.add_argument("--instances", type=int, default=2016, help="small adversarial problems")
+    parser.add_argument("--parts", nargs="+", help="only these")
     given = parser.parse_args()
     if given.quick:
-        given.rounds, given.limit = 1, 5.0
-    harness = harness_from("solver", given, {"rounds": given.rounds, "limit_s": given.limit})
+        given.limit, given.instances = 5.0, 72
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(
+            0, {max(os.sched_getaffinity(0))}
+        )  # one core for both sides; children inherit it
+    harness = harness_from("solver", given, {"limit_s": given.limit, "instances": given.instances})
 
-    def run_size(part: str) -> list[dict[str, Any]]:
-        layers, count = map(int, part.split("x"))
-        rounds = given.rounds if layers < 500 else max(1, given.rounds // 3)
-        return [compare(layers, count, rounds=rounds, limit_s=given.limit)]
+    def run(part: str) -> list[Row]:
+        if part in RIVAL_SIZES:
+            rounds = 1 if given.quick else RIVAL_SIZES[part]
+            return [beside_rivals(part, harness, given.python, rounds=rounds, limit_s=given.limit)]
+        if part in LARGE_SIZES:
+            return [beside_argsort(part)]
+        if part == "chains":
+            return chains()
+        others: dict[str, Callable[[], Row]] = {
+            "every budget": lambda: every_budget(harness, given.python, given.limit),
+            "two budgets": two_budgets,
+            "diverse": lambda: diverse(harness, given.python, given.limit),
+            "adversarial": lambda: adversarial(given.instances),
+        }
+        return [others[part]()]
 
-    harness.parts([f"{layers}x{count}" for layers, count in SIZES[: 1 if given.quick else 3]], run_size)
-    for run in harness.finish():
-        show(run["result"])
-    if not given.quick:
-        longer_tasks()
+    names = [*RIVAL_SIZES, *LARGE_SIZES, "every budget", "two budgets", "diverse", "chains", "adversarial"]
+    harness.parts(given.parts or (["46x197", "adversarial"] if given.quick else names), run)
+    for one in harness.finish():
+        say(f"{one['part']}: {json.dumps(one['result'], ensure_ascii=False)}")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,12 @@ Sound = Callable[[tuple[int, ...]], bool]
 
 _LEAST_SECONDS = 30.0  # to find the least reachable value after a budget proved too small
 _NEAR = 1 / 8  # of the gap between bound and best known: the columns tried first
+# HiGHS's own are 1e-6 and 1e-7: with layers of very different size the smaller ones would not count.
+_TOLERANCES = {
+    "mip_feasibility_tolerance": 1e-9,
+    "primal_feasibility_tolerance": 1e-9,
+    "dual_feasibility_tolerance": 1e-9,
+}
 _MOST_CUTS = 30  # answers that break a budget by less than HiGHS's tolerance, cut off one by one
 
 
@@ -277,7 +283,7 @@ def _run(model: LinearModel, cuts: Sequence[Ints], *, seconds: float) -> _Run:
     for cut in cuts:
         program += pulp.lpSum([x[i] for i in cut.tolist()]) <= len(cut) - 1
     solver = pulp.HiGHS(
-        msg=False, threads=1, timeLimit=seconds, gapRel=0.0, gapAbs=1e-9, mip_feasibility_tolerance=1e-9
+        msg=False, threads=1, timeLimit=seconds, gapRel=0.0, gapAbs=1e-9, **_TOLERANCES
     )
     outcome = program.solve(solver)
     values = np.array([v.value() or 0.0 for v in x])
