@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lanaprof.config import Device
-from lanaprof.digest import digest
-from lanaprof.errors import BadProject, UnsupportedOperator, UserError
+from lanaprof.errors import UnsupportedOperator, UserError
 from lanaprof.flows.project import Project, write_json
 from lanaprof.flows.recipes import Choices, candidate_recipe, grid_of, network_recipe
 from lanaprof.flows.scales import is_quantised
+from lanaprof.flows.wiring import cached_circuit, export_circuit, is_complete, narrowed, network_record
 from lanaprof.lut import Operator, Recipe, Store
 from lanaprof.ops import GENERATOR_VERSION, SKIP, TEACHER
-from lanaprof.profiler.circuit import Circuit, Segment, Step, circuit_from_json
+from lanaprof.profiler.circuit import Circuit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,28 +90,8 @@ class ExportReport:
     seconds: float
 
 
-def _variant(device: Device) -> str:
-    return f"b{device.batch}-{device.precision}"
-
-
 def _recipes_path(project: Project) -> Path:
     return project.state / "recipes.json"
-
-
-def _circuit_path(project: Project, device: Device) -> Path:
-    """Return where the wiring lies; another teacher or other layers (``init --force``) have a file of their own."""
-    layers = [[x.name, list(x.input_shape), list(x.output_shape)] for x in project.space.layers]
-    wired = digest([project.facts.get("structure", ""), list(project.space.input_shape), layers])
-    return project.state / f"circuit-{_variant(device)}-{wired[:12]}.json"
-
-
-def _cached_circuit(project: Project, device: Device) -> Circuit | None:
-    """Return the cached wiring; None when there is none that can be read, and ``measure`` makes it anew."""
-    try:
-        document = json.loads(_circuit_path(project, device).read_text(encoding="utf-8"))
-        return circuit_from_json(document)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, BadProject):
-        return None
 
 
 def _cached(project: Project) -> tuple[dict[str, str], dict[str, str]]:
@@ -143,7 +123,7 @@ def find_operators(project: Project, device: Device, store: Store | None = None)
         cached = {**{r: k for r, k in cached.items() if k in here or not k}, **known}
     keys = {name: _UNEXPORTABLE if r in problems else cached.get(r) for name, r in recipes.items()}
     return OperatorMap(
-        keys, _cached_circuit(project, device), {r: why for r, why in problems.items() if r in wanted}
+        keys, cached_circuit(project, device), {r: why for r, why in problems.items() if r in wanted}
     )
 
 
@@ -167,13 +147,6 @@ def _deployed_module(
         grid=grid_of(device),
     )
     return fuse(module, in_place=operation != TEACHER)  # that one stays as it is; what is built for this goes
-
-
-def _narrowed(graph: Graph, device: Device) -> Graph:
-    """Return what is computed in float32 at the device's own precision."""
-    from lanaprof.profiler.narrowing import NARROWED, narrowed_graph
-
-    return narrowed_graph(graph, device.precision) if device.precision in NARROWED else graph
 
 
 def _refuse_precision(device: Device) -> None:
@@ -220,11 +193,11 @@ def export_operators(
     for name, key in known.candidates.items():
         if key is None:
             todo.setdefault(recipes[name], name)
-    if not todo and known.circuit is not None and _complete(known.circuit, store):
+    if not todo and known.circuit is not None and is_complete(known.circuit, store):
         return ExportReport(0, 0, known.unexportable, time.monotonic() - began_s)
     teacher = project.load_teacher()
-    if known.circuit is None or not _complete(known.circuit, store):
-        _export_circuit(project, device, store, teacher)
+    if known.circuit is None or not is_complete(known.circuit, store):
+        export_circuit(project, device, store, teacher)
     pending: list[Record] = []
     new_keys: set[str] = set()
     done = 0
@@ -239,7 +212,7 @@ def export_operators(
                 # the other exporter writes a rounding as arithmetic, of which no runtime makes a kernel for int8
                 chosen = "torchscript" if is_quantised(operation) else exporter
                 graph = exported_graph(module, shape, exporter=chosen)
-                operator = Operator(graph=graph if "@" in operation else _narrowed(graph, device))
+                operator = Operator(graph=graph if "@" in operation else narrowed(graph, device))
             except UnsupportedOperator as error:
                 operators[made_by], problems[made_by] = _UNEXPORTABLE, error.message
             else:
@@ -261,42 +234,6 @@ def export_operators(
     return ExportReport(done, len(new_keys), len(problems), time.monotonic() - began_s)
 
 
-def _complete(circuit: Circuit, store: Store) -> bool:
-    return {*circuit.segments, circuit.network} <= set(store.operator_keys())
-
-
-def _export_circuit(project: Project, device: Device, store: Store, teacher: Teacher) -> None:
-    """Cut the teacher at its layers; a teacher that cannot be cut has no circuit and is measured hot."""
-    from lanaprof.ops import fuse
-    from lanaprof.profiler.circuit import circuit_from_skeleton
-    from lanaprof.profiler.export import exported_graph, exported_model
-    from lanaprof.teachers import skeleton
-
-    layers = project.space.layers
-    shapes = {x.name: ((device.batch, *x.input_shape), (device.batch, *x.output_shape)) for x in layers}
-    shape = (device.batch, *project.space.input_shape)
-    whole = Operator(graph=_narrowed(exported_graph(fuse(teacher.module), shape), device))
-    records: list[Record] = [whole, _network_record(project, device, (TEACHER,) * len(layers), whole)]
-    model = exported_model(fuse(skeleton(teacher, project.space), in_place=True), shape)
-    try:
-        pieces, buffers, wires = circuit_from_skeleton(model, shapes)
-    except UnsupportedOperator:
-        pieces, buffers, wires = (), {}, {}
-    steps = []
-    for piece in pieces:
-        if isinstance(piece, Segment):
-            operator = Operator(graph=_narrowed(piece.graph, device))
-            records.append(operator)
-            steps.append(Step("", operator.id, piece.inputs, piece.outputs))
-        else:
-            source, target = wires[piece]
-            steps.append(Step(piece, "", (source,), (target,)))
-    store.add(records)
-    used = {name for step in steps for name in (*step.inputs, *step.outputs)}
-    described = tuple((name, *buffer) for name, buffer in sorted(buffers.items()) if name in used)
-    write_json(_circuit_path(project, device), Circuit(tuple(steps), described, whole.id).to_json())
-
-
 # ------------------------------------------------------------------------------------- whole networks
 
 
@@ -306,11 +243,6 @@ def find_networks(
     """Return the operators of the networks that were exported before."""
     recipes = {network_recipe(project, device, choices): choices for choices in architectures}
     return {recipes[name]: key for name, key in store.find_recipes(recipes).items()}
-
-
-def _network_record(project: Project, device: Device, choices: Choices, network: Operator) -> Recipe:
-    made_by = network_recipe(project, device, choices)
-    return Recipe(recipe=made_by, operator=network.id, generator=GENERATOR_VERSION)
 
 
 def export_networks(
@@ -348,7 +280,7 @@ def export_networks(
                 teacher = teacher if teacher is not None else project.load_teacher()
                 graph = _exported_network(project, device, teacher, choices)
             network = Operator(graph=graph)
-            records += [network, _network_record(project, device, choices, network)]
+            records += [network, network_record(project, device, choices, network)]
             known[choices] = network.id
             done += 1
             progress(done, len(todo))
@@ -374,7 +306,7 @@ def _exported_network(project: Project, device: Device, teacher: Teacher, choice
         grid=grid_of(device),
     )
     graph = exported_graph(fuse(network, in_place=True), (device.batch, *project.space.input_shape))
-    return _narrowed(graph, device)
+    return narrowed(graph, device)
 
 
 def _composes_teacher(project: Project, store: Store, operators: OperatorMap) -> bool:
