@@ -120,7 +120,10 @@ def device_matcher(device: Device) -> Callable[[Environment], bool]:
     """Return what says whether an environment is this device."""
 
     def matches(found: Environment) -> bool:
-        return is_device(replace(device, threads=found.threads), found)
+        same = device.matches(
+            backend=found.backend, cpu_model=found.cpu_model, gpu_model=found.gpu_model, threads=found.threads
+        )
+        return same and is_device(device, found)
 
     return matches
 

@@ -30,8 +30,12 @@ from lanaprof.lut.store import Store, open_store
 __all__ = ["ExportReport", "ImportReport", "RefusedRow", "export_file", "import_files", "merge"]
 
 _BATCH = 2_000  # records added in one transaction
+_TOLD = 1_000  # records between two reports of progress
 _FIRST = ("operator", "environment")  # what the other records refer to
+LISTED = 10_000  # refused rows kept in memory; a file that is all wrong must not fill it
 Judge = Callable[[Sequence[Record]], Mapping[str, str]]
+Follow = Callable[[float, float, str], None]
+"""Told how far it is: done, in all, and of what."""
 _SUFFIXES = (".jsonl", ".jsonl.zst", ".parquet", ".sqlite", ".db")
 
 
@@ -60,21 +64,36 @@ class RefusedRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportReport:
-    """What became of the records in the files: newly added, there already, refused."""
+    """What became of the records in the files: newly added, there already, refused.
+
+    Attributes:
+        refused: the first of them, at most 10,000.
+        unlisted: how many more were refused.
+    """
 
     added: int = 0
     known: int = 0
     refused: tuple[RefusedRow, ...] = ()
+    unlisted: int = 0
+
+    @property
+    def refused_count(self) -> int:
+        """Return how many rows were refused."""
+        return len(self.refused) + self.unlisted
 
     def __add__(self, other: ImportReport) -> ImportReport:
+        room = LISTED - len(self.refused)
         return ImportReport(
             added=self.added + other.added,
             known=self.known + other.known,
-            refused=self.refused + other.refused,
+            refused=self.refused + other.refused[:room] if other.refused and room > 0 else self.refused,
+            unlisted=self.unlisted + other.unlisted + max(0, len(other.refused) - max(0, room)),
         )
 
 
-def export_file(store: Store, out: str | Path, *, records: RecordFilter | None = None) -> ExportReport:
+def export_file(
+    store: Store, out: str | Path, *, records: RecordFilter | None = None, follow: Follow | None = None
+) -> ExportReport:
     """Write a database's records to a file; its name says the format. Complete or not at all.
 
     Args:
@@ -82,6 +101,7 @@ def export_file(store: Store, out: str | Path, *, records: RecordFilter | None =
         out: ends with .jsonl, .jsonl.zst, .parquet, .sqlite or .db. An existing file is replaced, but a
             database never is.
         records: which records; all by default.
+        follow: told how far it is.
 
     Raises:
         BadInput: unknown ending, the file cannot be written, or a database is in the way.
@@ -101,17 +121,23 @@ def export_file(store: Store, out: str | Path, *, records: RecordFilter | None =
     manifest = Manifest(schema=HEAD, tool_version=tool_version(), time=utc_now())
     with _replacing(path) as temporary:
         if name.endswith((".sqlite", ".db")):
-            count = _write_sqlite(temporary, store, records)
+            count = _write_sqlite(temporary, store, records, follow)
         elif name.endswith(".parquet"):
-            count = parquet.write(temporary, manifest, store.iter_records(records))
+            count = parquet.write(temporary, manifest, _followed(store, records, follow))
         else:
-            count = jsonl.write(
-                temporary, manifest, store.iter_records(records), compress=name.endswith(".zst")
-            )
+            rows = _followed(store, records, follow)
+            count = jsonl.write(temporary, manifest, rows, compress=name.endswith(".zst"))
     return ExportReport(path=path, records=count)
 
 
-def import_files(store: Store, files: Iterable[str | Path], *, judge: Judge | None = None) -> ImportReport:
+def import_files(
+    store: Store,
+    files: Iterable[str | Path],
+    *,
+    judge: Judge | None = None,
+    follow: Follow | None = None,
+    note: Callable[[RefusedRow], None] | None = None,
+) -> ImportReport:
     """Add the records in exported files to a database.
 
     A row that is damaged, or refers to an operator or environment that is nowhere, is refused with a reason
@@ -121,6 +147,8 @@ def import_files(store: Store, files: Iterable[str | Path], *, judge: Judge | No
         store: the database.
         files: in any of the formats.
         judge: says of some records why they may not be added, by id; those it leaves out may.
+        follow: told how far it is.
+        note: told of every refused row, also of those that the report has no room for.
 
     Raises:
         BadInput: a file is missing, unreadable, or no export at all.
@@ -128,13 +156,19 @@ def import_files(store: Store, files: Iterable[str | Path], *, judge: Judge | No
         SchemaMismatch: a SQLite file has another schema.
     """
     paths = [Path(file) for file in files]
-    stages = [_stages_of(path) for path in paths]  # every file is looked at before anything is added
-    reports = (_import_rows(store, str(path), each, judge) for path, each in zip(paths, stages, strict=True))
+    stages = [_stages_of(path, follow) for path in paths]  # every file is looked at before anything is added
+    reports = (
+        _import_rows(store, str(path), each, judge, note) for path, each in zip(paths, stages, strict=True)
+    )
     return sum(reports, ImportReport())
 
 
 def merge(
-    source: str | Path | Store, destination: str | Path, *, records: RecordFilter | None = None
+    source: str | Path | Store,
+    destination: str | Path,
+    *,
+    records: RecordFilter | None = None,
+    follow: Follow | None = None,
 ) -> ImportReport:
     """Add everything in one database, or what a filter chooses of it, to another; a missing one is made.
 
@@ -142,6 +176,7 @@ def merge(
         source: path or URL of a database, or an open store.
         destination: path or URL.
         records: which records of the source.
+        follow: told how far it is.
 
     Raises:
         StoreError: the source is no database, or the destination cannot be written.
@@ -152,7 +187,7 @@ def merge(
     assert origin is not None
     try:
         with open_store(destination, create=True) as store:
-            return _import_rows(store, origin.name, _store_stages(origin, records))
+            return _import_rows(store, origin.name, _store_stages(origin, records, follow))
     finally:
         if opened is not None:
             opened.close()
@@ -170,7 +205,13 @@ _Stages = Sequence[Callable[[], Iterator[FileRow]]]
 """Reads a source's rows in stages, such that what other records refer to comes first."""
 
 
-def _import_rows(store: Store, file: str, stages: _Stages, judge: Judge | None = None) -> ImportReport:
+def _import_rows(
+    store: Store,
+    file: str,
+    stages: _Stages,
+    judge: Judge | None = None,
+    note: Callable[[RefusedRow], None] | None = None,
+) -> ImportReport:
     total = ImportReport()
     for read in stages:
         for rows in chunked(read(), _BATCH):
@@ -189,6 +230,9 @@ def _import_rows(store: Store, file: str, stages: _Stages, judge: Judge | None =
                 if row.record is None or row.id in reasons
             ]
             refused.sort(key=lambda each: each.row)
+            if note is not None:
+                for each in refused:
+                    note(each)
             total += ImportReport(added=report.added, known=report.known, refused=tuple(refused))
     return total
 
@@ -208,17 +252,34 @@ def _file_stages(read: Callable[[Sequence[str] | None], Iterator[FileRow]]) -> _
     return (lambda: read(_FIRST), rest)
 
 
-def _store_stages(store: Store, records: RecordFilter | None = None) -> _Stages:
+def _followed(
+    store: Store,
+    records: RecordFilter | None,
+    follow: Follow | None,
+    kinds: Iterable[str] | None = None,
+) -> Iterator[Record]:
+    """Yield a database's records, telling how far it is."""
+    if follow is None:
+        yield from store.iter_records(records, kinds=kinds)
+        return
+    whole = sum(store.counts(records).values())
+    for done, record in enumerate(store.iter_records(records, kinds=kinds)):
+        if done % _TOLD == 0:
+            follow(done, max(whole, done), f"{record.record}s")
+        yield record
+
+
+def _store_stages(store: Store, records: RecordFilter | None = None, follow: Follow | None = None) -> _Stages:
     """Return the one stage of a database: it can be read in the right order, as one consistent state."""
 
     def rows() -> Iterator[FileRow]:
-        for record in store.iter_records(records, kinds=RECORD_TYPES):
+        for record in _followed(store, records, follow, RECORD_TYPES):
             yield FileRow(row=0, id=record.id, record=record)
 
     return (rows,)
 
 
-def _stages_of(path: Path) -> _Stages:
+def _stages_of(path: Path, follow: Follow | None = None) -> _Stages:
     """Return how to read a file, judged by its first bytes."""
     if path.exists() and not path.is_file():
         raise BadInput(
@@ -234,15 +295,15 @@ def _stages_of(path: Path) -> _Stages:
             f"{path} cannot be read: {error.strerror}", hint="check the name and its permissions"
         ) from None
     if start == SQLITE_HEADER:
-        return _sqlite_stages(path)
+        return _sqlite_stages(path, follow)
     if start.startswith(parquet.MAGIC):
         parquet.check(path)
-        return _file_stages(lambda kinds: parquet.read(path, kinds))
+        return _file_stages(lambda kinds: parquet.read(path, kinds, follow))
     jsonl.check(path)
-    return _file_stages(lambda kinds: jsonl.read(path, kinds))
+    return _file_stages(lambda kinds: jsonl.read(path, kinds, follow))
 
 
-def _sqlite_stages(path: Path) -> _Stages:
+def _sqlite_stages(path: Path, follow: Follow | None) -> _Stages:
     try:
         open_store(path, readonly=True).close()
     except StoreError as error:
@@ -250,18 +311,18 @@ def _sqlite_stages(path: Path) -> _Stages:
 
     def rows() -> Iterator[FileRow]:
         with open_store(path, readonly=True) as store:
-            for stage in _store_stages(store):
+            for stage in _store_stages(store, None, follow):
                 yield from stage()
 
     return (rows,)
 
 
-def _write_sqlite(path: Path, store: Store, records: RecordFilter | None) -> int:
+def _write_sqlite(path: Path, store: Store, records: RecordFilter | None, follow: Follow | None) -> int:
     # Made among temporary files: where the export goes may be a network file system, which SQLite cannot use.
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "export.db"
         with open_store(local, create=True) as copy:
-            report = _import_rows(copy, store.name, _store_stages(store, records))
+            report = _import_rows(copy, store.name, _store_stages(store, records, follow))
         seal(local)
         shutil.copyfile(local, path)
     return report.added

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +16,9 @@ from lanaprof.lut.records import Record
 
 __all__ = ["MAX_LINE_BYTES", "check", "read", "write"]
 
-MAX_LINE_BYTES = 2**26  # 64 MiB: a hundred times the largest record, and no danger to memory
+MAX_LINE_BYTES = 2**23  # 8 MiB: ten times the largest record; as a list of numbers 40 times that in memory
+_TOLD = 2_000  # lines between two reports of progress
+_COMPRESSED_BYTES = 2**11  # unfolded at a time: at worst, 32,768-fold, to 64 MiB
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # editors on Windows put it first
 
@@ -41,28 +43,34 @@ def check(path: Path) -> None:
     import zstandard  # a compiled library that only files need
 
     try:
-        with _lines(path) as file:
+        with _lines(path) as (file, _):
             first = file.readline(MAX_LINE_BYTES)
         check_manifest(json.loads(first.removeprefix(_BYTE_ORDER_MARK)), path)
     except (ValueError, RecursionError, EOFError, zstandard.ZstdError):
         raise not_an_export(path) from None
 
 
-def read(path: Path, kinds: Sequence[str] | None) -> Iterator[FileRow]:
+def read(
+    path: Path, kinds: Sequence[str] | None, follow: Callable[[float, float, str], None] | None = None
+) -> Iterator[FileRow]:
     """Yield the rows of a file that `check` accepted.
 
     Args:
         path: the file.
         kinds: only these kinds of record; rows that cannot be read are then left out. None yields all.
+        follow: told how far it is when all are asked for: done, in all, and of what.
     """
     import zstandard  # a compiled library that only files need
 
     number = 1
+    whole_mb = path.stat().st_size / 1e6
     try:
-        with _lines(path) as file:
+        with _lines(path) as (file, raw):
             file.readline()
             while line := file.readline(MAX_LINE_BYTES + 1):
                 number += 1
+                if follow is not None and kinds is None and number % _TOLD == 0:
+                    follow(round(raw.tell() / 1e6, 1), round(whole_mb, 1), f"MB of {path.name}")
                 if len(line) > MAX_LINE_BYTES:
                     while line and not line.endswith(b"\n"):
                         line = file.readline(MAX_LINE_BYTES)
@@ -126,30 +134,58 @@ def _compressing(raw: IO[bytes], compress: bool) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _lines(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file of lines, decompressed when its first bytes say so."""
+def _lines(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Yield a file of lines, decompressed when its first bytes say so, and the file as it lies on the disk."""
     with path.open("rb") as raw:
         start = raw.read(len(_ZSTD_MAGIC))
         raw.seek(0)
         if start != _ZSTD_MAGIC:
-            yield raw
+            yield raw, raw
             return
-        import zstandard  # a compiled library that only files need
-
-        decompressor = zstandard.ZstdDecompressor()
-        with decompressor.stream_reader(raw, read_across_frames=True, closefd=False) as stream:
-            yield io.BufferedReader(_Decompressed(stream), buffer_size=2**20)
+        yield io.BufferedReader(_Decompressed(raw), buffer_size=2**20), raw
 
 
 class _Decompressed(io.RawIOBase):
-    """A decompressing stream as a raw file, so that the standard library finds the lines."""
+    """Compressed frames, one after the other, as a raw file, so that the standard library finds the lines.
 
-    def __init__(self, stream: Any) -> None:
+    Not the library's own reader of streams: that one takes a file that was cut short for a whole one.
+
+    Raises:
+        EOFError: the last frame is not complete.
+        ZstdError: the data is damaged.
+    """
+
+    def __init__(self, raw: IO[bytes]) -> None:
         super().__init__()
-        self._stream = stream
+        self._raw = raw
+        self._frame: Any = None
+        self._unread = b""
+        self._ready = memoryview(b"")
 
     def readable(self) -> bool:
+        """Return that it can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return int(self._stream.readinto(buffer))
+        """Fill the buffer with what comes next, and return how much; 0 at the end."""
+        while not self._ready:
+            chunk = self._unread or self._raw.read(_COMPRESSED_BYTES)
+            if not chunk:
+                if self._frame is not None:
+                    raise EOFError("the last frame is not complete")
+                return 0
+            self._unfold(chunk)
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def _unfold(self, chunk: bytes) -> None:
+        import zstandard  # a compiled library that only files need
+
+        if self._frame is None:
+            self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._ready = memoryview(self._frame.decompress(chunk))
+        self._unread = self._frame.unused_data
+        if self._frame.eof:
+            self._frame = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ MAGIC = b"PAR1"
 _MANIFEST_KEY = b"lanaprof"
 _BATCH = 2_000  # rows in memory at a time
 _ROW_GROUP = 20_000  # rows in one row group
+_VALUES_MOST = 2**25  # in one column of one row group: 256 MiB of float64; ours have 20,000 rows
+_LIST_MOST = 2**20  # numbers in one list: a thousand times a campaign's
 _LIGHT = ("record", "id", "json")  # the columns of all records but measurements
 
 
@@ -57,12 +59,15 @@ def check(path: Path) -> None:
         raise not_an_export(path) from error
 
 
-def read(path: Path, kinds: Sequence[str] | None) -> Iterator[FileRow]:
+def read(
+    path: Path, kinds: Sequence[str] | None, follow: Callable[[float, float, str], None] | None = None
+) -> Iterator[FileRow]:
     """Yield the rows of a file that `check` accepted.
 
     Args:
         path: the file.
         kinds: only these kinds of record; rows that cannot be read are then left out. None yields all.
+        follow: told how far it is when all are asked for: done, in all, and of what.
     """
     import pyarrow as pa  # heavy, and needed only for Parquet
     from pyarrow.parquet import ParquetFile
@@ -71,9 +76,12 @@ def read(path: Path, kinds: Sequence[str] | None) -> Iterator[FileRow]:
     try:
         with ParquetFile(path, page_checksum_verification=True) as file:
             # Measurements are nearly all there is: where they are not asked for, their columns are not read.
+            _refuse_bombs(file.metadata)
             light = kinds is not None and "measurement" not in kinds
             columns = [name for name in _LIGHT if name in file.schema_arrow.names] if light else None
             for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
+                if follow is not None and kinds is None:
+                    follow(number, file.metadata.num_rows, f"rows of {path.name}")
                 for value in _values_of(batch):
                     number += 1
                     if kinds is not None and value.get("record") not in kinds:
@@ -84,6 +92,22 @@ def read(path: Path, kinds: Sequence[str] | None) -> Iterator[FileRow]:
     except (pa.ArrowException, OSError, ValueError) as error:
         if kinds is None:
             yield FileRow(row=number + 1, id="", problem=f"the file is damaged from here on: {error}")
+
+
+def _refuse_bombs(metadata: Any) -> None:
+    """Check that no part of a file unfolds into more than memory can hold: a few bytes may stand for any number.
+
+    Raises:
+        ValueError: one does.
+    """
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for place in range(group.num_columns):
+            count = group.column(place).num_values
+            if count > _VALUES_MOST:
+                raise ValueError(
+                    f"row group {number} holds {count} values in one column, more than {_VALUES_MOST}"
+                )
 
 
 def _values_of(batch: Any) -> Iterator[dict[str, Any]]:
@@ -104,11 +128,13 @@ def _column_of(column: Any) -> list[Any]:
     if not numbers or column.values.null_count:
         found: list[Any] = column.to_pylist()
         return found
-    flat = column.values.to_numpy(zero_copy_only=False).tolist()
+    flat = column.values.to_numpy(zero_copy_only=False)
     ends = column.offsets.to_numpy(zero_copy_only=False).tolist()
     there = column.is_valid().to_pylist()
     return [
-        flat[first:last] if valid else None
+        (flat[first:last].tolist() if last - first <= _LIST_MOST else f"{last - first} numbers")
+        if valid
+        else None
         for valid, first, last in zip(there, ends[:-1], ends[1:], strict=True)
     ]
 
