@@ -11,11 +11,34 @@ from html import escape
 
 from lanaprof.flows.drawing import CSS
 
-__all__ = ["Cell", "Section", "details", "facts", "figure", "grid", "hint", "page", "table", "tiles"]
+__all__ = [
+    "SCRIPT",
+    "STYLE",
+    "Cell",
+    "Link",
+    "Section",
+    "details",
+    "facts",
+    "figure",
+    "grid",
+    "hint",
+    "page",
+    "table",
+    "tiles",
+]
 
-Cell = str | tuple[str, float | None]  # a text, or a text with the number it is sorted by
 
-_STYLE = (
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A text that leads somewhere."""
+
+    text: str
+    href: str
+
+
+Cell = str | tuple[str, float | None] | Link  # a text, a text with the number it is sorted by, or a link
+
+STYLE = (
     CSS
     + """
 *{box-sizing:border-box}
@@ -67,7 +90,7 @@ footer{margin-top:3rem;color:var(--muted);font-size:.85rem}
 
 
 # Sorts by data-v where a cell has one, else by its text; what has no number stays last.
-_SCRIPT = """
+SCRIPT = """
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   [...table.tHead.rows[0].cells].forEach((head, index) => {
@@ -144,11 +167,11 @@ def page(title: str, *, lead: Sequence[str], top: str, sections: Sequence[Sectio
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
         '<a class="skip" href="#content">To the content</a>'
         f'<main><header><h1>{escape(title)}</h1>{lines}<nav aria-label="Parts of this page">{navigation}</nav>'
         f'</header><div id="content">{top}{bodies}</div><footer>{escape(foot)}</footer></main>'
-        f"<script>{_SCRIPT}</script></body></html>\n"
+        f"<script>{SCRIPT}</script></body></html>\n"
     )
 
 
@@ -199,6 +222,8 @@ def table(
 
 
 def _cell(cell: Cell, attributes: str, *, marked: bool) -> str:
+    if isinstance(cell, Link):
+        return f'<td{attributes}><a href="{escape(cell.href)}">{escape(cell.text)}</a></td>'
     text, value = (cell, None) if isinstance(cell, str) else cell
     if value is not None:
         attributes += f' data-v="{value:.6g}"'

@@ -5,11 +5,12 @@ The modules below import a web framework, which is an extra; whoever needs one o
 ::
 
     ledger      the hub's own file: tokens, signed-in browsers, audit log
-    limits      how much and how often
+    limits      how much and how often; state holds what routes share
     gate        what every request passes: address, token, size, headers, counts
     reading     lists and tables, as JSON
     exchanging  what lies behind push and pull: ids, records, bundles
     bundles     a bundle that came in: unpacked within limits, judged row by row
+    pages       what people look at; visiting lets them in, rendering and charts draw
     app         all of it as one application
     serving     the application behind a port
     remotes     the hubs a person knows, with their tokens

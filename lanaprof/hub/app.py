@@ -1,4 +1,4 @@
-"""The hub as one application: the gate, the API, health and metrics."""
+"""The hub as one application: the gate, the API, the pages, health and metrics."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from lanaprof.errors import LanaprofError
-from lanaprof.hub import exchanging, reading
+from lanaprof.flows import pages as flows_pages
+from lanaprof.hub import exchanging, pages, reading, rendering, visiting
 from lanaprof.hub.asking import Here
 from lanaprof.hub.gate import API, Gate, token_of
 from lanaprof.hub.problems import RequestProblem, answer, problem_from_error
@@ -70,9 +71,12 @@ def make_app(hub: Hub) -> FastAPI:
     app.add_api_route(
         "/metrics", metrics, methods=["GET"], response_class=PlainTextResponse, responses=responses
     )
+    for part in (pages.router, visiting.router, rendering.router):
+        app.include_router(part)
+    app.add_exception_handler(visiting.SignInFirst, _sign_in_first)
     for kind in (HTTPException, RequestValidationError, LanaprofError, Exception):
         app.add_exception_handler(kind, _failed)
-    app.add_middleware(Gate, ledger=hub.ledger, limits=hub.limits, metrics=hub.metrics)
+    app.add_middleware(Gate, hub=hub)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -89,21 +93,35 @@ def metrics(hub: Here) -> PlainTextResponse:
     return PlainTextResponse(hub.metrics.text(hub.store.counts()), media_type="text/plain; version=0.0.4")
 
 
-async def _failed(request: Request, error: Exception) -> JSONResponse:
-    """Answer every error in one form, and keep what is not the visitor's business in the log."""
+async def _sign_in_first(_request: Request, _error: Exception) -> Response:
+    return RedirectResponse("/signin", 303)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """Answer every error in one form: a document for programs, a page for browsers."""
+    problem = _problem(request, error)
+    path = request.url.path
+    if path.startswith("/api") or "text/html" not in request.headers.get("accept", ""):
+        return answer(problem)
+    body = flows_pages.facts([("hint", str(getattr(problem, "hint", "")))])
+    return rendering.render(
+        "base.html", rendering.Visitor(), title=str(problem.detail), body=body, status=problem.status_code
+    )
+
+
+def _problem(request: Request, error: Exception) -> HTTPException:
+    """Return what is told of an error; what is not the visitor's business goes to the log."""
     hub: Hub = request.app.state.hub
     if isinstance(error, HTTPException):
-        return answer(error)
+        return error
     if isinstance(error, RequestValidationError):
-        return answer(
-            RequestProblem(400, _complaint(error), hint=f"{API}/openapi.json says what is expected")
-        )
+        return RequestProblem(400, _complaint(error), hint=f"{API}/openapi.json says what is expected")
     if isinstance(error, LanaprofError):
         problem = problem_from_error(error, hub.store.name)
         if problem.status_code >= 500:
             log.error("%s %s: %s", request.method, request.url.path, error.message)
-        return answer(problem)
-    return answer(RequestProblem(500, "the hub failed", hint="tell its owner; the hub's log says more"))
+        return problem
+    return RequestProblem(500, "the hub failed", hint="tell its owner; the hub's log says more")
 
 
 def _complaint(error: RequestValidationError) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from math import ceil
 from typing import Any
 
@@ -18,10 +18,10 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lanaprof.errors import LanaprofError
-from lanaprof.hub.ledger import Ledger, Token
-from lanaprof.hub.limits import Bucket, Limits
-from lanaprof.hub.metrics import Metrics
+from lanaprof.hub.ledger import Token
+from lanaprof.hub.limits import Bucket
 from lanaprof.hub.problems import RequestProblem, answer, problem_from_error
+from lanaprof.hub.state import Hub
 
 __all__ = ["API", "BUNDLE_PATH", "Gate", "token_of"]
 
@@ -53,22 +53,12 @@ def token_of(request: Request) -> Token:
 class Gate:
     """The outermost layer of the application."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        ledger: Ledger,
-        limits: Limits,
-        metrics: Metrics,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, hub: Hub) -> None:
         self._app = app
-        self._ledger = ledger
-        self._limits = limits
-        self._metrics = metrics
-        self._addresses = Bucket(limits.address_per_s, limits.address_burst, clock=clock)
-        self._tokens = Bucket(limits.token_per_s, limits.token_burst, clock=clock)
-        self._failures = Bucket(limits.failures_per_s, limits.failures_burst, clock=clock)
+        self._hub = hub
+        limits = hub.limits
+        self._addresses = Bucket(limits.address_per_s, limits.address_burst)
+        self._tokens = Bucket(limits.token_per_s, limits.token_burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -94,7 +84,7 @@ class Gate:
             route = (
                 getattr(scope.get("route"), "path", "") or "other"
             )  # a pattern: no visitor makes new names
-            self._metrics.count_request(route, scope["method"], status, time.monotonic() - began_s)
+            self._hub.metrics.count_request(route, scope["method"], status, time.monotonic() - began_s)
 
     @staticmethod
     def _dress(scope: Scope, message: MutableMapping[str, Any]) -> None:
@@ -115,20 +105,20 @@ class Gate:
             scope["lanaprof.token"] = await self._authorised(headers, address)
 
     async def _authorised(self, headers: Headers, address: str) -> Token:
-        if self._failures.wait_s(address, take=0):
-            self._metrics.count_denied("too many failures")
+        if self._hub.failures.wait_s(address, take=0):
+            self._hub.metrics.count_denied("too many failures")
             _demand_room(
-                self._failures, address, "this address: too many requests without a token that counts"
+                self._hub.failures, address, "this address: too many requests without a token that counts"
             )
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         problem = "this needs a token"
         if scheme.lower() == "bearer" and 0 < len(secret.strip()) <= _LONGEST_SECRET:
             try:
-                token = await run_sync(self._ledger.find_token, secret.strip())
+                token = await run_sync(self._hub.ledger.find_token, secret.strip())
             except LanaprofError as error:
                 log.exception("the ledger failed")
-                raise problem_from_error(error, str(self._ledger.path)) from error
-            if token is not None and token.is_valid(self._ledger.now_s()):
+                raise problem_from_error(error, str(self._hub.ledger.path)) from error
+            if token is not None and token.is_valid(self._hub.ledger.now_s()):
                 _demand_room(self._tokens, token.id, "this token")
                 return token
             problem = "this token is unknown"
@@ -136,8 +126,8 @@ class Gate:
                 problem = (
                     "this token has been revoked" if token.revoked_s is not None else "this token has expired"
                 )
-        self._failures.wait_s(address)
-        self._metrics.count_denied(problem)
+        self._hub.failures.wait_s(address)
+        self._hub.metrics.count_denied(problem)
         raise RequestProblem(
             401,
             problem,
@@ -147,7 +137,7 @@ class Gate:
 
     def _most_bytes(self, scope: Scope) -> int:
         whole = scope["path"] == BUNDLE_PATH
-        return self._limits.body_bytes if whole else self._limits.request_bytes
+        return self._hub.limits.body_bytes if whole else self._hub.limits.request_bytes
 
     def _check_length(self, scope: Scope, headers: Headers) -> None:
         length = headers.get("content-length", "")

@@ -11,7 +11,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from lanaprof.hub.ledger import Ledger
-from lanaprof.hub.limits import Limits
+from lanaprof.hub.limits import Bucket, Limits
 from lanaprof.hub.metrics import Metrics
 from lanaprof.hub.problems import RequestProblem
 from lanaprof.lut import Store
@@ -29,6 +29,7 @@ class Hub:
         folder: where devices.yaml may lie.
         limits: how much and how often.
         metrics: its counters.
+        failures: of each address, requests without a token that counts.
         public: the pages may be read without a token.
         secure: browsers reach it by https alone: cookies say so.
     """
@@ -40,10 +41,13 @@ class Hub:
     metrics: Metrics = field(default_factory=Metrics)
     public: bool = False
     secure: bool = False
+    failures: Bucket = field(init=False)
     _heavy: threading.BoundedSemaphore = field(init=False)
     _bundles: threading.BoundedSemaphore = field(init=False)
 
     def __post_init__(self) -> None:
+        failures = Bucket(self.limits.failures_per_s, self.limits.failures_burst)
+        object.__setattr__(self, "failures", failures)
         object.__setattr__(self, "_heavy", threading.BoundedSemaphore(self.limits.heavy_at_once))
         object.__setattr__(self, "_bundles", threading.BoundedSemaphore(self.limits.bundles_at_once))
 

@@ -42,7 +42,9 @@ def test_every_module_is_inside(names: set[str]) -> None:
     assert expected <= names
 
 
-@pytest.mark.parametrize("name", ["py.typed", "devices.yaml", "migrations/script.py.mako"])
+@pytest.mark.parametrize(
+    "name", ["py.typed", "devices.yaml", "migrations/script.py.mako", "hub/templates/base.html"]
+)
 def test_data_files_are_inside(names: set[str], name: str) -> None:
     """What is read at run time is shipped."""
     assert f"lanaprof/{name}" in names

@@ -1,0 +1,84 @@
+"""How the samples of one measurement lie: a histogram, and round by round."""
+
+from __future__ import annotations
+
+from lanaprof.flows.axes import Axis, Frame, axis_for, time_unit
+from lanaprof.flows.drawing import Dots, Drawing, Path, Rectangle, Shape
+from lanaprof.lut import Measurement
+from lanaprof.units import format_duration
+
+__all__ = ["histogram", "rounds_chart"]
+
+_WIDTH, _HEIGHT = 860.0, 300.0
+_LEFT, _TOP, _RIGHT, _BOTTOM = 70.0, 20.0, 20.0, 52.0
+_BINS_MOST = 40
+
+
+def histogram(row: Measurement) -> Drawing:
+    """Return how many samples took how long, with the latency and its interval; the row has samples."""
+    samples = sorted(row.samples)
+    bins = min(_BINS_MOST, max(5, round(2 * len(samples) ** 0.5)))
+    low, high = samples[0], samples[-1]
+    width_s = (high - low) / bins or high / 100 or 1e-9
+    counts = [0] * bins
+    for each in samples:
+        counts[min(bins - 1, int((each - low) / width_s))] += 1
+    across = _time_axis([low, low + bins * width_s, *_interval(row)])
+    frame = _frame(across, axis_for([0.0, float(max(counts))], ticks=4))
+    shapes = frame.shapes(f"time of one run, {time_unit(high)[0]}", "runs")
+    for number, count in enumerate(counts):
+        left, top = frame.at(low + number * width_s, float(count))
+        right = frame.at(low + (number + 1) * width_s, 0.0)[0]
+        begin, end = (format_duration(low + (number + more) * width_s, digits=4) for more in (0, 1))
+        title = f"{count} between {begin} and {end}"
+        shapes.append(
+            Rectangle(
+                corner=(left, top), width=max(0.5, right - left - 1), height=frame.bottom - top, colour="soft",
+                title=title,
+            )
+        )  # fmt: skip
+    for value, dash in zip(_interval(row), (True, False, True), strict=False):
+        x = frame.at(value, 0.0)[0]
+        shapes.append(Path(points=((x, frame.top), (x, frame.bottom)), colour="mark", width=1.5, dash=dash))
+    return _sheet(shapes, f"{len(samples)} samples between {_text(low)} and {_text(high)}", row)
+
+
+def rounds_chart(row: Measurement) -> Drawing:
+    """Return every sample in its round: what drifted or was disturbed stands out; the row has samples."""
+    upward = _time_axis([*row.samples, *_interval(row)])
+    frame = _frame(axis_for([0.0, float(max(row.rounds) or 1)], ticks=8), upward)
+    shapes = frame.shapes("round", f"time of one run, {time_unit(max(row.samples))[0]}")
+    for value, dash in zip(_interval(row), (True, False, True), strict=False):
+        height = frame.at(frame.x.low, value)[1]
+        shapes.append(
+            Path(points=((frame.left, height), (frame.right, height)), colour="mark", width=1.5, dash=dash)
+        )
+    points = tuple(
+        frame.at(float(number), each) for number, each in zip(row.rounds, row.samples, strict=True)
+    )
+    shapes.append(Dots(points=points, radius=2.5, colour="accent"))
+    return _sheet(shapes, f"{len(row.samples)} samples in {len(set(row.rounds))} rounds", row)
+
+
+def _interval(row: Measurement) -> tuple[float, ...]:
+    """Return the interval's lower end, the latency and the upper end; nothing where it failed."""
+    values = (row.ci_low_s, row.latency_s, row.ci_high_s)
+    return tuple(each for each in values if each is not None)
+
+
+def _time_axis(values: list[float]) -> Axis:
+    return axis_for(values, unit=time_unit(max(values))[1])
+
+
+def _frame(across: Axis, upward: Axis) -> Frame:
+    return Frame(across, upward, _LEFT, _TOP, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM)
+
+
+def _text(seconds: float) -> str:
+    return format_duration(seconds, digits=4) if seconds > 0 else "0 s"
+
+
+def _sheet(shapes: list[Shape], what: str, row: Measurement) -> Drawing:
+    low, latency, high = (_text(each) for each in _interval(row)) if _interval(row) else ("", "", "")
+    label = what + (f"; latency {latency}, 95 % interval {low} to {high}" if latency else "")
+    return Drawing(width=_WIDTH, height=_HEIGHT, label=label, shapes=tuple(shapes))

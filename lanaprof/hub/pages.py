@@ -1,0 +1,277 @@
+"""The pages: what is measured where, one operator, one measurement with its samples, two sides of a comparison."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from pydantic import StringConstraints
+
+from lanaprof.errors import UserError
+from lanaprof.flows.comparing import SourceComparison, difference_text
+from lanaprof.flows.drawing import svg_from_drawing
+from lanaprof.flows.pages import Cell, Link, facts, figure, table, tiles
+from lanaprof.flows.ratiochart import ratios_chart
+from lanaprof.flows.sources import devices_of_environment, environment_text, known_here
+from lanaprof.hub.asking import After, Here, Identity, Plain
+from lanaprof.hub.charts import histogram, rounds_chart
+from lanaprof.hub.problems import RequestProblem, problem_from_error
+from lanaprof.hub.reading import compare_sides
+from lanaprof.hub.rendering import render
+from lanaprof.hub.state import Hub
+from lanaprof.hub.visiting import Seen
+from lanaprof.lut import Environment, Measurement, RecordFilter
+from lanaprof.units import format_count, format_duration, format_size
+
+__all__ = ["router"]
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
+_ROWS = 100  # a page
+_RATIOS = 200  # operators of a comparison that are shown
+Key = Annotated[str, StringConstraints(pattern="^[0-9a-f]{0,32}$")]
+
+
+@router.get("/")
+def overview(hub: Here, visitor: Seen) -> HTMLResponse:
+    """Return what there is, and the devices it was measured on."""
+    counts, holdings = hub.store.counts(), hub.store.holdings()
+    teams = sorted({team for each in holdings for team in each.teams})
+    numbers = [
+        ("environments", counts["environment"]), ("operators", counts["operator"]),
+        ("measurements", counts["measurement"]), ("teams", len(teams)),
+    ]  # fmt: skip
+    body = tiles([(name, f"{count:,}") for name, count in numbers]) + "<h2>Environments</h2>"
+    body += _environments(hub)
+    return render(
+        "base.html", visitor, title="What is measured here", body=body, here="/", lead=_said_teams(teams)
+    )
+
+
+def _said_teams(teams: list[str]) -> tuple[str, ...]:
+    return (f"Teams: {', '.join(teams)}",) if teams else ("Nothing is measured yet: lanaprof push",)
+
+
+@router.get("/environments")
+def environments(hub: Here, visitor: Seen) -> HTMLResponse:
+    """Return all environments."""
+    return render("base.html", visitor, title="Environments", body=_environments(hub), here="/environments")
+
+
+def _environments(hub: Hub) -> str:
+    known = known_here(hub.folder)
+    found = {each.id: each for each in hub.store.environments()}
+    rows: list[list[Cell]] = []
+    for each in hub.store.holdings():
+        environment = found[each.environment]
+        statuses = ", ".join(f"{count} {status}" for status, count in each.statuses)
+        rows.append(
+            [
+                Link(each.environment[:12], f"/environments/{each.environment}"),
+                ", ".join(devices_of_environment(environment, known)) or "–",
+                environment.gpu_model or environment.cpu_model,
+                f"{environment.backend} {environment.backend_version}",
+                (str(environment.threads), float(environment.threads)),
+                each.cache,
+                (f"{each.operators:,}", float(each.operators)),
+                statuses,
+                ", ".join(each.teams),
+                each.newest[:10],
+            ]
+        )
+    columns = [
+        "environment",
+        "device",
+        "hardware",
+        "runtime",
+        "#threads",
+        "cache",
+        "#operators",
+        "measurements",
+    ]
+    return table([*columns, "teams", "newest"], rows, label="Environments", sortable=True)
+
+
+@router.get("/environments/{identity}")
+def environment(hub: Here, visitor: Seen, identity: Identity, after: After = "") -> HTMLResponse:
+    """Return one environment with a page of what was measured there."""
+    found = next((each for each in hub.store.environments() if each.id == identity), None)
+    if found is None:
+        raise RequestProblem(404, f"the hub has no environment {identity}")
+    chosen = RecordFilter(environments=(identity,))
+    ids = hub.store.ids("measurement", chosen, after=after, limit=_ROWS)
+    rows = list(hub.store.find_measurements(ids, with_samples=False).values())
+    body = facts(_about(found)) + "<h2>Measurements</h2>" + _measurements(hub, rows)
+    if len(ids) == _ROWS:
+        body += f'<p><a href="/environments/{identity}?after={ids[-1]}">More measurements</a></p>'
+    return render("base.html", visitor, title=f"Environment {identity[:12]}", body=body, here="/environments")
+
+
+def _about(found: Environment) -> list[tuple[str, str]]:
+    texts = [
+        ("key", found.id), ("processor", found.cpu_model), ("GPU", found.gpu_model), ("driver", found.driver),
+        ("runtime", f"{found.backend} {found.backend_version}"), ("instructions", found.isa),
+        ("cores used", str(found.cores)), ("threads", str(found.threads)),
+    ]  # fmt: skip
+    return [*texts, *((f"option {name}", value) for name, value in found.options)]
+
+
+def _measurements(hub: Hub, rows: list[Measurement]) -> str:
+    """Return a table of measurements, each leading to its samples."""
+    if not rows:
+        return '<p class="todo">No measurements.</p>'
+    texts = hub.store.operator_descriptions({row.operator for row in rows})
+    taken_back = {(each.target, each.team) for each in hub.store.retractions()}
+    lines: list[list[Cell]] = []
+    for row in rows:
+        status = "retracted" if (row.id, row.team) in taken_back else row.status
+        interval = f"{_time(row.ci_low_s)} … {_time(row.ci_high_s)}" if row.latency_s is not None else "–"
+        lines.append(
+            [
+                Link(row.id[:12], f"/measurements/{row.id}"),
+                Link(row.operator[:12], f"/operators/{row.operator}"),
+                texts.get(row.operator, ""),
+                Link(row.environment[:12], f"/environments/{row.environment}"),
+                (_time(row.latency_s), row.latency_s),
+                interval,
+                status,
+                row.cache,
+                row.team,
+                row.time[:10],
+            ]
+        )
+    columns = ["measurement", "operator", "what it is", "environment", "#latency", "95 % interval", "status"]
+    return table([*columns, "cache", "team", "day"], lines, label="Measurements", sortable=True)
+
+
+def _time(seconds: float | None) -> str:
+    return "–" if seconds is None else format_duration(seconds, digits=4) if seconds > 0 else "0 s"
+
+
+@router.get("/operators")
+def operators(hub: Here, visitor: Seen, after: After = "") -> HTMLResponse:
+    """Return a page of operators."""
+    ids = hub.store.ids("operator", after=after, limit=_ROWS)
+    texts, numbers = hub.store.operator_descriptions(ids), hub.store.operator_statistics(ids)
+    rows: list[list[Cell]] = [
+        [
+            Link(key[:12], f"/operators/{key}"),
+            texts[key],
+            (format_count(numbers[key].params), float(numbers[key].params)),
+            (format_count(numbers[key].macs), float(numbers[key].macs)),
+            (format_size(numbers[key].peak_bytes), float(numbers[key].peak_bytes)),
+        ]
+        for key in ids
+    ]
+    columns = ["operator", "what it is", "#parameters", "#multiply-adds", "#peak memory"]
+    body = table(columns, rows, label="Operators", sortable=True)
+    if len(ids) == _ROWS:
+        body += f'<p><a href="/operators?after={ids[-1]}">More operators</a></p>'
+    return render("base.html", visitor, title="Operators", body=body, here="/operators")
+
+
+@router.get("/operators/{identity}")
+def operator(hub: Here, visitor: Seen, identity: Identity) -> HTMLResponse:
+    """Return one operator and its measurements everywhere."""
+    numbers = hub.store.operator_statistics([identity]).get(identity)
+    if numbers is None:
+        raise RequestProblem(404, f"the hub has no operator {identity}")
+    about = [
+        ("key", identity), ("what it is", hub.store.operator_descriptions([identity])[identity]),
+        ("parameters", format_count(numbers.params)), ("multiply-adds", format_count(numbers.macs)),
+        ("weights", format_size(numbers.weight_bytes)), ("peak memory", format_size(numbers.peak_bytes)),
+    ]  # fmt: skip
+    rows = sorted(hub.store.measurements(operators=[identity]), key=lambda row: (row.environment, row.time))
+    body = facts(about) + "<h2>Measurements</h2>" + _measurements(hub, rows[:_ROWS])
+    if len(rows) > _ROWS:
+        body += f"<p>{len(rows) - _ROWS} more are not shown; the API has them.</p>"
+    return render("base.html", visitor, title=f"Operator {identity[:12]}", body=body, here="/operators")
+
+
+@router.get("/measurements/{identity}")
+def measurement(hub: Here, visitor: Seen, identity: Identity) -> HTMLResponse:
+    """Return one measurement with the distribution of its samples."""
+    row = hub.store.find_measurements([identity]).get(identity)
+    if row is None:
+        raise RequestProblem(404, f"the hub has no measurement {identity}")
+    about = [
+        ("id", row.id), ("latency", _time(row.latency_s)), ("status", row.status), ("protocol", row.protocol),
+        ("team", row.team), ("host", row.host), ("time", row.time), ("clean samples", str(len(row.samples))),
+        ("disturbed samples", str(row.rejected)), ("clock", row.clock), ("message", row.message),
+    ]  # fmt: skip
+    body = facts(about)
+    body += f'<p><a href="/operators/{row.operator}">Its operator</a>, '
+    body += f'<a href="/environments/{row.environment}">its environment</a></p><h2>Samples</h2>'
+    if row.samples:
+        caption = "Solid: the latency that counts, a low quantile. Broken: its 95 % interval."
+        body += figure(svg_from_drawing(histogram(row)), caption)
+        body += figure(svg_from_drawing(rounds_chart(row)), "The same samples, round by round.")
+    else:
+        body += '<p class="todo">No samples: it could not be timed.</p>'
+    return render("base.html", visitor, title=f"Measurement {identity[:12]}", body=body)
+
+
+@router.get("/compare")
+def compare(
+    hub: Here,
+    visitor: Seen,
+    a_environment: Key = "",
+    a_team: Plain = "",
+    b_environment: Key = "",
+    b_team: Plain = "",
+) -> HTMLResponse:
+    """Return two environments or teams side by side."""
+    a, b = (a_environment, a_team), (b_environment, b_team)
+    body, holdings = "", hub.store.holdings()
+    if any((*a, *b)):
+        try:
+            body = _compared(compare_sides(hub, a, b))
+        except UserError as error:  # nothing in common, or several environments: said beside the form
+            told = problem_from_error(error, hub.store.name)
+            body = facts([("cannot be compared", str(told.detail))])
+    used = {each.environment for each in holdings}
+    return render(
+        "compare.html",
+        visitor,
+        title="Side by side",
+        body=body,
+        here="/compare",
+        sides=[
+            {"name": name, "environment": environment, "team": team}
+            for name, (environment, team) in (("a", a), ("b", b))
+        ],
+        environments=[
+            (each.id, environment_text(each)) for each in hub.store.environments() if each.id in used
+        ],
+        teams=sorted({team for each in holdings for team in each.teams}),
+    )
+
+
+def _compared(found: SourceComparison) -> str:
+    about = [("A", environment_text(found.a)), ("B", environment_text(found.b))]
+    about += [("differs", difference_text(each)) for each in found.differences]
+    if not found.ratios or found.common_ratio is None:
+        return facts([*about, ("in common", "no operator in the same cache state and space")])
+    apart = sum(1 for row in found.ratios if row.disagree)
+    about += [
+        ("operators in both", str(len(found.ratios))),
+        ("as a whole B / A", f"{found.common_ratio:.3f}"),
+        ("differ by more than their intervals", str(apart)),
+    ]
+    rows: list[list[Cell]] = [
+        [
+            Link(row.operator[:12], f"/operators/{row.operator}"),
+            found.name(row.operator),
+            part.cache,
+            (f"{row.ratio:.3f}", row.ratio),
+            f"{row.low:.3f} … {'∞' if row.high is None else f'{row.high:.3f}'}",
+            "yes" if row.disagree else "",
+            "yes" if row.changed else "",
+        ]
+        for part, row in found.rows[:_RATIOS]
+    ]
+    columns = ["operator", "what it is", "cache", "#B / A", "95 % interval", "disagree", "of its own"]
+    chart = figure(
+        svg_from_drawing(ratios_chart(found)), "Latency in B over latency in A, with 95 % intervals."
+    )
+    return facts(about) + chart + table(columns, rows, label="Operators in both", sortable=True)

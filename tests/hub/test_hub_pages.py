@@ -1,0 +1,160 @@
+"""The hub's pages: who may see them, that they say what is stored, and that nothing stored becomes markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+PATHS = ("/", "/environments", "/operators", "/compare")
+EVIL = "<script>alert(1)</script>"
+
+
+def browser(hub: Any) -> httpx.Client:
+    """Return a client that behaves like a browser: cookies, redirects, Origin with forms."""
+    headers = {"Origin": hub.url, "Accept": "text/html"}
+    return httpx.Client(base_url=hub.url, headers=headers, follow_redirects=True, trust_env=False)
+
+
+@contextmanager
+def signed_in(hub: Any, who: str = "reader") -> Iterator[httpx.Client]:
+    with browser(hub) as visitor:
+        assert visitor.post("/signin", data={"token": hub.tokens[who]}).status_code == 200
+        yield visitor
+
+
+@pytest.fixture
+def filled(hub: Any, make: Any) -> Any:
+    """A hub with two teams' measurements."""
+    rows = [make.measurement(), make.measurement(team="robots", latency_s=2e-3)]
+    assert not hub.store.add([*make.base(), *rows]).refused
+    return hub
+
+
+def test_every_page_shows_what_is_stored(filled: Any, make: Any) -> None:
+    """Environments, operators, an operator, a measurement with its samples, two teams side by side."""
+    key, row = make.operator().id, make.measurement()
+    with signed_in(filled) as visitor:
+        pages = {path: visitor.get(path) for path in PATHS}
+        environment = visitor.get(f"/environments/{make.environment().id}").text
+        operator = visitor.get(f"/operators/{key}").text
+        measurement = visitor.get(f"/measurements/{row.id}").text
+        compared = visitor.get("/compare", params={"a_team": "vision", "b_team": "robots"}).text
+
+    assert [page.status_code for page in pages.values()] == [200] * 4
+    assert "robots, vision" in pages["/"].text.replace("<wbr>", "")
+    assert key[:12] in pages["/operators"].text
+    assert f"/measurements/{row.id}" in environment
+    assert ">2 ms<" in operator
+    assert measurement.count("<svg") == 2
+    assert "2 samples between 1 ms and 1.1 ms" in measurement
+    assert ">2.000<" in compared
+    assert "<svg" in compared
+
+
+@pytest.mark.parametrize("path", [*PATHS, f"/operators/{'0' * 32}", f"/measurements/{'0' * 32}"])
+def test_pages_ask_for_a_token_first(filled: Any, path: str) -> None:
+    """Without a session every page leads to the form."""
+    with browser(filled) as visitor:
+        answer = visitor.get(path)
+
+    assert str(answer.url).endswith("/signin")
+    assert 'type="password"' in answer.text
+
+
+def test_a_public_hub_shows_its_pages_and_nothing_else(start: Any, make: Any) -> None:
+    """The API and the metrics still ask for a token."""
+    hub = start(public=True)
+    with browser(hub) as visitor:
+        pages = [visitor.get(path).status_code for path in PATHS]
+        others = [visitor.get(path).status_code for path in ("/api/v1/environments", "/metrics")]
+
+    assert (pages, others) == ([200] * 4, [401] * 2)
+
+
+def test_the_cookie_is_no_use_to_scripts_and_other_sites(filled: Any) -> None:
+    """HttpOnly, SameSite, not the token itself, and not good for the API; Secure behind a proxy."""
+    with browser(filled) as visitor:
+        visitor.follow_redirects = False
+        said = visitor.post("/signin", data={"token": filled.tokens["admin"]}).headers["set-cookie"]
+        api = visitor.get("/api/v1/environments")
+
+    assert {"HttpOnly", "SameSite=lax", "Path=/"} <= {part.strip() for part in said.split(";")}
+    assert filled.tokens["admin"] not in said
+    assert api.status_code == 401
+
+
+def test_cookies_go_over_https_alone_behind_a_proxy(start: Any) -> None:
+    """The proxy speaks https."""
+    hub = start(secure=True)
+    with browser(hub) as visitor:
+        visitor.follow_redirects = False
+        said = visitor.post("/signin", data={"token": hub.tokens["reader"]}).headers["set-cookie"]
+
+    assert "Secure" in said
+
+
+def test_a_session_ends_with_its_token_and_by_signing_out(filled: Any) -> None:
+    """A revoked token's browsers are out at once."""
+    identity = next(each.id for each in filled.ledger.tokens() if each.name == "reader")
+    with signed_in(filled) as one, signed_in(filled, "admin") as two:
+        two.post("/signout")
+        filled.ledger.revoke(identity)
+        after = [str(each.get("/").url) for each in (one, two)]
+
+    assert after == [f"{filled.url}/signin"] * 2
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}],
+    ids=["origin", "fetch", "null"],
+)
+@pytest.mark.parametrize("path", ["/signin", "/signout"])
+def test_forms_of_other_sites_are_refused(filled: Any, path: str, headers: dict[str, str]) -> None:
+    """Nobody is signed in as somebody else, or out, by a page elsewhere."""
+    with browser(filled) as visitor:
+        answer = visitor.post(path, data={"token": filled.tokens["reader"]}, headers=headers)
+
+    assert answer.status_code == 403
+
+
+def test_tokens_are_not_guessed_by_the_form(filled: Any) -> None:
+    """The form takes no more wrong ones than the API."""
+    with browser(filled) as visitor:
+        tries = [
+            visitor.post("/signin", data={"token": f"wrong{number}"}).status_code for number in range(22)
+        ]
+
+    assert (tries[:20], tries[21]) == ([401] * 20, 429)
+
+
+def test_what_is_stored_never_becomes_markup(hub: Any, make: Any) -> None:
+    """Names that are scripts are shown as text, on every page."""
+    place = make.environment(cpu_model=EVIL, backend=EVIL)
+    row = make.measurement(team=EVIL, environment=place.id, message=EVIL, host=EVIL)
+    assert not hub.store.add([*make.base(), place, row]).refused
+    hub.tokens["evil"] = hub.ledger.new_token(EVIL, scope="read")[1]
+
+    with signed_in(hub, "evil") as visitor:
+        texts = [visitor.get(path).text for path in PATHS]
+        texts.append(visitor.get(f"/measurements/{row.id}").text)
+        texts.append(visitor.get(f"/operators/{row.operator}").text)
+        texts.append(visitor.get(f"/environments/{place.id}").text)
+        texts.append(visitor.get("/compare", params={"a_team": EVIL, "b_team": f'"{EVIL}'}).text)
+
+    assert all(EVIL not in text for text in texts)
+    assert all("&lt;script&gt;" in text for text in texts)
+
+
+def test_errors_are_pages_for_browsers(filled: Any) -> None:
+    """What is not there is said in the hub's own look, with the status it has."""
+    with signed_in(filled) as visitor:
+        answer = visitor.get(f"/measurements/{'0' * 32}")
+        wrong = visitor.get("/measurements/no-id")
+
+    assert (answer.status_code, wrong.status_code) == (404, 400)
+    assert "<h1>the hub has no measurement" in answer.text
