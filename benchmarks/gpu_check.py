@@ -5,8 +5,9 @@
 
 Steps: what is here; install what this GPU needs; the contract that every backend is held to; a small campaign, its
 calibration, and whole random networks against their prediction; the same once more, for repeatability; a selection
-proved within a budget. A step that fails is written down and the next ones go on where they can. The report is text,
-with one JSON document at its end; it names the GPU and versions, not the host or its user.
+proved within a budget; the same operators by torch, as a cross-check. A step that fails is written down and the next
+ones go on where they can. The report is text, with one JSON document at its end; it names the GPU and versions, not the
+host or its user.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 from harness import HERE, command, ended, find_machine, find_versions, say
 
-from lanaprof.config import known_devices
+from lanaprof.config import known_devices, parse_device
 from lanaprof.errors import BadInput, LanaprofError
 from lanaprof.profiler.gpu.probe import driver_version, find_gpus, why_no_gpu
 from lanaprof.profiler.gpu.support import tensorrt_range
@@ -172,6 +173,38 @@ def campaign(check: Check, folder: Path, device: str, *, quick: bool) -> None:
             broken = name
 
 
+def cross_check(check: Check, folder: Path, name: str, *, on_gpu: bool) -> None:
+    """Measure the same operators with torch, and set the two tables side by side.
+
+    They need not agree; an operator on which they are far apart is one to look at.
+    """
+    why = why_no_torch() if on_gpu else ""
+    if why:
+        check.skip("torch", why)
+        return
+    device = parse_device(name)
+    other = {
+        "backend": "torch-cuda" if on_gpu else "torch",
+        "match": dict(device.match),
+        "threads": device.threads,
+        "batch": device.batch,
+        "precision": device.precision,
+    }
+    (folder / "devices.yaml").write_text(json.dumps({"by-torch": other}), encoding="utf-8")
+    tables = [f"lanaprof.db#device={each}" for each in (device.text, "by-torch")]
+    if check.step("torch", lambda: asked(folder, "measure", "--device", "by-torch")):
+        check.step("torch beside it", lambda: asked(folder, "lut", "compare", *tables))
+
+
+def why_no_torch() -> str:
+    """Return why the torch that is installed does not run on the first GPU; empty when it does."""
+    import torch
+
+    from lanaprof.profiler.backends.torch_cuda import why_torch_cannot
+
+    return why_torch_cannot(torch, find_gpus()[0].capability)
+
+
 def find_device() -> str:
     """Return the name of the first known device that is here.
 
@@ -217,6 +250,7 @@ def main() -> None:
         check.step("contract", lambda: contract("tensorrt" if on_gpu else "scripted"))
         if check.step("project", lambda: make_project(folder, device, quick=given.quick)):
             campaign(check, folder, device, quick=given.quick)
+            cross_check(check, folder, device, on_gpu=on_gpu)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(check.text, encoding="utf-8")
     say(check.text.split("\n{", 1)[0])

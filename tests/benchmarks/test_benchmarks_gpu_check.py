@@ -43,8 +43,10 @@ def test_every_step_is_rehearsed_on_the_cpu(tmp_path: Path) -> None:
     steps = {row["step"]: row for row in document["steps"]}  # type: ignore[attr-defined]
 
     assert code == 0, text
-    assert [row["state"] for row in steps.values()] == ["ok"] * 9
+    assert [row["state"] for row in steps.values()] == ["ok"] * 11
     assert steps["measure"]["found"]["measured"] > 0
     assert steps["whole networks"]["found"]["median_error"] < 1
+    assert steps["torch"]["found"]["measured"] > 0
+    assert steps["torch beside it"]["found"]["median"] > 0
     assert steps["selection"]["found"]["status"] in ("verified", "over_budget")
     assert str(tmp_path) not in json.dumps(document)
