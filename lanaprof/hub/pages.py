@@ -28,7 +28,8 @@ __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 _ROWS = 100  # a page
-_RATIOS = 200  # operators of a comparison that are shown
+_RATIOS = 200  # operators of a comparison that are listed
+_DRAWN = 2_000  # and drawn: more would be a page of megabytes
 Key = Annotated[str, StringConstraints(pattern="^[0-9a-f]{0,32}$")]
 
 
@@ -271,7 +272,8 @@ def _compared(found: SourceComparison) -> str:
         for part, row in found.rows[:_RATIOS]
     ]
     columns = ["operator", "what it is", "cache", "#B / A", "95 % interval", "disagree", "of its own"]
-    chart = figure(
-        svg_from_drawing(ratios_chart(found)), "Latency in B over latency in A, with 95 % intervals."
-    )
+    chart = ""
+    if len(found.ratios) <= _DRAWN:
+        caption = "Latency in B over latency in A, with 95 % intervals."
+        chart = figure(svg_from_drawing(ratios_chart(found)), caption)
     return facts(about) + chart + table(columns, rows, label="Operators in both", sortable=True)

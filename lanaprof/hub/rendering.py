@@ -25,7 +25,7 @@ _PLACES = (
 _MORE_STYLE = """
 nav form{display:inline;margin-left:auto}nav button{all:unset;cursor:pointer;color:var(--accent)}
 nav button:hover{text-decoration:underline}nav a[aria-current]{color:var(--ink);font-weight:600}
-header nav{margin:0 0 1.25rem}
+header nav{margin:0 0 1.25rem}td:last-child{white-space:nowrap}figure svg.chart{overflow:visible}
 .fields{display:flex;flex-wrap:wrap;gap:.6rem 1rem;align-items:end;margin:1rem 0}
 .fields label{color:var(--muted);font-size:.87rem;display:block}
 .fields fieldset{border:1px solid var(--grid);border-radius:8px;min-width:0;max-width:100%}

@@ -76,6 +76,7 @@ def test_every_room_has_a_floor() -> None:
 
 
 HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "pandas", "timm", "pulp", "pycuda", "cuda", "pynvml")
+HEAVY += ("fastapi", "uvicorn", "httpx", "jinja2", "pydantic")  # of the hub
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,10 @@ HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "pandas", "timm", "pulp", "
         ["status", "--help"],
         ["doctor", "--help"],
         ["measure", "--help"],
+        ["hub", "--help"],
+        ["hub", "token", "ls", "--ledger", "none.db"],
+        ["remote", "--help"],
+        ["push", "--help"],
     ],
     ids=" ".join,
 )
