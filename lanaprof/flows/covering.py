@@ -146,7 +146,7 @@ def covered_devices(
 
     An environment that no known device means stands under ``environment KEY``.
     """
-    used = {holding.environment for holding in store.holdings()}
+    used = store.used_environments()
     there = [environment for environment in store.environments() if environment.id in used]
     known = known_here(folder)
     texts = [parse_device(text, folder).text for text in project.config.devices] if project else []
@@ -185,7 +185,7 @@ def _environment(
         return found[0], ""
     assert device is not None
     candidates = [each for each in store.environments() if device_matcher(device)(each)]
-    if not store.measured_operators((each.id for each in candidates), cache=cache, space=space):
+    if not store.used_environments((each.id for each in candidates), cache=cache, space=space):
         return None, ""
     choice = choose_environment(store, candidates, viewpoint=viewpoint, cache=cache, space=space)
     return choice.environment, choice.warning

@@ -33,7 +33,7 @@ def default_device(project: Project, store: Store, text: str | None) -> Device:
     """
     if text is not None or project.config.devices:
         return project.device(text)
-    used = {holding.environment for holding in store.holdings()}
+    used = store.used_environments()
     there = [environment for environment in store.environments() if environment.id in used]
     measured = devices_of(there, known_devices(project.folder).values())
     if len(measured) == 1:

@@ -209,7 +209,7 @@ def choose_in_source(
         return EnvironmentChoice(found[0], "")
     device = parse_device(source.device, folder) if source.device else None
     if found is None:
-        used = {each.environment for each in store.holdings() if source.team in ("", *each.teams)}
+        used = store.used_environments(team=source.team)
         found = tuple(each for each in store.environments() if each.id in used)
         if len(found) > 1:
             listed = "; ".join(environment_text(each) for each in found)

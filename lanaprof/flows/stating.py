@@ -152,7 +152,7 @@ def project_devices(project: Project, store: Store | None) -> tuple[Device, ...]
         return tuple(project.device(text) for text in dict.fromkeys(project.config.devices))
     found: tuple[Device, ...] = ()
     if store is not None:
-        used = {holding.environment for holding in store.holdings()}
+        used = store.used_environments()
         there = [environment for environment in store.environments() if environment.id in used]
         found = devices_of(there, known_devices(project.folder).values())
     return found or (project.device("cpu"),)

@@ -247,6 +247,32 @@ class Reader:
             found.setdefault(environment, {})[operator] = f"{time}Z"
         return found
 
+    def used_environments(
+        self,
+        among: Iterable[str] | None = None,
+        *,
+        cache: str | None = None,
+        space: str | None = None,
+        team: str | None = None,
+    ) -> set[str]:
+        """Return the environments in which anything was measured that stands; sooner known than what it is.
+
+        Args:
+            among: environment keys; None for all.
+            cache: only rows of this cache state.
+            space: only rows of this space and of none.
+            team: who measured; empty for anybody.
+        """
+        table, environments = TABLES["measurement"], TABLES["environment"]
+        conditions = [kept(), table.c.environment == environments.c.id]
+        conditions += [table.c[name] == value for name, value in (("cache", cache), ("team", team)) if value]
+        if space is not None:
+            conditions.append(table.c.space.in_(("", space)))
+        query = select(environments.c.id).where(select(table.c.id).where(*conditions).exists())
+        if among is not None:
+            query = query.where(environments.c.id.in_(sorted(set(among))))
+        return {row[0] for row in self._rows(query)}
+
     def find_measurements(self, ids: Iterable[str], *, with_samples: bool = True) -> dict[str, Measurement]:
         """Return measurements by id, retracted ones too; absent ones are left out."""
         return {

@@ -137,16 +137,17 @@ def choose_environment(
         BadInput: no candidate has measurements; the message lists what the database has.
     """
     known = {environment.id: environment for environment in candidates}
-    measured = store.measured_operators(known, cache=cache, space=space)
-    if viewpoint.environment in measured:
+    used = store.used_environments(known, cache=cache, space=space)
+    if viewpoint.environment in used:
         return EnvironmentChoice(known[viewpoint.environment], "")
-    if not measured:
+    if not used:
         raise _nothing_measured(store)
+    if len(known) == 1 and not viewpoint.environment:
+        return EnvironmentChoice(known[used.pop()], "")
+    measured = store.measured_operators(used, cache=cache, space=space)
     wanted = set(viewpoint.wanted) or set().union(*measured.values())
     newest = {key: max(times.values()) for key, times in measured.items()}
     best = max(sorted(measured), key=lambda key: (len(wanted & measured[key].keys()), newest[key]))
-    if len(known) == 1 and not viewpoint.environment:
-        return EnvironmentChoice(known[best], "")
     covered = len(wanted & measured[best].keys())
     extent = "full coverage" if covered == len(wanted) else f"{covered} of {len(wanted)} operators"
     environment = known[best]
@@ -261,7 +262,7 @@ def _candidates(
             f"which environments device {device!r} means is not known here",
             hint="name the environment: #environment=KEY",
         )
-    used = {holding.environment for holding in store.holdings()}
+    used = store.used_environments()
     measured = tuple(each for each in there if each.id in used)
     if len(measured) > 1:
         raise BadInput(

@@ -343,3 +343,23 @@ def test_existing_file_is_taken_by_its_whole_name(tmp_path: Path) -> None:
     path.touch()
 
     assert parse_source(path) == Source(database=str(path))
+
+
+def test_used_environments_are_those_with_rows_that_stand(store: Store, make: Any) -> None:
+    """By cache state, space and team; what was retracted, and what nobody measured, does not count."""
+    space = "5" * 32
+    hot, relayed, retracted, unused = (make.environment(threads=threads) for threads in (1, 2, 3, 4))
+    gone = make.measurement(environment=retracted.id)
+    rows = [
+        make.measurement(environment=hot.id),
+        make.measurement(environment=relayed.id, cache="relay", space=space, team="robots"),
+        gone,
+    ]
+    store.add([make.operator(), hot, relayed, retracted, unused, *rows])
+    store.retract([gone.id], team="vision", reason="fan broken")
+
+    assert store.used_environments() == {hot.id, relayed.id}
+    assert store.used_environments([hot.id, unused.id]) == {hot.id}
+    assert store.used_environments(cache="relay") == {relayed.id}
+    assert store.used_environments(space="6" * 32) == {hot.id}
+    assert store.used_environments(team="robots") == {relayed.id}
