@@ -13,7 +13,6 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lanaprof.errors import LanaprofError, StoreError
@@ -41,6 +40,20 @@ _ANNOUNCE = (
     " VALUES (%(worker)s, %(queue)s, %(name)s, %(place)s, %(environment)s, %(pid)s)"
 )
 _UP_S = "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())::float AS up_s"
+# One statement each, unlike procrastinate's own retry by id: that one does not see that a job was handed on, by another
+# worker's look, to somebody who is at it now.
+_DEAD = """
+status = 'doing' AND queue_name = %(queue)s
+AND NOT EXISTS (SELECT 1 FROM procrastinate_workers w WHERE w.id = j.worker_id)
+"""
+_GIVE_UP = f"""
+UPDATE procrastinate_jobs j SET status = 'failed', attempts = attempts + 1 WHERE {_DEAD}
+AND (attempts + 1 >= %(most)s
+     OR EXISTS (SELECT 1 FROM procrastinate_jobs o WHERE o.lock = j.lock AND o.status = 'todo'))
+"""  # noqa: S608 (a constant)
+_AGAIN = "UPDATE procrastinate_jobs j SET status = 'todo', attempts = attempts + 1, scheduled_at = NULL"
+_HAND_ON = f"{_AGAIN} WHERE {_DEAD}"
+_FORGOTTEN = f"{_AGAIN} WHERE status = 'doing' AND id = ANY(%(jobs)s) AND worker_id = %(worker)s"
 
 Handle = Callable[[Job], Awaitable[None]]
 
@@ -273,8 +286,10 @@ async def _attending(app: App, worker: Any, listener: Listener, lock: PlaceLock,
             # Jobs of ours that ended, and the server did not hear of it; what ends this moment is not meant.
             held = await manager.list_jobs_async(status="doing", worker_id=worker.worker_id)
             idle = {job.id for job in held if job.id is not None} - running
-            for number in forgotten & idle:
-                await manager.retry_job_by_id_async(number, retry_at=datetime.now(UTC))
+            if forgotten & idle:
+                await app.connector.execute_query_async(
+                    _FORGOTTEN, jobs=list(forgotten & idle), worker=worker.worker_id
+                )
             forgotten = idle - forgotten
             if await asyncio.to_thread(lock.take) != "taken":
                 worker.stop()  # another worker took over while we could not be heard
@@ -286,24 +301,9 @@ async def _attending(app: App, worker: Any, listener: Listener, lock: PlaceLock,
 
 async def _recover(app: App, listener: Listener) -> None:
     """Let the jobs of dead workers wait again; a server that has just come back has heard of nobody yet."""
-    from procrastinate.exceptions import ConnectorException, UniqueViolation  # an extra
-    from procrastinate.jobs import Status
-
-    manager = app.job_manager
+    query = app.connector.execute_query_async
     if (await app.connector.execute_query_one_async(_UP_S))["up_s"] < listener.stalled_s:
         return
-    await manager.prune_stalled_workers(listener.stalled_s)
-    for job in await manager.get_stalled_jobs(
-        queue=listener.queue, seconds_since_heartbeat=listener.stalled_s
-    ):
-        assert job.id is not None
-        try:
-            if job.attempts + 1 >= _ATTEMPTS:
-                await manager.finish_job(job, Status.FAILED, delete_job=False)
-                continue
-            await manager.retry_job(job)
-        except UniqueViolation:  # it waits anew already
-            await manager.finish_job(job, Status.ABORTED, delete_job=True)
-        except ConnectorException as error:
-            if "was not found" not in str(error.__cause__):  # another worker was quicker
-                raise
+    await app.job_manager.prune_stalled_workers(listener.stalled_s)
+    await query(_GIVE_UP, queue=listener.queue, most=_ATTEMPTS)
+    await query(_HAND_ON, queue=listener.queue)
