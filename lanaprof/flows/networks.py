@@ -160,7 +160,7 @@ def _leaning(
     """
     space = predictor.project.space
     chosen: dict[str, tuple[str, float]] = {}
-    for place in space.places:
+    for place in (*space.layers, *generator.sample(space.runs, len(space.runs))):
         operations = allowed[place.name]
         if not operations:  # a run none of whose spans is measured
             continue
