@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lanaprof.config import Device, known_devices, parse_device
-from lanaprof.errors import BackendUnavailable, DeviceUnavailable, UnknownDevice
+from lanaprof.errors import BackendUnavailable, BadInput, DeviceUnavailable, UnknownDevice
 from lanaprof.flows.project import Project
 from lanaprof.lut import Environment, Store
 from lanaprof.profiler.environment import is_device, local_environment
@@ -64,7 +64,7 @@ def device_states(devices: Iterable[Device]) -> tuple[DeviceState, ...]:
     for device in devices:
         try:
             local_environment(device)
-        except (DeviceUnavailable, BackendUnavailable) as error:
+        except (BadInput, DeviceUnavailable, BackendUnavailable) as error:
             states.append(DeviceState(device, error.message, error.hint))
         else:
             states.append(DeviceState(device, "", ""))

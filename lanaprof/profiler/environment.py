@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lanaprof.config.devices import Device
-from lanaprof.errors import BackendUnavailable, DeviceUnavailable
+from lanaprof.errors import BackendUnavailable, BadInput, DeviceUnavailable
 from lanaprof.lut.records import Environment
 from lanaprof.profiler.backends import backend_class
 
@@ -165,7 +165,8 @@ def is_device(device: Device, environment: Environment) -> bool:
 
     What the device does not choose is the backend's default; an environment that says nothing of an option is older
     than the option, and had its default. A fixed clock is another matter: where it may not be fixed, the same device is
-    measured without, and a clock of so many MHz is never another.
+    measured without, and a clock of so many MHz is never another. A device whose options are wrong is nothing that was
+    measured: whoever asks for it, or lists the devices, is told why, and no other device's environments are in the way.
     """
     if not device.matches(
         backend=environment.backend,
@@ -181,7 +182,10 @@ def is_device(device: Device, environment: Environment) -> bool:
         backend = backend_class(device.backend)
     except BackendUnavailable:  # another package's, which is not here: what it lets choose is unknown
         return set(device.options) <= set(environment.options)
-    wanted = dict(backend.options_with(device.threads, device.options))
+    try:
+        wanted = dict(backend.options_with(device.threads, device.options))
+    except BadInput:
+        return False
     told = {**dict(backend.options(device.threads)), **dict(environment.options)}
     keys = {choice.key or name for name, choice in backend.choices.items() if choice.changes}
     return all(told.get(key) == wanted.get(key) for key in keys)

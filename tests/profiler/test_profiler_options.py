@@ -9,6 +9,7 @@ import pytest
 
 from lanaprof.config import Device, parse_device
 from lanaprof.errors import BadInput
+from lanaprof.flows.devicing import device_states
 from lanaprof.profiler.backends import backend_class
 from lanaprof.profiler.environment import is_device, local_environment
 from lanaprof.profiler.remote import RemoteRig, WorkerSettings
@@ -66,6 +67,16 @@ def test_what_changes_no_number_is_in_no_key() -> None:
     backend = backend_class("tensorrt")
 
     assert backend.options_with(1, (("builds", "1"), ("plans", "reuse"))) == backend.options(1)
+
+
+def test_a_wrong_option_stands_in_nobodys_way() -> None:
+    """Other devices' tables can be read; the device itself is listed with the reason."""
+    wrong = replace(EAGER, name="wrong", options=(("compile", "jit"),))
+
+    (state,) = device_states([wrong])
+
+    assert not is_device(wrong, local_environment(EAGER))
+    assert "is eager or inductor, not 'jit'" in state.problem
 
 
 @pytest.mark.parametrize(

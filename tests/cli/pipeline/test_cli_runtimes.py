@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,20 @@ def test_a_space_is_measured_by_relay(run: Run, device: str) -> None:
     assert (covered["present"], covered["missing"]) == (covered["wanted"], 0)
     assert 0 <= predicted["low_s"] < predicted["latency_s"] <= predicted["high_s"]
     assert list(environments(run)) == [device.removeprefix("cpu-")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="inductor needs a C++ compiler")
+def test_options_of_a_device_have_numbers_of_their_own(run: Run) -> None:
+    """Compiled by inductor in the process that measures; what ran eagerly does not count for it, nor the other way."""
+    relu_file("relu.onnx")
+    Path("devices.yaml").write_text("fast: {backend: torch, match: {}, options: {compile: inductor}}\n")
+
+    rows = [run("measure", "relu.onnx", "--device", name)["files"][0] for name in ("cpu-torch", "fast")]
+    covered = [run("lut", "coverage", "--device", name)["environment"] for name in ("cpu-torch", "fast")]
+
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert len(set(covered)) == 2
 
 
 def architecture() -> str:
