@@ -113,6 +113,31 @@ def test_contest_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_million_runs(tmp_path: Path) -> None:
+    """benchmarks/million.py --quick fills, exports, imports, merges and asks, on both kinds of database."""
+    from lanaprof.errors import StoreError
+    from lanaprof.lut.testing import find_programs
+
+    try:
+        find_programs()
+    except StoreError as error:
+        pytest.skip(f"no PostgreSQL server: {error.message}")
+    results = run("million", tmp_path)
+
+    steps = [
+        (each["what"], each.get("kind"), each.get("format")) for each in results if each["what"] != "query"
+    ]
+    assert steps == [
+        ("make", None, None), ("export", None, "jsonl.zst"), ("import", "sqlite", "jsonl.zst"),
+        ("import", "postgresql", "jsonl.zst"), ("export", None, "parquet"), ("import", "sqlite", "parquet"),
+        ("import", "postgresql", "parquet"), ("merge", None, None), ("merge again", None, None),
+    ]  # fmt: skip
+    asked = {(each["kind"], each["policy"]) for each in results if each["what"] == "query"}
+    assert len(asked) == 8
+    assert all(each["operators"] == 10 for each in results if each["what"] == "query")
+
+
+@pytest.mark.slow
 def test_shared_store_runs(tmp_path: Path) -> None:
     """benchmarks/shared_store.py --quick kills a writer, crashes the server, and takes sizes."""
     from lanaprof.errors import StoreError
