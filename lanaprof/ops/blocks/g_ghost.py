@@ -103,7 +103,7 @@ class GGhost(nn.Module):
         before, step = first[:, : self.sizes[0]], 1 / len(self.blocks)
         for block in self.blocks:  # each goes an equal part of the way from the first layer's output
             after = before + (kept - first[:, : self.sizes[0]]) * step
-            block.match_output(before, after, share)
+            cast("Residual", block).match_output(before, after, share)
             before = after
         with torch.no_grad():  # the mixing begins silent: the norm has set the scale
             self.mix.weight.zero_()
