@@ -21,6 +21,7 @@ import numpy as np
 from lanaprof.errors import LanaprofError, UserError
 from lanaprof.solver.check import Answer, costs_of, iter_violations, score_of
 from lanaprof.solver.exact import least_of_plain
+from lanaprof.solver.halves import best_near
 from lanaprof.solver.linear import LinearModel, layers_of, linear_model, undominated
 from lanaprof.solver.prices import priced, rounded
 from lanaprof.solver.problem import Bools, Floats, Ints, Problem
@@ -32,6 +33,7 @@ __all__ = ["least_of", "maximise", "solve_mip"]
 Sound = Callable[[tuple[int, ...]], bool]
 
 _LEAST_SECONDS = 30.0  # to find the least reachable value after a budget proved too small
+_CLOSED = 1e-13  # a gap of scores scaled to 1 a layer: rounding
 _NEAR = 1 / 8  # of the gap between bound and best known: the columns tried first
 # HiGHS's own are 1e-6 and 1e-7: with layers of very different size the smaller ones would not count.
 _TOLERANCES = {
@@ -123,6 +125,14 @@ def maximise(
     if bound_of is None:
         small = model.keep(undominated(model))
         return _branch(problem, small, best, ceiling=ceiling, deadline=deadline, is_sound=is_sound)
+    if (
+        len(model.high) > 1 and (model.first == model.last).all()
+    ):  # one row is left to HiGHS: a check of exact.py
+        best, ceiling = _nearest(
+            problem, model, (price, bound_of), best, is_sound=is_sound, deadline=deadline
+        )
+        if best is not None and best.proved:
+            return best
     if best is not None and not alike and ceiling > _scaled(problem, model, best):
         # First only the columns nearest to the bound: few, and mostly the optimum is among them.
         near = ceiling - (ceiling - _scaled(problem, model, best)) * _NEAR
@@ -140,6 +150,37 @@ def maximise(
         small = model.keep(bound_of > floor - 1e-9 * max(1.0, abs(floor)))
     small = small.keep(undominated(small))
     return _branch(problem, small, best, ceiling=ceiling, deadline=deadline, is_sound=is_sound)
+
+
+def _nearest(
+    problem: Problem,
+    model: LinearModel,
+    bounds: tuple[Floats, Floats],
+    best: Answer | None,
+    *,
+    is_sound: Sound,
+    deadline: float,
+) -> tuple[Answer | None, float]:
+    """Return the best answer after a search near the bound, and the ceiling lowered by what was searched in full.
+
+    ``bounds`` are the rows' prices and the bound through each column.
+    """
+    price, bound_of = bounds
+    ceiling = _ceiling(model, bound_of)
+    gap = ceiling - _scaled(problem, model, best) if best is not None else math.inf
+    if best is not None and gap <= _CLOSED:
+        return _proved(problem, best), ceiling
+
+    def judged(columns: Ints) -> bool:
+        return is_sound(tuple(model.items[columns].tolist()))
+
+    regret = np.maximum(ceiling - bound_of, 0.0)
+    found, reach = best_near(model, price, regret, gap=gap, is_sound=judged, deadline=deadline)
+    if found.columns is not None:
+        best = _better(problem, best, tuple(model.items[found.columns].tolist()), is_sound)
+    if found.is_complete and best is not None:
+        return _proved(problem, best), ceiling
+    return best, ceiling - reach
 
 
 def _scaled(problem: Problem, model: LinearModel, answer: Answer) -> float:
@@ -282,9 +323,7 @@ def _run(model: LinearModel, cuts: Sequence[Ints], *, seconds: float) -> _Run:
     _link_products(pulp, program, model, x=x, z=z)
     for cut in cuts:
         program += pulp.lpSum([x[i] for i in cut.tolist()]) <= len(cut) - 1
-    solver = pulp.HiGHS(
-        msg=False, threads=1, timeLimit=seconds, gapRel=0.0, gapAbs=1e-9, **_TOLERANCES
-    )
+    solver = pulp.HiGHS(msg=False, threads=1, timeLimit=seconds, gapRel=0.0, gapAbs=1e-9, **_TOLERANCES)
     outcome = program.solve(solver)
     values = np.array([v.value() or 0.0 for v in x])
     columns = np.flatnonzero(values > 0.5)
