@@ -27,7 +27,12 @@ _SHOWN = 20
 
 @command("frontier")
 @device_option
-@click.option("--plot", metavar="F.html|F.png", type=click.Path(path_type=Path), help="Draw it.")
+@click.option(
+    "--plot",
+    metavar="F.html|F.png",
+    type=click.Path(path_type=Path),
+    help="Draw it, with the teacher and what was selected.",
+)
 @click.option(
     "--scores", metavar="FILE", type=click.Path(path_type=Path), help="CSV or JSON: layer, operation, score."
 )
@@ -42,6 +47,7 @@ def frontier(device: str | None, database: str | None, team: str | None, **optio
     from lanaprof.flows.predicting import open_predictor
     from lanaprof.flows.project import default_team
     from lanaprof.flows.selecting import find_scores, scores_from_file
+    from lanaprof.flows.stating import own_selections
 
     with project_store(device, database, policy=options["policy"]) as (project, chosen, store):
         scores = (
@@ -57,6 +63,7 @@ def frontier(device: str | None, database: str | None, team: str | None, **optio
             environment=options["environment"],
         )
         points = project_frontier(project, predictor, scores)
+        selections = own_selections(project, store)
     for warning in predictor.warnings:
         notice(warning)
     document = {
@@ -65,9 +72,13 @@ def frontier(device: str | None, database: str | None, team: str | None, **optio
         "points": [{"latency_s": p.latency_s, "score": p.score, "choices": dict(p.choices)} for p in points],
     }
     if options["plot"]:
+        from lanaprof.flows.marks import selection_marks
         from lanaprof.flows.plotting import write_frontier
 
-        write_frontier(options["plot"], points, device=chosen.text, teacher_s=predictor.teacher_s)
+        marks = selection_marks(selections, chosen.text)
+        write_frontier(
+            options["plot"], points, device=chosen.text, teacher_s=predictor.teacher_s, marks=marks
+        )
 
     def show(console: Console) -> None:
         from lanaprof.cli.tables import plain_table

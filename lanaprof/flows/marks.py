@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lanaprof.flows.axes import SMALL, Frame, marker
 from lanaprof.flows.drawing import Path, Shape, Text, text_width
 from lanaprof.units import format_duration
 
-__all__ = ["Mark", "described", "legend", "marked", "teacher_line"]
+if TYPE_CHECKING:
+    from lanaprof.lut import Selection
 
+__all__ = ["Mark", "described", "interval_of", "legend", "marked", "selection_marks", "teacher_line"]
+
+_MOST_SELECTIONS = 12  # on a chart, the newest
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 # kind → form, colour, what the legend calls it: told apart without colours, too
@@ -45,6 +50,27 @@ class Mark:
     kind: str = "selection"
     latency_span_s: tuple[float, float] | None = None
     score_span: tuple[float, float] | None = None
+
+
+def interval_of(row: Selection) -> tuple[float, float] | None:
+    """Return the 95 % interval of a selection's measured latency in seconds; None when it was not timed."""
+    return (row.ci_low_s, row.ci_high_s) if row.ci_low_s is not None and row.ci_high_s is not None else None
+
+
+def selection_marks(selections: Sequence[Selection], device: str) -> list[Mark]:
+    """Return marks of what was selected for a device, the newest: where it was timed, else where it was predicted."""
+    return [
+        Mark(
+            label=row.id[:8],
+            latency_s=latency_s,
+            score=row.score,
+            measured=row.measured_s is not None,
+            title=f"selection {row.id[:12]}, {row.status}: {format_duration(latency_s)}, score {row.score:.4f}",
+            latency_span_s=interval_of(row),
+        )
+        for row in selections[-_MOST_SELECTIONS:]
+        if row.device == device and row.score is not None and (latency_s := row.measured_s or row.predicted_s)
+    ]
 
 
 def marked(marks: Sequence[Mark], frame: Frame) -> list[Shape]:

@@ -196,7 +196,12 @@ def _bar(bar: Bar, corner: tuple[float, float], scale: float, *, paired: bool) -
 
 
 def write_frontier(
-    path: FilePath, points: Sequence[FrontierPoint], *, device: str, teacher_s: float | None
+    path: FilePath,
+    points: Sequence[FrontierPoint],
+    *,
+    device: str,
+    teacher_s: float | None,
+    marks: Sequence[Mark] = (),
 ) -> None:
     """Write the frontier's chart: a self-contained page (.html), a drawing (.svg) or a picture (.png).
 
@@ -205,7 +210,7 @@ def write_frontier(
     """
     if not points:
         raise BadInput("the frontier has no points to draw", hint="lanaprof score")
-    drawing = frontier_chart(points, device=device, teacher_s=teacher_s)
+    drawing = frontier_chart(points, device=device, teacher_s=teacher_s, marks=marks)
     write_drawing(path, drawing, heading="The best score for every latency", example="frontier.html")
 
 

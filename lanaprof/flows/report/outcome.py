@@ -10,7 +10,7 @@ from lanaprof.errors import UserError
 from lanaprof.flows.choosing import FrontierPoint, project_frontier
 from lanaprof.flows.drawing import svg_from_drawing
 from lanaprof.flows.finalists import read_finalists
-from lanaprof.flows.marks import Mark
+from lanaprof.flows.marks import Mark, selection_marks
 from lanaprof.flows.pages import Cell, Section, details, figure, hint, table
 from lanaprof.flows.plotting import frontier_chart
 from lanaprof.flows.report.facts import (
@@ -22,14 +22,13 @@ from lanaprof.flows.report.facts import (
     replaced_count,
     speed_up,
 )
-from lanaprof.flows.report.students import interval_of, quality_marks
+from lanaprof.flows.report.students import quality_marks
 from lanaprof.lut import Selection
 from lanaprof.space import Space
 from lanaprof.units import format_count, format_duration, format_percent, format_size
 
 __all__ = ["finalists_section", "frontier_section", "selections_section"]
 
-_SHOWN_SELECTIONS = 12  # on a chart, the newest; the table has them all
 _SHOWN_FINALS = 4  # selections with finalists, the newest
 _FAR = 4.0  # times the worst score on the chart; further down nothing is drawn
 _SHOWN_POINTS = 40  # of the frontier, in the table under its chart
@@ -46,7 +45,7 @@ def frontier_section(known: ReportFacts) -> Section:
     except UserError as error:
         body = f'<p class="todo">{escape(error.message)}</p>' + (hint(error.hint) if error.hint else "")
         return Section(name="frontier", title=title, body=body)
-    marks = [*_selection_marks(known), *_tuned_marks(known)]
+    marks = [*selection_marks(known.selections, known.device.text), *_tuned_marks(known)]
     shown = _near(points, [mark.score for mark in marks])
     drawing = frontier_chart(shown, device=known.device.text, teacher_s=predictor.teacher_s, marks=marks)
     caption = (
@@ -91,22 +90,6 @@ def _points_table(known: ReportFacts, points: tuple[FrontierPoint, ...]) -> str:
     shown = f"{len(rows)} of its {len(points)} points" if len(rows) < len(points) else "all its points"
     label = f"The frontier in numbers: {shown}"
     return details(label, table(columns, rows, label=label, sortable=True))
-
-
-def _selection_marks(known: ReportFacts) -> list[Mark]:
-    return [
-        Mark(
-            label=row.id[:8],
-            latency_s=latency_s,
-            score=row.score,
-            measured=row.measured_s is not None,
-            title=f"selection {row.id[:12]}, {row.status}: {format_duration(latency_s)}, score {row.score:.4f}",
-            latency_span_s=interval_of(row),
-        )
-        for row in known.selections[-_SHOWN_SELECTIONS:]
-        if row.device == known.device.text and row.score is not None
-        and (latency_s := row.measured_s or row.predicted_s)
-    ]  # fmt: skip
 
 
 def _tuned_marks(known: ReportFacts) -> list[Mark]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from lanaprof.flows.artifacts import exported_files, read_evaluations, student_file
 from lanaprof.flows.drawing import svg_from_drawing
-from lanaprof.flows.marks import Mark
+from lanaprof.flows.marks import Mark, interval_of
 from lanaprof.flows.pages import Cell, Section, details, facts, figure, table
 from lanaprof.flows.project import Project
 from lanaprof.flows.report.charts import quality_chart
@@ -14,7 +14,7 @@ from lanaprof.flows.report.facts import DASH, ReportFacts, duration_cell, number
 from lanaprof.lut import Selection
 from lanaprof.units import format_duration, format_size
 
-__all__ = ["interval_of", "quality_marks", "students_section"]
+__all__ = ["quality_marks", "students_section"]
 
 _NORMAL_95 = 1.96
 _METRICS: Mapping[str, str] = {
@@ -111,11 +111,6 @@ def quality_marks(known: ReportFacts, metric: str) -> list[Mark]:
                 )
             )
     return marks
-
-
-def interval_of(row: Selection) -> tuple[float, float] | None:
-    """Return the 95 % interval of a selection's measured latency in seconds; None when it was not timed."""
-    return (row.ci_low_s, row.ci_high_s) if row.ci_low_s is not None and row.ci_high_s is not None else None
 
 
 def _interval(value: float, standard_error: float | None) -> tuple[float, float] | None:

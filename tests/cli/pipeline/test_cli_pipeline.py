@@ -188,6 +188,16 @@ def test_frontier_is_drawn(bench: Any, name: str) -> None:
     assert (bench.folder / name).read_bytes()[:4] in (b"<!do", b"\x89PNG")
 
 
+def test_frontier_is_drawn_with_what_was_selected(bench: Any) -> None:
+    """A selection for the device stands on the chart under the beginning of its id, beside the teacher's line."""
+    chosen = bench.run("select", "--budget", "500%", "--no-verify")["id"]
+    bench.run("frontier", "--plot", "marked.html")
+
+    page = (bench.folder / "marked.html").read_text()
+    assert f"selection {chosen[:12]}, unverified" in page
+    assert "teacher" in page
+
+
 def test_verify_compares_with_predictions(bench: Any) -> None:
     """verify times what it is asked for, each with prediction, interval and measurement."""
     file = bench.architecture(b0="ds", b1="skip")
