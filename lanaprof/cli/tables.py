@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lanaprof.units import format_count
 
@@ -22,7 +22,9 @@ def plain_table(*columns: str) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD)
     for name in columns:
-        table.add_column(name.removeprefix("#"), justify="right" if name.startswith("#") else "left")
+        justify: Literal["left", "right"] = "right" if name.startswith("#") else "left"
+        # names of several layers are long: folded where there is no room, they can still be read
+        table.add_column(name.removeprefix("#"), justify=justify, overflow="fold")
     return table
 
 
