@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lanaprof.errors import BackendError, BackendUnavailable, UnsupportedOperator
+from lanaprof.errors import BackendError, BackendUnavailable, DeviceUnavailable, UnsupportedOperator
 from lanaprof.profiler.backends import Backend, Edges, Settings, backend_class, backend_names
 from lanaprof.profiler.canonical import Graph
 from lanaprof.profiler.sample_graphs import (
@@ -36,9 +36,9 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     found = backend_class(request.param)
     try:
         found.version()
-    except BackendUnavailable as error:
+        return found(Settings())
+    except (BackendUnavailable, DeviceUnavailable) as error:
         pytest.skip(f"{error.message}: {error.hint}")
-    return found(Settings())
 
 
 every = at("backend", ("scripted", *REAL), indirect=True)
