@@ -9,6 +9,7 @@ import zlib
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import Column
@@ -70,20 +71,26 @@ def row_from_record(record: Record) -> dict[str, Any]:
         BadInput: an operator's sizes exceed SQL's integers.
     """
     row: dict[str, Any] = {"id": record.id}
-    packed = ("samples", "rounds") if isinstance(record, Measurement) else ()
+    if isinstance(record, Measurement):  # nearly all there is, and its other fields are plain values
+        names, read = _plain_fields()
+        row.update(zip(names, read(record), strict=True), samples=pack_samples(record.samples, record.rounds))
+        return row
     for name, codec in field_codecs(type(record)):
-        if name in packed:
-            continue
         value = codec.write(getattr(record, name))
         row[name] = canonical_json(value) if isinstance(value, (list, dict)) else value
-    if isinstance(record, Measurement):
-        row["samples"] = pack_samples(record.samples, record.rounds)
     if isinstance(record, Operator):
         statistics = dataclasses.asdict(graph_statistics(record.graph))
         if max(statistics.values()) > LARGEST_INTEGER:
             raise BadInput("operator record: its shapes multiply to more than 2^63 - 1")
         row.update(statistics, description=describe_graph(record.graph))
     return row
+
+
+@cache
+def _plain_fields() -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """Return the fields of a measurement but its samples, and what reads them all at once."""
+    names = tuple(name for name, _ in field_codecs(Measurement) if name not in ("samples", "rounds"))
+    return names, attrgetter(*names)
 
 
 def columns_of(cls: type[Record], *, with_samples: bool = True) -> list[Column[Any]]:
