@@ -25,6 +25,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -76,6 +77,8 @@ def problem_of(folder: Path) -> tuple[Problem, Library]:
     device = project.device(None)
     with open_store(project.database(None)) as store:
         predictor = open_predictor(project, device, store, team="local")
+        # the other searches know single layers only: ours gets no more than they
+        project = replace(project, space=replace(project.space, spans=()))
         problem = build_problem(project, [predictor], find_scores(project, store), sizes=("macs",))
     return problem, library_of(problem, predictor.cost_name)
 

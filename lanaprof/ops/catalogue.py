@@ -179,11 +179,11 @@ def read_operations(path: str | Path) -> tuple[Operation, ...]:
             hint="use --ops quick, --ops lana, --ops package.module:function, or --ops FILE with one operation a line",
         ) from error
     operations: list[Operation] = []
+    has_spans = False
     for number, line in enumerate(lines, start=1):
         text = line.partition("#")[0].strip()
-        if (
-            not text or split_span_line(text) is not None
-        ):  # what stands for several layers is read by read_spans
+        has_spans = has_spans or split_span_line(text) is not None
+        if not text or split_span_line(text) is not None:
             continue
         try:
             operation = parse_operation(text)
@@ -195,7 +195,7 @@ def read_operations(path: str | Path) -> tuple[Operation, ...]:
                 hint="use @int8, @fp16 or @bf16, or leave the precision out",
             )
         operations.append(operation)
-    if not operations:
+    if not operations and not has_spans:
         raise BadInput(
             f"{path} holds no operation", hint="write one a line, such as mbconv(expand=4,kernel=5)"
         )

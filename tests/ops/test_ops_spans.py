@@ -58,6 +58,15 @@ def test_a_file_has_lines_for_layers_and_for_runs(tmp_path: Path) -> None:
     assert read_spans(path)[0] == SpanRule("stage", parse_operation("mbconv(kernel=5)"), f"{path}, line 3")
 
 
+def test_a_file_may_hold_nothing_but_runs(tmp_path: Path) -> None:
+    """Layers then keep the teacher's own unless they are replaced together."""
+    path = tmp_path / "ops.txt"
+    path.write_text("stage: skip\n")
+
+    assert () == read_operations(path)
+    assert 1 == len(read_spans(path))
+
+
 @pytest.mark.parametrize("line", ["stage: convolute", "stage: teacher", ": skip", "tail: conv@fp8", "stage:"])
 def test_a_line_that_cannot_be_is_named(tmp_path: Path, line: str) -> None:
     """No such operation, the teacher's own, no run, nothing to build."""
