@@ -62,6 +62,7 @@ class Search:
     items: tuple[int, ...] | None = None
     score: float = -math.inf
     ceiling: float = math.inf
+    left: tuple[int, ...] = ()  # items of choices not looked at when the search ended
 
     def offer(self, items: Ints) -> None:
         """Take the items as the best choice known if they score more and are inside the budget in exact numbers."""
@@ -110,7 +111,23 @@ def solve_structured(
     chain = build_chain(problem, k, restriction.allowed, terms=terms, room=search.room)
     if chain is None:
         raise_infeasible(budgets, _least(problem, budgets))
-    return maximised(search, chain)
+    answer = maximised(search, chain)
+    if answer.proved or time.perf_counter() > deadline:
+        return answer
+    return _finished_by_program(problem, budgets, search, answer)
+
+
+def _finished_by_program(
+    problem: Problem, budgets: Mapping[str, float], search: Search, answer: Answer
+) -> Answer:
+    """Return the answer after HiGHS looked at the items that a better choice may still use."""
+    from lanaprof.solver.mip import solve_mip  # which imports this module
+
+    allowed = np.zeros(len(problem.scores), dtype=np.bool_)
+    allowed[[*search.left, *answer.items]] = True
+    left_s = max(0.0, search.deadline - time.perf_counter())
+    other = solve_mip(problem, budgets, time_limit_s=left_s, allowed=allowed, known=answer)
+    return Answer(other.items, min(answer.bound, other.bound), other.proved, "exact")
 
 
 def maximised(search: Search, chain: Chain, *, hull: list[Path] | None = None) -> Answer:
@@ -126,13 +143,14 @@ def maximised(search: Search, chain: Chain, *, hull: list[Path] | None = None) -
         return search.answer(proved=True)
     chain = reduced
     for width in _WIDTHS:
-        dropped = _swept(search, chain, dual, width)
+        dropped, bound = _swept(search, chain, dual, width)
         floor = search.floor(chain)
-        if dropped <= floor:
+        if max(dropped, bound) <= floor:
             return search.answer(proved=True)
-        search.ceiling = min(search.ceiling, chain.top_score + dropped * chain.score_scale)
-        if time.perf_counter() > search.deadline:
-            return search.answer(proved=False)
+        search.ceiling = min(search.ceiling, chain.top_score + max(dropped, bound) * chain.score_scale)
+        search.left = tuple(chain.item.tolist())
+        if time.perf_counter() > search.deadline or dropped == -math.inf:
+            break  # wider labels would change nothing: it is their merged problem that stays open
         reduced, again = _reduced(search, chain)
         if reduced is None or again is None:
             return search.answer(proved=True)
@@ -215,8 +233,13 @@ def _dual(search: Search, chain: Chain, capacity: float, hull: list[Path]) -> _D
     return _Dual(price, ceiling, entries, exits, best)
 
 
-def _swept(search: Search, chain: Chain, dual: _Dual, width: int) -> float:
-    """Look for a better choice among the chain's paths; return the bound on those not looked at (-inf: none left)."""
+def _swept(search: Search, chain: Chain, dual: _Dual, width: int) -> tuple[float, float]:
+    """Look for a better choice among the chain's paths.
+
+    Returns:
+        The bound on paths dropped for the labels' width, and on those that the merged problem leaves open; -inf each
+        when there are none.
+    """
     from lanaprof.solver.exact import solve_stairs  # which imports this module
 
     capacity = _capacity(search, chain)
@@ -226,11 +249,11 @@ def _swept(search: Search, chain: Chain, dual: _Dual, width: int) -> float:
     fronts = [front_of_block(chain, ends, limits) for ends in chain.long]
     dropped = max((front.dropped for front in fronts), default=-math.inf)
     if any(len(front.cost) == 0 for front in fronts):
-        return dropped
+        return dropped, -math.inf
     stairs = merged(chain, fronts, capacity=capacity, unit=search.slack * 1e12 / chain.cost_scale)
     spare = capacity - stairs.low_cost
     if spare < 0:
-        return dropped
+        return dropped, -math.inf
     found = solve_stairs(
         stairs,
         spare / stairs.cost_scale,
@@ -238,9 +261,8 @@ def _swept(search: Search, chain: Chain, dual: _Dual, width: int) -> float:
         deadline=search.deadline,
     )
     search.offer(chain.item[steps_of(chain, fronts, stairs.item[found.steps])])
-    if found.proved:
-        return dropped
-    return max(dropped, stairs.top_score + found.bound * stairs.score_scale)
+    bound = -math.inf if found.proved else stairs.top_score + found.bound * stairs.score_scale
+    return dropped, bound
 
 
 def _bound(chain: Chain, price: float, capacity: float) -> Bound:
