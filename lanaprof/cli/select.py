@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,10 @@ def select(device: str | None, database: str | None, team: str | None, **options
             chosen = choose(question, time_limit_s=time_limit_s)
         judge = find_judge(question, options, here=here)
         proof = _prove(question, store, who) if here else None
+        if proof is not None:  # a relative budget is what the teacher timed beside the answer says
+            question = replace(
+                question, budgets={**question.budgets, question.predictor.cost_name: proof.budget_s}
+            )
         finalists = (
             hold(question, chosen, proof, judge=judge, store=store, team=who, options=options)
             if judge is not None
@@ -168,6 +173,7 @@ def _prove(question: Question, store: Store, team: str) -> Proof:
             question.predictor,
             problem_of=question.problem,
             budgets=question.budgets,
+            fraction=question.fraction,
             tell=notice,
         )
 

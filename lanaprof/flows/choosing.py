@@ -27,7 +27,7 @@ from lanaprof.flows.selecting import (
 from lanaprof.lut import Selection, Store, utc_now
 from lanaprof.profiler.calibration import Prediction
 from lanaprof.solver import Problem, Solution, frontier, solve_diverse
-from lanaprof.units import format_duration, parse_latency_budget
+from lanaprof.units import RelativeBudget, format_duration, parse_latency_budget
 
 __all__ = [
     "Chosen",
@@ -53,6 +53,7 @@ class Question:
         sizes: the other budgeted costs.
         confidence: that each latency stays inside; None for the plain prediction.
         method: the selector.
+        fraction: of the teacher's latency, where that is how the proved device's budget was given.
     """
 
     project: Project
@@ -63,6 +64,7 @@ class Question:
     sizes: tuple[str, ...] = ()
     confidence: float | None = None
     method: str = "exact"
+    fraction: float | None = None
 
     @property
     def predictor(self) -> Predictor:
@@ -120,8 +122,7 @@ def ask(
     """
     main = default_device(project, store, device or next((name for name, _ in budgets if name), None))
     texts = [(project.device(name).text if name else None, budget) for name, budget in budgets]
-    for _, budget in texts:
-        parse_latency_budget(budget)
+    parsed = {name or main.text: parse_latency_budget(budget) for name, budget in texts}
     _refuse_unlisted(project, main, [*(f"latency_s@{name or main.text}" for name, _ in texts), *sizes])
     wanted = dict.fromkeys([main.text, *(name for name, _ in texts if name)])
     predictors = {
@@ -141,6 +142,7 @@ def ask(
     resolved = {**resolve_budgets(texts, predictors, main.text), **sizes}
     if not resolved:
         raise BadInput("no budget was given", hint="lanaprof select --budget 5ms")
+    own = parsed.get(main.text)
     return Question(
         project=project,
         device=main,
@@ -150,6 +152,7 @@ def ask(
         sizes=tuple(sizes),
         confidence=confidence_from(settings.get("confidence"), proving=bool(settings.get("proving"))),
         method=settings.get("method") or "exact",
+        fraction=own.fraction if isinstance(own, RelativeBudget) else None,
     )
 
 

@@ -155,7 +155,7 @@ def hold_finalists(
     if proof is not None and proof.status != "verified":
         tell("no finalists: no network inside the budget was found")
         return ()
-    entered = _timed(_entered(question, chosen, proof, rules), proof, timing, question.budget_s, tell)
+    entered = _timed(_entered(question, chosen, proof, rules), proof, timing, tell)
     inside = [one for one in entered if one.inside is not False]
     judged = []
     for number, one in enumerate(inside):
@@ -210,7 +210,7 @@ def _entered(question: Question, chosen: Chosen, proof: Proof | None, rules: Rul
 
 
 def _timed(
-    entered: Sequence[Finalist], proof: Proof | None, timing: Timing | None, budget_s: float, tell: Tell
+    entered: Sequence[Finalist], proof: Proof | None, timing: Timing | None, tell: Tell
 ) -> list[Finalist]:
     """Return them with what they took; those over the budget are told."""
     if proof is None:
@@ -225,8 +225,8 @@ def _timed(
             one = replace(one, measurement=timed.measurement, inside=timed.inside)  # noqa: PLW2901
             if not timed.inside:
                 tell(
-                    f"finalist {number} of {len(entered)} is out: timed, it takes {timed.held_s / budget_s:.1%} of "
-                    "the budget"
+                    f"finalist {number} of {len(entered)} is out: timed, it takes "
+                    f"{timed.held_s / timed.budget_s:.1%} of the budget"
                 )
         found.append(one)
     return found

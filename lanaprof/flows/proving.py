@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lanaprof.errors import InfeasibleBudget
+from lanaprof.flows.attempts import RESERVE, Attempt, Held
 from lanaprof.flows.bench import Bench
 from lanaprof.flows.networks import calibration_networks, common_factor, time_networks
 from lanaprof.flows.operators import Choices
@@ -30,7 +31,6 @@ _USED = 0.96  # below this share of the budget it is worth trying for more
 _NEARLY_USED = 0.94  # from this share on, one round that gains nothing is enough
 # Budgets proposed per round, relative to the corrected one.
 _SPREAD = (1.0, 0.97, 0.98, 0.99, 1.01, 1.02, 1.03)
-_RESERVE = 0.010  # of the latency: what the machine as a whole may be slower than its average at another time
 _CONFIRMED = 3  # attempts that are timed once more together
 _TWICE = 8  # networks built twice per round, to see how well the machine repeats
 _OWN_WEIGHT = 4.0  # a proposal says more about its neighbours than a random network does
@@ -51,6 +51,8 @@ class Proof:
         allowed_s: up to this latency, by the corrected predictor, networks turned out to be inside the budget.
         factors: how much slower the machine was than at its calibration, in everything, in each campaign.
         too_noisy: whether in some campaign it repeated itself too badly to be trusted.
+        budget_s: what the answer had to lie inside; of a relative budget, by the teacher timed beside it.
+        fraction: of the teacher's latency, where the budget was relative.
     """
 
     status: str
@@ -63,6 +65,8 @@ class Proof:
     allowed_s: float
     factors: tuple[float, ...]
     too_noisy: bool
+    budget_s: float
+    fraction: float | None
 
     @property
     def predicted_s(self) -> float:
@@ -75,68 +79,6 @@ class Proof:
         return _mean(self.factors)
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What a network took beside the others.
-
-    Attributes:
-        measurement: in that campaign.
-        held_s: what must lie inside the budget: the end of its interval, or its latency at the machine's usual speed.
-        inside: whether it does.
-    """
-
-    measurement: Measurement
-    held_s: float
-    inside: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """A network that was timed.
-
-    Attributes:
-        choices: its operations.
-        score: its score.
-        measurement: what it took.
-        factor: how much slower the machine was in that campaign than at its calibration, in everything.
-        refuted: timed once more it was over the budget; it is not tried a third time.
-    """
-
-    choices: Choices
-    score: float
-    measurement: Measurement
-    factor: float
-    refuted: bool = False
-
-    @property
-    def latency_s(self) -> float:
-        """Return what it took."""
-        assert self.measurement.latency_s is not None
-        return self.measurement.latency_s
-
-    @property
-    def confirmed_high_s(self) -> float:
-        """Return the end of its interval."""
-        assert self.measurement.ci_high_s is not None
-        return self.measurement.ci_high_s
-
-    def level_s(self, factor: float) -> float:
-        """Return what it would take on the machine at another factor."""
-        return self.latency_s * factor / self.factor
-
-    def high_s(self, factor: float) -> float:
-        """Return what must lie inside the budget: the end of its interval, and what it may take at another time.
-
-        Args:
-            factor: the machine's, averaged over the campaigns so far.
-        """
-        return max(self.confirmed_high_s, self.level_s(factor) * (1 + _RESERVE))
-
-    def held_s(self, factor: float) -> float:
-        """Return what must lie inside the budget when it is timed once more; no reserve is asked a second time."""
-        return max(self.confirmed_high_s, self.level_s(factor))
-
-
 def prove(
     project: Project,
     bench: Bench,
@@ -144,6 +86,7 @@ def prove(
     *,
     problem_of: Callable[[Predictor], Problem],
     budgets: Mapping[str, float],
+    fraction: float | None = None,
     anchors: int = 16,
     tell: Callable[[str], None] = lambda _text: None,
 ) -> Proof:
@@ -155,6 +98,8 @@ def prove(
         predictor: of the same device and environment.
         problem_of: the problem as a predictor sees it.
         budgets: every budget; the device's latency is corrected, the others stay.
+        fraction: of the teacher's latency, where that is what the device's budget means: then it is the teacher timed
+            beside the others that decides, because the machine is never as fast as when the table was made.
         anchors: calibration networks timed beside the proposals.
         tell: told how it goes.
 
@@ -170,6 +115,7 @@ def prove(
         calibration_networks(predictor, anchors, project.config.seed),
         tell,
         current=predictor,
+        fraction=fraction,
     )
     while True:
         while loop.propose() and not loop.is_near:
@@ -193,9 +139,11 @@ class _Loop:
     beside: Sequence[Choices]
     tell: Callable[[str], None]
     current: Predictor
-    attempts: dict[Choices, _Attempt] = field(default_factory=dict)
+    fraction: float | None = None
+    teacher_levels_s: list[float] = field(default_factory=list)
+    attempts: dict[Choices, Attempt] = field(default_factory=dict)
     anchored: Mapping[Choices, Measurement] = field(default_factory=dict)
-    ratio: float = 1.0 + _RESERVE
+    ratio: float = 1.0 + RESERVE
     rounds: int = 0
     refuted: bool = False
     too_noisy: bool = False
@@ -204,11 +152,18 @@ class _Loop:
 
     @property
     def budget_s(self) -> float:
-        """Return the budget that is proved."""
-        return self.budgets[self.predictor.cost_name]
+        """Return the budget that is proved; a relative one at the machine's usual speed."""
+        if self.fraction is None or not self.teacher_levels_s:
+            return self.budgets[self.predictor.cost_name]
+        return self.fraction * statistics.fmean(self.teacher_levels_s) * self.usual_factor
 
     @property
-    def inside(self) -> list[_Attempt]:
+    def teacher(self) -> Choices:
+        """Return the teacher as a network of the space."""
+        return (TEACHER,) * len(self.project.space.layers)
+
+    @property
+    def inside(self) -> list[Attempt]:
         """Return the attempts inside the budget, the best first."""
         open_ones = [attempt for attempt in self.attempts.values() if not attempt.refuted]
         found = [attempt for attempt in open_ones if attempt.high_s(self.usual_factor) <= self.budget_s]
@@ -255,20 +210,26 @@ class _Loop:
             return False
         self.rounds += 1
         before = self.inside[0].score if self.inside else -math.inf
-        asked = [*new, *(choices for choices in self.beside if choices not in new)]
-        timed = time_networks(self.project, self.bench, asked, twice=_TWICE)
+        asked = dict.fromkeys([*new, *self.beside, *([self.teacher] if self.fraction is not None else [])])
+        timed = time_networks(self.project, self.bench, list(asked), twice=_TWICE)
         measured = timed.measurements
         if timed.too_noisy:
             self.too_noisy = True
             self.tell(_noisy_line(timed.repeatability))
-        self.anchored = {choices: measured[choices] for choices in self.beside}
-        self.factors.append(common_factor(self.predictor, self.anchored))
+        self._level(measured)
         for choices, score in new.items():
-            self.attempts[choices] = _Attempt(choices, score, measured[choices], self.factors[-1])
+            self.attempts[choices] = Attempt(choices, score, measured[choices], self.factors[-1])
         self._correct(new)
         self.gained = bool(self.inside) and self.inside[0].score > before
         self.tell(_line(self.rounds, self.attempts.values(), self.inside, self.budget_s))
         return True
+
+    def _level(self, measured: Mapping[Choices, Measurement]) -> None:
+        """Note how fast the machine was in a campaign, and what the teacher takes at the speed of its calibration."""
+        self.anchored = {choices: measured[choices] for choices in self.beside}
+        self.factors.append(common_factor(self.predictor, self.anchored))
+        if self.fraction is not None:
+            self.teacher_levels_s.append((measured[self.teacher].latency_s or 0.0) / self.factors[-1])
 
     def _correct(self, newest: Iterable[Choices]) -> None:
         """Fit the calibration to what was timed; what still lies above it must not be proposed again as if inside."""
@@ -280,7 +241,7 @@ class _Loop:
         own = {choices: attempt.level_s(usual) for choices, attempt in self.attempts.items()}
         self.current = _corrected(self.predictor, timed, own)
         over = [self.attempts[c].high_s(usual) / self.current.predict(c).latency_s for c in newest]
-        self.ratio = max(1.0 + _RESERVE, statistics.median(over))
+        self.ratio = max(1.0 + RESERVE, statistics.median(over))
 
     def confirm(self) -> Proof | None:
         """Time the best again in a fresh process beside the teacher: the loop's own numbers are selected, hence lucky.
@@ -288,22 +249,26 @@ class _Loop:
         Returns:
             The proof, or None when nothing inside held; what did not is known by its fresh number from then on.
         """
-        teacher = (TEACHER,) * len(self.project.space.layers)
         self.refuted = False
         while best := self.inside[:_CONFIRMED]:
             # Beside as many others as before: among few a small network would find its weights in the caches.
-            asked = dict.fromkeys([*(attempt.choices for attempt in best), teacher, *self.beside])
+            asked = dict.fromkeys([*(attempt.choices for attempt in best), self.teacher, *self.beside])
             fresh = time_networks(self.project, self.bench, list(asked)).measurements
-            self.anchored = {choices: fresh[choices] for choices in self.beside}
-            self.factors.append(common_factor(self.predictor, self.anchored))
+            self._level(fresh)
             for attempt in best:
                 again = replace(
                     attempt, measurement=fresh[attempt.choices], factor=self.factors[-1], refuted=True
                 )
-                held_s = again.held_s(self.usual_factor)
-                if held_s <= self.budget_s:
-                    return self._proof("verified", again, fresh[teacher])
-                self.tell(f"timed once more it takes {held_s / self.budget_s:.1%} of the budget")
+                held = _held(
+                    again,
+                    self.usual_factor,
+                    self.budget_s,
+                    fraction=self.fraction,
+                    teacher=fresh[self.teacher],
+                )
+                if held.inside:
+                    return self._proof("verified", again, held.budget_s, fresh[self.teacher])
+                self.tell(f"timed once more it takes {held.held_s / held.budget_s:.1%} of the budget")
                 self.attempts[again.choices] = again
                 self.refuted = True
             self._correct([attempt.choices for attempt in best])
@@ -312,9 +277,9 @@ class _Loop:
     def over_budget(self) -> Proof:
         """Return the attempt that comes nearest."""
         nearest = min(self.attempts.values(), key=lambda attempt: attempt.confirmed_high_s)
-        return self._proof("over_budget", nearest, None)
+        return self._proof("over_budget", nearest, self.budget_s, None)
 
-    def _proof(self, status: str, answer: _Attempt, teacher: Measurement | None) -> Proof:
+    def _proof(self, status: str, answer: Attempt, budget_s: float, teacher: Measurement | None) -> Proof:
         return Proof(
             status,
             answer.choices,
@@ -326,7 +291,28 @@ class _Loop:
             self.budget_s / self.ratio,
             tuple(self.factors),
             self.too_noisy,
+            budget_s,
+            self.fraction,
         )
+
+
+def _held(
+    attempt: Attempt, usual: float, budget_s: float, *, fraction: float | None, teacher: Measurement
+) -> Held:
+    """Judge a network that was timed once more.
+
+    Args:
+        attempt: the network.
+        usual: the machine's factor, averaged over the campaigns.
+        budget_s: what it must lie inside at that speed, where the budget is absolute.
+        fraction: of the teacher, where the budget is relative: then both are of one campaign, whatever its speed.
+        teacher: timed beside it.
+    """
+    if fraction is None:
+        held_s = attempt.held_s(usual)
+    else:
+        held_s, budget_s = attempt.confirmed_high_s, fraction * (teacher.latency_s or 0.0)
+    return Held(attempt.measurement, held_s, budget_s)
 
 
 def time_beside(
@@ -348,12 +334,13 @@ def time_beside(
         predictor: the one the loop began with.
         proof: how the loop ended.
         networks: what to time.
-        budget_s: what they must lie inside.
+        budget_s: what they must lie inside, where the budget is absolute.
         anchors: calibration networks timed beside them.
         tell: told when the machine repeats itself too badly to judge.
     """
     beside = calibration_networks(predictor, anchors, project.config.seed)
-    asked = list(dict.fromkeys([*networks, (TEACHER,) * len(project.space.layers), *beside]))
+    teacher = (TEACHER,) * len(project.space.layers)
+    asked = list(dict.fromkeys([*networks, teacher, *beside]))
     timed = time_networks(project, bench, asked, twice=_TWICE)
     if timed.too_noisy:
         tell(_noisy_line(timed.repeatability))
@@ -361,9 +348,10 @@ def time_beside(
     usual = _mean((*proof.factors, now))
     found = {}
     for choices in networks:
-        attempt = _Attempt(choices, 0.0, timed.measurements[choices], now)
-        held_s = attempt.held_s(usual)
-        found[choices] = Held(attempt.measurement, held_s, held_s <= budget_s)
+        attempt = Attempt(choices, 0.0, timed.measurements[choices], now)
+        found[choices] = _held(
+            attempt, usual, budget_s, fraction=proof.fraction, teacher=timed.measurements[teacher]
+        )
     return found
 
 
@@ -394,7 +382,7 @@ def _corrected(
     return replace(predictor, fitted=fit(rows, list(timed.values()), weights))
 
 
-def _line(rounds: int, attempts: Iterable[_Attempt], inside: Sequence[_Attempt], budget_s: float) -> str:
+def _line(rounds: int, attempts: Iterable[Attempt], inside: Sequence[Attempt], budget_s: float) -> str:
     if not inside:
         nearest_s = min(attempt.confirmed_high_s for attempt in attempts)
         return f"round {rounds}: nothing inside yet, the nearest is {nearest_s / budget_s:.1%} of the budget"

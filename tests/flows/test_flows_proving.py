@@ -92,7 +92,7 @@ class Scripted:
             )
         return TimedNetworks(cast(Mapping[Any, Any], found))
 
-    def prove(self, budget_s: float) -> Proof:
+    def prove(self, budget_s: float, *, fraction: float | None = None) -> Proof:
         predictor = self.predictor
         return prove(
             predictor.project,
@@ -100,6 +100,7 @@ class Scripted:
             predictor,
             problem_of=self.problem,
             budgets={COST: budget_s},
+            fraction=fraction,
         )
 
 
@@ -219,3 +220,43 @@ def test_networks_timed_beside_are_judged_at_the_usual_speed(machine: Callable[.
     assert 12.48e-3 == pytest.approx(held[far].measurement.latency_s)
     assert held[far].held_s == pytest.approx(13e-3 * (1 + 1 + 0.96) / 3)
     assert (TEACHER,) * 6 in bench.campaigns[-1]
+
+
+def test_a_relative_budget_is_judged_by_the_teacher_beside(machine: Callable[..., Scripted]) -> None:
+    """The table says 18 ms for the teacher, it takes 16 now: 51 % of that has room for 8 ms, not for 9."""
+    teacher = (TEACHER,) * 6
+    bench = machine(lambda _campaign, choices: 16e-3 if choices == teacher else table_s(choices))
+    absolute, relative = bench.prove(9.18e-3), bench.prove(9.18e-3, fraction=0.51)
+
+    assert absolute.measurement.latency_s == pytest.approx(9e-3)
+    assert (relative.status, relative.budget_s) == ("verified", pytest.approx(0.51 * 16e-3))
+    assert relative.teacher is not None
+    assert relative.measurement.ci_high_s is not None
+    assert relative.teacher.latency_s is not None
+    assert relative.measurement.latency_s == pytest.approx(8e-3)
+    assert relative.measurement.ci_high_s / relative.teacher.latency_s <= 0.51
+
+
+def test_a_relative_budget_does_not_mind_how_fast_the_machine_is(machine: Callable[..., Scripted]) -> None:
+    """A quarter slower in everything than when the table was made: the same network is half the teacher."""
+    plain = machine(lambda _campaign, choices: table_s(choices)).prove(9.18e-3, fraction=0.51)
+    slower = machine(lambda _campaign, choices: 1.25 * table_s(choices)).prove(9.18e-3, fraction=0.51)
+
+    assert (slower.status, slower.choices) == ("verified", plain.choices)
+    assert slower.budget_s == pytest.approx(1.25 * plain.budget_s)
+
+
+def test_what_is_timed_beside_a_relative_answer_is_held_against_the_teacher_there(
+    machine: Callable[..., Scripted],
+) -> None:
+    """Finalists, too: in their campaign the machine is 4 % faster, and so is the teacher."""
+    bench = machine(lambda campaign, choices: table_s(choices) * (0.96 if campaign > 2 else 1.0))
+    proof = bench.prove(9.2e-3, fraction=0.51)
+    inside, over = ("ds",) * 3 + ("conv",) * 3, ("ds",) * 2 + ("conv",) * 4
+
+    held = time_beside(
+        bench.predictor.project, cast(Any, None), bench.predictor, proof, [inside, over], budget_s=1.0
+    )
+
+    assert held[inside].budget_s == pytest.approx(0.51 * 18e-3 * 0.96)
+    assert (held[inside].inside, held[over].inside) == (True, False)
