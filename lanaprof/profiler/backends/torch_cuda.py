@@ -1,9 +1,9 @@
 """PyTorch on a GPU: its CUDA kernels eagerly, or those that ``torch.compile`` writes with Triton.
 
 torch shares the GPU's primary context with our door to CUDA and works on a stream of ours, so that runs are recorded
-into a graph and replayed as those of every other runtime are. Each bound operator has a pool of memory of its own: what
-a recording has addresses of stays its own for as long as it lives, and the run before a recording leaves in the pool
-all that the recording asks for, since nothing can be allocated meanwhile.
+into a graph and replayed as those of every other runtime are. What operators work in comes from one pool of memory,
+which torch keeps for as long as the backend lives: a recording has addresses of it. As they run one at a time, all
+share it, like the layers of a network; a replay may therefore overwrite the results of another operator's.
 
 None of torch's CUDA part was run: tests have torch's CPU functions on a scripted GPU in their place.
 """
@@ -62,6 +62,7 @@ class TorchCuda(Torch):
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = short
             torch.backends.cudnn.benchmark = True  # convolutions are searched at their first run
         self._stream = self._driver.stream()
+        self._pool = self._new_pool()
 
     @classmethod
     def options(cls, threads: int) -> tuple[tuple[str, str], ...]:
@@ -105,26 +106,31 @@ class TorchCuda(Torch):
 
     def bound(self, module: Any, inputs: Sequence[Place], outputs: Sequence[Place]) -> Callable[[], object]:
         """Return a call of a module on the backend's stream alone."""
-        own, no_gradients, surrounded = self._stream, self._torch.no_grad, self._surroundings()
+        own, no_gradients = self._stream, self._torch.no_grad
         sources, targets = tuple(inputs), tuple(outputs)
 
         def enqueue(stream: Stream) -> None:
             if stream is not own:
                 raise BackendError("torch runs on the stream its memory belongs to")
-            with self._refusing(), no_gradients(), surrounded():
+            with self._refusing(), no_gradients():
                 for place in targets:
                     place.values = None  # its memory is what this run's results go into
                 results = module(*[place.values for place in sources])
             for place, values in zip(targets, results, strict=True):
                 place.values = values
 
-        return GpuCall(own, enqueue, keep=(module, sources, targets))
+        return GpuCall(own, enqueue, keep=(module, sources, targets), around=self._surroundings())
+
+    def _new_pool(self) -> Any:
+        return self._torch.cuda.MemPool()
 
     def _surroundings(self) -> Callable[[], contextlib.AbstractContextManager[object]]:
-        """Return what puts torch's work onto our stream, and its memory into a pool of this call's own."""
-        cuda = self._torch.cuda
-        where, pool = self._where(), cuda.MemPool()
-        stream = cuda.ExternalStream(self._stream.handle, device=where)
+        """Return what puts torch's work onto our stream, and its memory into our pool.
+
+        torch enters a pool only where nothing is recorded, or it records itself.
+        """
+        cuda, pool = self._torch.cuda, self._pool
+        stream = cuda.ExternalStream(self._stream.handle, device=self._where())
 
         @contextlib.contextmanager
         def surrounded() -> Any:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from lanaprof.errors import BackendError
@@ -38,14 +39,23 @@ class GpuCall:
         stream: where a plain call runs.
         enqueue: puts one run on a stream, waits for nothing and allocates nothing.
         keep: what must live as long as the call.
+        around: makes what has to be entered before runs are enqueued, and before a recording of them begins.
     """
 
-    def __init__(self, stream: Stream, enqueue: Callable[[Stream], object], *, keep: object = None) -> None:
-        self.stream, self._enqueue, self._keep = stream, enqueue, keep
+    def __init__(
+        self,
+        stream: Stream,
+        enqueue: Callable[[Stream], object],
+        *,
+        keep: object = None,
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self.stream, self._enqueue, self._keep, self.around = stream, enqueue, keep, around
 
     def __call__(self) -> None:
         """Run once and wait."""
-        self.enqueue(self.stream)
+        with self.around():
+            self.enqueue(self.stream)
         self.stream.synchronize()
 
     def enqueue(self, stream: Stream) -> None:
@@ -250,7 +260,8 @@ class GpuClock:
                 self._flush(stream)
 
         try:
-            graph = self._driver.capture(call.stream, enqueue)
+            with call.around():
+                graph = self._driver.capture(call.stream, enqueue)
             cold = self._flushed is not None
             flushes = self._driver.capture(call.stream, enqueue_flushes) if cold else None
         except (DeviceLost, OutOfDeviceMemory):
@@ -307,12 +318,14 @@ class GpuClock:
         return _Timed(whole_s, flushes_s / runs, (whole_s - flushes_s) / runs, throttled)
 
     def _launch_runs(self, call: GpuCall, prepared: _Prepared, count: int) -> None:
-        for _ in range(count):
-            if prepared.graph is None:
+        if prepared.graph is not None:
+            for _ in range(count):
+                prepared.graph.launch(call.stream)
+            return
+        with call.around():
+            for _ in range(count):
                 self._flush(call.stream)
                 call.enqueue(call.stream)
-            else:
-                prepared.graph.launch(call.stream)
 
     def _launch_flushes(self, stream: Stream, prepared: _Prepared, count: int) -> None:
         for _ in range(count):

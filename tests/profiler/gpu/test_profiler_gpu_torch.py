@@ -7,8 +7,9 @@ GPU: torch's CUDA part, its pools of memory while a run is recorded, and Triton'
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,13 +40,35 @@ class OnHost(TorchCuda):
 
     device = "cpu"
 
+    def _new_pool(self) -> Any:
+        return None
+
+    def __init__(self, settings: Settings, *, driver: ScriptedDriver) -> None:
+        super().__init__(settings, driver=driver)
+        self.script, self.depth = driver, 0
+        self.depths: list[int] = []
+
     def _surroundings(self) -> Callable[[], contextlib.AbstractContextManager[object]]:
-        def surrounded() -> contextlib.AbstractContextManager[object]:
-            assert isinstance(self._driver, ScriptedDriver)
-            self._driver.work(self._stream, RUN_S)
-            return contextlib.nullcontext()
+        @contextlib.contextmanager
+        def surrounded() -> Iterator[None]:
+            assert not self.script._queues[0].recording, "entered while a run is recorded"
+            self.depth += 1
+            try:
+                yield
+            finally:
+                self.depth -= 1
 
         return surrounded
+
+    def _module(self, graph: Mapping[str, Any], seed: int) -> Any:
+        module = super()._module(graph, seed)
+
+        def working(*inputs: Any) -> Any:
+            self.depths.append(self.depth)
+            self.script.work(self._stream, RUN_S)
+            return module(*inputs)
+
+        return working
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +145,19 @@ def test_runs_are_recorded_and_timed_by_the_gpus_clock(backend: OnHost, driver: 
     assert driver.graphs_made > 0
 
 
+@at("refuses", [False, True])
+def test_its_pool_is_entered_before_a_recording_begins(refuses: bool) -> None:
+    """torch asks for its own recording otherwise; runs that cannot be recorded are in it, too."""
+    driver = ScriptedDriver(FakeClock(), refuses_capture=refuses)
+    backend = OnHost(Settings(), driver=driver)
+    call = backend.compile(conv_graph(), seed=0).bind(*buffers(backend, conv_graph()))
+
+    GpuClock(driver, host=driver.clock).sample(call)
+
+    assert set(backend.depths) == {1}
+    assert bool(driver.graphs_made) != refuses
+
+
 def test_any_other_stream_is_refused(backend: OnHost, driver: ScriptedDriver) -> None:
     """Its memory belongs to one."""
     graph = conv_graph()
@@ -174,6 +210,22 @@ def test_float32_is_not_shortened(driver: ScriptedDriver) -> None:
 
     assert "NVIDIA_TF32_OVERRIDE" not in os.environ
     assert dict(TorchCuda.options_with(1, (("tf32", "on"),)))["tf32"] == "on"
+
+
+def test_torch_has_what_is_asked_of_it() -> None:
+    """Its CUDA part exists without a GPU: names and arguments are the installed version's."""
+    pool, stream = inspect.signature(torch.cuda.MemPool), torch.cuda.ExternalStream.__new__
+    needed = [
+        one
+        for one in pool.parameters.values()
+        if one.default is one.empty and one.kind is one.POSITIONAL_ONLY
+    ]
+
+    assert needed == []
+    assert next(iter(inspect.signature(torch.cuda.use_mem_pool).parameters)) == "pool"
+    assert list(inspect.signature(stream).parameters)[1:3] == ["stream_ptr", "device"]
+    assert isinstance(torch.cuda.get_arch_list(), list)
+    assert issubclass(torch.OutOfMemoryError, RuntimeError)
 
 
 def built(cuda: str | None, *names: str, available: bool = True) -> Any:
