@@ -21,6 +21,7 @@ from lanaprof.lut import jsonl, parquet
 from lanaprof.lut.adding import chunked
 from lanaprof.lut.engine import SQLITE_HEADER
 from lanaprof.lut.filerow import FileRow, Manifest
+from lanaprof.lut.garbage import seldom_collecting
 from lanaprof.lut.models import HEAD
 from lanaprof.lut.queries import RecordFilter
 from lanaprof.lut.records import RECORD_TYPES, Record, utc_now
@@ -119,7 +120,7 @@ def export_file(
         raise BadInput(f"the folder of {path} does not exist", hint=f"mkdir -p {path.absolute().parent}")
     _keep_databases(path)
     manifest = Manifest(schema=HEAD, tool_version=tool_version(), time=utc_now())
-    with _replacing(path) as temporary:
+    with _replacing(path) as temporary, seldom_collecting():
         if name.endswith((".sqlite", ".db")):
             count = _write_sqlite(temporary, store, records, follow)
         elif name.endswith(".parquet"):
@@ -157,10 +158,12 @@ def import_files(
     """
     paths = [Path(file) for file in files]
     stages = [_stages_of(path, follow) for path in paths]  # every file is looked at before anything is added
-    reports = (
-        _import_rows(store, str(path), each, judge, note) for path, each in zip(paths, stages, strict=True)
-    )
-    return sum(reports, ImportReport())
+    with seldom_collecting():
+        reports = (
+            _import_rows(store, str(path), each, judge, note)
+            for path, each in zip(paths, stages, strict=True)
+        )
+        return sum(reports, ImportReport())
 
 
 def merge(
@@ -186,7 +189,7 @@ def merge(
     origin = source if isinstance(source, Store) else opened
     assert origin is not None
     try:
-        with open_store(destination, create=True) as store:
+        with open_store(destination, create=True) as store, seldom_collecting():
             return _import_rows(store, origin.name, _store_stages(origin, records, follow))
     finally:
         if opened is not None:

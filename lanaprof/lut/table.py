@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from lanaprof.digest import digest
 from lanaprof.errors import BadInput, MissingMeasurement
 from lanaprof.lut.fields import field_codecs
+from lanaprof.lut.garbage import seldom_collecting
 from lanaprof.lut.policy import Estimate, Viewpoint, estimates_from
 from lanaprof.lut.records import CACHES, GOOD_STATUSES, Environment, Measurement, Timing
 from lanaprof.lut.source import Source, parse_source
@@ -204,7 +204,7 @@ def open_table(
         else:
             candidates = _candidates(store, device or parsed.device, matches)
             choice = choose_environment(store, candidates, viewpoint=viewpoint, cache=cache, space=space)
-        with _no_collecting():
+        with seldom_collecting():
             rows = store.timings(
                 choice.environment.id,
                 cache=cache,
@@ -222,7 +222,7 @@ def open_table(
             warning = "; ".join(
                 filter(None, (warning, f"relay numbers of several spaces ({listed}) left out"))
             )
-    with _no_collecting():
+    with seldom_collecting():
         estimates = _estimates(rows, space=space, cache=cache, viewpoint=viewpoint)
     return Table(
         choice.environment,
@@ -231,18 +231,6 @@ def open_table(
         warning=warning,
         database=database,
     )
-
-
-@contextmanager
-def _no_collecting() -> Iterator[None]:
-    """Keep the garbage collector from looking through thousands of new rows again and again: a third of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _candidates(
