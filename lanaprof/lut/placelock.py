@@ -7,10 +7,12 @@ for as long as a dead worker is. A holder that comes back meanwhile takes its lo
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from lanaprof.errors import StoreError
 from lanaprof.lut.engine import Location, translated_errors
@@ -118,5 +120,8 @@ class PlaceLock:
 
 def _end(connection: Connection) -> None:
     """Close a connection for good: in the pool it would keep the lock."""
+    with contextlib.suppress(SQLAlchemyError):  # lost already: then the lock is, too
+        # Not left to the server, which notices a closed connection a moment later.
+        connection.execute(text("SELECT pg_advisory_unlock_all()"))
     connection.invalidate()
     connection.close()

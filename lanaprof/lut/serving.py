@@ -205,13 +205,17 @@ async def _connected(
             fetch_job_polling_interval=listener.poll_s, listen_notify=False, install_signal_handlers=False,
             update_heartbeat_interval=listener.beat_s, stalled_worker_timeout=_NEVER_S,
         )  # fmt: skip
+        ended = (
+            asyncio.Event()
+        )  # beside cancelling: a driver whose query is cancelled may raise an error of its own
         sides = [
             asyncio.create_task(_stopping(worker, stop)),
-            asyncio.create_task(_attending(app, worker, listener, lock, running)),
+            asyncio.create_task(_attending(app, worker, listener, lock, running, ended)),
         ]
         try:
             await worker.run()
         finally:
+            ended.set()
             for each in sides:
                 each.cancel()
             await asyncio.gather(*sides, return_exceptions=True)
@@ -268,13 +272,15 @@ async def _stopping(worker: Any, stop: asyncio.Event) -> None:
     worker.stop()
 
 
-async def _attending(app: App, worker: Any, listener: Listener, lock: PlaceLock, running: set[int]) -> None:
+async def _attending(
+    app: App, worker: Any, listener: Listener, lock: PlaceLock, running: set[int], ended: asyncio.Event
+) -> None:
     """Say who listens, look after the lock, and let jobs wait again that nobody works at."""
-    while worker.worker_id is None:
+    while worker.worker_id is None and not ended.is_set():
         await asyncio.sleep(0.02)
     manager, forgotten, announced = app.job_manager, set[int](), False
     lost: tuple[type[Exception], ...] = (StoreError, *_lost())
-    while True:
+    while not ended.is_set():
         try:
             if not announced:
                 await app.connector.execute_query_async(
