@@ -32,7 +32,7 @@ _GUARDED = frozenset(["/metrics"])  # elsewhere, and not
 _LONGEST_SECRET = 200  # characters; ours have 52
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # no-referrer would hide from our own forms where they come from
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",

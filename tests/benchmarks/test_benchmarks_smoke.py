@@ -151,3 +151,13 @@ def test_shared_store_runs(tmp_path: Path) -> None:
 
     assert (writers["stored"], writers["lost"], writers["twice"], writers["problems"]) == (200, 0, 0, 0)
     assert [size["rows"] for size in sizes] == [40, 200]
+
+
+@pytest.mark.slow
+def test_hub_fuzz_runs(tmp_path: Path) -> None:
+    """benchmarks/hub_fuzz.py --quick finds nothing wrong, and what was pulled is what was pushed."""
+    fuzz, transfer = run("hub_fuzz", tmp_path)
+
+    assert fuzz["requests"] > 200
+    assert [fuzz[name] for name in ("faults", "other_form", "let_in", "leaks", "changed")] == [[], [], [], [], {}]
+    assert transfer["same"] is True

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +108,13 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Running:
-    """A hub that answers at ``url``, with a token of each kind."""
+    """A hub that answers at ``url``, with a token of each kind; ``paths`` are pages that a test visits."""
 
     url: str
     store: Store
     ledger: Ledger
     tokens: dict[str, str]
+    paths: dict[str, str] = field(default_factory=dict)
 
     def client(self, who: str = "") -> httpx.Client:
         """Return a client with a token of `tokens`; empty: with none."""
