@@ -72,11 +72,21 @@ def matching_devices(cpu_model: str, gpus: Sequence[Gpu], known: Iterable[Device
     return tuple(device.name for device in known if _matches(device, cpu_model, gpus))
 
 
+def _is_gpu(device: Device) -> bool:
+    """Say whether a device is a GPU; of a runtime that nobody knows here, its match rules alone tell."""
+    from lanaprof.profiler.environment import runs_on_gpu
+
+    try:
+        return runs_on_gpu(device)
+    except BackendUnavailable:
+        return False
+
+
 def _matches(device: Device, cpu_model: str, gpus: Sequence[Gpu]) -> bool:
     wanted = dict(device.match)
     if "cpu_model" in wanted and not re.search(wanted["cpu_model"], cpu_model):
         return False
-    if device.backend != "tensorrt" and not {"gpu_name", "compute_capability"} & set(wanted):
+    if not _is_gpu(device):
         return True
     return any(
         re.search(wanted.get("gpu_name", ""), gpu.name)

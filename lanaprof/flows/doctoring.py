@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lanaprof.config import Device, parse_device
-from lanaprof.errors import BackendUnavailable, DeviceUnavailable, LanaprofError, UserError
+from lanaprof.errors import BackendUnavailable, BadInput, DeviceUnavailable, LanaprofError, UserError
 from lanaprof.flows.hostchecks import (
     Check,
     clock_checks,
@@ -229,7 +229,7 @@ def hardware_check(device: Device) -> Check:
     """Return whether this machine is the device."""
     try:
         environment = local_environment(device)
-    except (BackendUnavailable, DeviceUnavailable) as error:
+    except (BackendUnavailable, BadInput, DeviceUnavailable) as error:
         return Check("hardware", "fail", error.message, error.hint)
     if not is_device(device, environment):
         wanted = ", ".join(f"{name} {pattern}" for name, pattern in device.match)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lanaprof.errors import BackendError, OperatorTimeout, UnsupportedOperator
+from lanaprof.errors import BackendError, BackendUnavailable, OperatorTimeout, UnsupportedOperator
 from lanaprof.profiler.circuit import Circuit
 from lanaprof.profiler.clock import RawSample
 from lanaprof.profiler.corelock import default_lock_folder
@@ -179,6 +179,8 @@ class RemoteRig:
             if reply.get("error") == "lost":
                 self._process.kill()
                 raise WorkerDied(reply["message"])
+            if reply.get("error") == "unavailable":
+                raise BackendUnavailable(reply["message"], hint=reply["hint"])
             if "error" in reply:
                 raise _ERRORS.get(reply["error"], BackendError)(reply["message"])
             return reply

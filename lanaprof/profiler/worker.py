@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from lanaprof.errors import LanaprofError, UnsupportedOperator
+from lanaprof.errors import LanaprofError, UnsupportedOperator, UserError
 from lanaprof.profiler.backends import Settings, backend_class
 from lanaprof.profiler.circuit import circuit_from_json
 from lanaprof.profiler.corelock import hold_cores
@@ -53,6 +53,8 @@ def main() -> None:
                     reply = _serve(rig, request)
             except DeviceLost as error:  # every later operator would fail in this process
                 reply = {"error": "lost", "message": error.message}
+            except UserError as error:  # a runtime that lacks something, or options it does not have
+                reply = {"error": "unavailable", "message": error.message, "hint": error.hint}
             except OutOfDeviceMemory as error:
                 reply = {"error": "memory", "message": error.message}
             except UnsupportedOperator as error:

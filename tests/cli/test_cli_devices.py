@@ -93,14 +93,24 @@ def test_detect_says_what_is_known_and_installed(lut: Any, cli: Any) -> None:
     [
         ("AMD EPYC 9R14", "", ["cpu", "epyc"]),
         ("Intel Xeon", "", ["cpu"]),
-        ("Intel Xeon", "Tesla V100-SXM2-16GB, 7.0, 535.183.01, Disabled, 135 MHz, 1530 MHz", ["cpu", "v100"]),
-        ("Intel Xeon", "NVIDIA V100-like, 8.0, 535.183.01, Disabled, 135 MHz, 1530 MHz", ["cpu"]),
-        ("Intel Xeon", "NVIDIA A100-SXM4-40GB, 8.0, 550.54.15, Enabled, 210 MHz, 1410 MHz", ["cpu", "a100"]),
+        (
+            "Intel Xeon",
+            "Tesla V100-SXM2-16GB, 7.0, 535.183.01, Disabled, 135 MHz, 1530 MHz",
+            ["cpu", "v100", "any"],
+        ),
+        ("Intel Xeon", "NVIDIA V100-like, 8.0, 535.183.01, Disabled, 135 MHz, 1530 MHz", ["cpu", "any"]),
+        (
+            "Intel Xeon",
+            "NVIDIA A100-SXM4-40GB, 8.0, 550.54.15, Enabled, 210 MHz, 1410 MHz",
+            ["cpu", "a100", "any"],
+        ),
     ],
 )
 def test_known_devices_are_recognised(tmp_path: Path, cpu_model: str, smi: str, names: list[str]) -> None:
-    """By the processor's name, or by a GPU's name and compute capability together."""
-    (tmp_path / "devices.yaml").write_text("epyc:\n  backend: onnxruntime\n  match: {cpu_model: EPYC}\n")
+    """By the processor's name, or by a GPU's name and compute capability together; a GPU's runtime needs a GPU."""
+    (tmp_path / "devices.yaml").write_text(
+        "epyc: {backend: onnxruntime, match: {cpu_model: EPYC}}\nany: {backend: torch-cuda, match: {}}\n"
+    )
     known = [each for each in known_devices(tmp_path).values() if each.backend not in ("openvino", "torch")]
 
     assert matching_devices(cpu_model, gpus_from_nvidia_smi(smi), known) == tuple(names)

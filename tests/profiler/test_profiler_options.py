@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lanaprof.config import Device, parse_device
-from lanaprof.errors import BadInput
+from lanaprof.errors import BackendUnavailable, BadInput
 from lanaprof.flows.devicing import device_states
 from lanaprof.profiler.backends import backend_class
 from lanaprof.profiler.environment import is_device, local_environment
@@ -119,9 +119,11 @@ def test_options_reach_the_process_that_measures(tmp_path: Path) -> None:
     """It refuses what its runtime does not have, in the same words."""
     settings = WorkerSettings("torch", 1, (), options=(("compile", "jit"),), locks=tmp_path)
 
-    with pytest.raises(Exception, match="is eager or inductor, not 'jit'"):
+    with pytest.raises(BackendUnavailable, match="is eager or inductor, not 'jit'") as caught:
         RemoteRig(settings)
 
     rig = RemoteRig(replace(settings, options=(("compile", "eager"),)))
     rig.build("relu", relu_graph(1, 8), seed=0)
     rig.close()
+
+    assert caught.value.hint == "correct `options` of the device in devices.yaml"
