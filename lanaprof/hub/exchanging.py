@@ -173,19 +173,18 @@ async def upload(request: Request, hub: Here) -> Submitted:
     token = token_of(request)
     if not token.may_write:
         raise RequestProblem(403, "this token may read only", hint="ask the hub's owner for one of your team")
-    with tempfile.TemporaryDirectory(prefix="lanaprof-hub-") as folder:
+    with hub.upload(token.id), tempfile.TemporaryDirectory(prefix="lanaprof-hub-") as folder:
         bundle = Path(folder) / "bundle"
-        with hub.bundle():
-            with bundle.open("wb") as file:
-                async for chunk in request.stream():
-                    file.write(chunk)
-            address = address_of(request.scope)
-            return await run_sync(_submit, hub, bundle, token, address)
+        with bundle.open("wb") as file:
+            async for chunk in request.stream():
+                file.write(chunk)
+        return await run_sync(_submit, hub, bundle, token, address_of(request.scope))
 
 
 def _submit(hub: Hub, bundle: Path, token: Token, address: str) -> Submitted:
     try:
-        report = submit(hub.store, bundle, token, limits=hub.limits, now_s=hub.ledger.now_s())
+        with hub.bundle():
+            report = submit(hub.store, bundle, token, limits=hub.limits, now_s=hub.ledger.now_s())
     except RequestProblem as problem:
         hub.ledger.log("push", token, address=address, detail=f"refused whole: {problem.detail}"[:500])
         raise

@@ -29,6 +29,7 @@ class Limits:
         failures_per_s, failures_burst: requests of one address without a token that counts.
         heavy_at_once: comparisons, coverages and downloads computed at the same time.
         bundles_at_once: bundles unpacked and added at the same time.
+        uploads_at_once: bundles of one token on their way at the same time.
     """
 
     body_bytes: int = 64 * 2**20
@@ -45,6 +46,7 @@ class Limits:
     failures_burst: int = 20
     heavy_at_once: int = 2
     bundles_at_once: int = 4
+    uploads_at_once: int = 4
 
 
 class Bucket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from lanaprof.hub.problems import RequestProblem
 from lanaprof.lut import Store
 
 __all__ = ["Hub", "hub_of"]
+
+_WAIT_S = 30.0  # of a bundle for its turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,8 @@ class Hub:
     failures: Bucket = field(init=False)
     _heavy: threading.BoundedSemaphore = field(init=False)
     _bundles: threading.BoundedSemaphore = field(init=False)
+    _uploads: Counter[str] = field(init=False, default_factory=Counter)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         failures = Bucket(self.limits.failures_per_s, self.limits.failures_burst)
@@ -59,14 +64,29 @@ class Hub:
 
     @contextmanager
     def bundle(self) -> Iterator[None]:
-        """Take one of the places for bundles, or refuse."""
-        with _place(self._bundles):
+        """Take one of the places for bundles that are here, after a while, or refuse."""
+        with _place(self._bundles, wait_s=_WAIT_S):
             yield
+
+    @contextmanager
+    def upload(self, token: str) -> Iterator[None]:
+        """Take one of a token's places for bundles on their way, or refuse: who is slow delays nobody else."""
+        with self._lock:
+            if self._uploads[token] >= self.limits.uploads_at_once:
+                raise RequestProblem(
+                    429, "this token sends several bundles already", hint="wait", headers={"Retry-After": "5"}
+                )
+            self._uploads[token] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._uploads[token] -= 1
 
 
 @contextmanager
-def _place(places: threading.BoundedSemaphore) -> Iterator[None]:
-    if not places.acquire(blocking=False):
+def _place(places: threading.BoundedSemaphore, *, wait_s: float = 0.0) -> Iterator[None]:
+    if not places.acquire(blocking=wait_s > 0, timeout=wait_s or None):
         raise RequestProblem(503, "the hub is busy", hint="try again in 5 s", headers={"Retry-After": "5"})
     try:
         yield

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -257,6 +261,28 @@ def oversize(case: Case) -> None:
         assert refused(client.post("/api/v1/bundle", content=body), 413)
         assert refused(client.post("/api/v1/bundle", content=iter([body[:15_000]] * 2)), 413)
         assert refused(client.post("/api/v1/lacking", content=body), 413)
+
+
+@attack("bundles that are begun and never end", "a token holds four at most, then 429; nobody else waits")
+def slow_uploads(case: Case) -> None:
+    hub = case.start()
+    head = f"POST /api/v1/bundle HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer {hub.tokens['vision']}\r\n"
+    address = urlsplit(hub.url)
+    assert address.hostname is not None
+    assert address.port is not None
+    with ExitStack() as stack:
+        for _ in range(4):
+            held = stack.enter_context(socket.create_connection((address.hostname, address.port)))
+            held.sendall(f"{head}Content-Length: 1000\r\n\r\n{{".encode())
+        body = case.make.bundle(*case.make.base())
+        until_s = time.monotonic() + 10
+        while (fifth := hub.push("vision", body)).status_code != 429 and time.monotonic() < until_s:
+            pass  # until all four have begun
+        assert refused(fifth, 429, "several bundles")
+        assert hub.push("robots", body).status_code == 200
+    while hub.push("vision", body).status_code == 429 and time.monotonic() < until_s:
+        pass  # until their end is noticed
+    assert hub.push("vision", body).json()["known"] == 4
 
 
 @attack("a zstd bomb", "413 at the limit of unpacked bytes; nothing is added")
