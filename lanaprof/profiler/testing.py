@@ -14,7 +14,7 @@ from typing import Any
 from lanaprof.errors import BackendError, UnsupportedOperator
 from lanaprof.profiler.backends.base import Array, Backend, Program, Settings, random_array
 from lanaprof.profiler.clock import RawSample
-from lanaprof.profiler.gpu.failures import DeviceLost
+from lanaprof.profiler.gpu.failures import DeviceLost, OutOfDeviceMemory
 
 __all__ = ["FakeClock", "ScriptedBackend", "scripted_latency_s"]
 
@@ -83,8 +83,8 @@ class ScriptedBackend(Backend):
     """Runs nothing: a run takes what :func:`scripted_latency_s` says.
 
     Graphs with a node ``Unsupported`` are refused, and those in which a node reads what no earlier one writes;
-    ``Crash`` ends the process, ``Hang`` never returns, ``Lost`` breaks the device for everything after it;
-    builds of ``Noted`` have a note that names their seed.
+    ``Crash`` ends the process, ``Hang`` never returns, ``Lost`` breaks the device for everything after it, which has
+    no room for ``Large``; builds of ``Noted`` have a note that names their seed.
 
     Args:
         settings: as for every backend.
@@ -133,6 +133,8 @@ class ScriptedBackend(Backend):
             os._exit(70)
         if "Hang" in ops:
             time.sleep(3600)
+        if "Large" in ops:
+            raise OutOfDeviceMemory("the script's device has no room for Large")
         self._lost = self._lost or "Lost" in ops
         if self._lost:
             raise DeviceLost("the script lost its device")

@@ -14,12 +14,14 @@ from lanaprof.lut.records import Measurement
 from lanaprof.profiler.backends import Settings
 from lanaprof.profiler.backends.base import Program
 from lanaprof.profiler.campaign import Campaign, Provenance, Target
+from lanaprof.profiler.clock import SystemClock
 from lanaprof.profiler.fitting import Room, fitting
 from lanaprof.profiler.gpu.clock import GpuCall, GpuClock
 from lanaprof.profiler.gpu.driver import Memory
 from lanaprof.profiler.gpu.nvml import ClockWatch, GpuState
 from lanaprof.profiler.gpu.testing import SCRIPTED_GPU, ScriptedDriver, ScriptedStates
 from lanaprof.profiler.protocol import HOT
+from lanaprof.profiler.remote import RemoteRig, WorkerSettings
 from lanaprof.profiler.rig import LocalRig
 from lanaprof.profiler.sample_graphs import matmul_graph, relu_graph
 from lanaprof.profiler.testing import FakeClock, ScriptedBackend, scripted_latency_s
@@ -184,6 +186,33 @@ def test_the_estimate_counts_weights_and_buffers(tmp_path: Path) -> None:
 
     assert [room(None), room(100 << 20), room(10 << 20), room(1)] == [9, 9, 3, 1]
     assert len(fitting(targets, lambda _key: graph, Room(operators=2))) == 2
+
+
+def test_a_worker_without_room_lives_on(tmp_path: Path) -> None:
+    """In a real child process: the row says what was missing, the others are measured by two processes at most."""
+    large = relu_graph(1, 7)
+    large["nodes"][0]["op"] = "Large"
+    graphs = {KEYS[0]: GRAPHS[KEYS[0]], operator_key(large): large, KEYS[1]: GRAPHS[KEYS[1]]}
+    started: list[RemoteRig] = []
+    kept: list[Measurement] = []
+
+    def new_rig() -> RemoteRig:
+        started.append(RemoteRig(WorkerSettings("scripted", 1, (), locks=tmp_path)))
+        return started[-1]
+
+    campaign = replace(
+        Bench(tmp_path).campaign,
+        clock=SystemClock(),
+        emit=kept.append,
+        graph_of=graphs.__getitem__,
+        new_rig=new_rig,
+    )
+    campaign.run([Target(key) for key in graphs])
+
+    rows = {record.operator: record for record in kept}
+    assert rows.keys() == graphs.keys()
+    assert (rows[operator_key(large)].status, len(started)) == ("failed", 2)
+    assert rows[operator_key(large)].message == "the script's device has no room for Large"
 
 
 def test_a_full_driver_defers_operators(emulated: Callable[..., str], tmp_path: Path) -> None:
