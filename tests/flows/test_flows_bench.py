@@ -132,3 +132,14 @@ def test_a_device_chooses_how_often_operators_are_built(
     assert bench.campaign(protocol).protocol.rebuild_every == every
     assert plain.campaign(protocol).protocol.rebuild_every == HOT.rebuild_every
     assert bench.environment.id == plain.environment.id
+
+
+def test_the_clock_of_a_cpu_is_left_alone(store: Store, tmp_path: Path) -> None:
+    """It is said, and nothing else changes."""
+    told: list[str] = []
+
+    bench = open_bench(replace(DEVICE, lock_clocks=0), store, team="lab", state=tmp_path, notice=told.append)
+
+    assert told == ["device 'script' is a CPU, whose clock lanaprof does not fix"]
+    assert bench.sm_clock_mhz == 0
+    assert bench.environment.id == bench_with(store, tmp_path, 1, []).environment.id
