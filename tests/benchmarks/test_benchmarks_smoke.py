@@ -161,3 +161,15 @@ def test_hub_fuzz_runs(tmp_path: Path) -> None:
     assert fuzz["requests"] > 200
     assert [fuzz[name] for name in ("faults", "other_form", "let_in", "leaks", "changed")] == [[], [], [], [], {}]
     assert transfer["same"] is True
+
+
+@pytest.mark.slow
+def test_farm_loses_nothing(tmp_path: Path) -> None:
+    """benchmarks/farm.py --quick: workers are killed, the server crashes; each job is done once, on one at a time."""
+    pytest.importorskip("procrastinate", reason="the extra farm is not installed")
+    (result,) = run("farm", tmp_path)
+
+    assert (40, 0, 0) == (result["done"], result["failed"], result["left"])
+    assert (0, 0, 0) == (result["enqueued_twice"], result["lost"], result["overlaps"])
+    assert result["kills"] >= 1
+    assert 1 == result["crashes"]

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from lanaprof.errors import DeviceUnavailable, SchemaMismatch, StoreError
 from lanaprof.lut import check
 from lanaprof.lut.engine import engine_for, locate, writing
-from lanaprof.lut.jobs import Job, job_from_json
+from lanaprof.lut.jobs import Job, WorkerState, job_from_json
 from lanaprof.lut.models import VERSION_TABLE, metadata
 from lanaprof.lut.placelock import PlaceLock
 from lanaprof.lut.queue import Queue, drop_queue, open_queue
@@ -159,7 +159,7 @@ def test_jobs_are_handed_out_and_done(queue: Queue) -> None:
 def test_who_listens_can_be_seen(queue: Queue) -> None:
     """While it works, a worker is listed with its place, environment and jobs."""
     queue.enqueue("cpu", JOBS[:1])
-    seen = []
+    seen: list[WorkerState] = []
 
     async def handle(job: Job) -> None:
         await asyncio.sleep(0.3)
