@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         distill_key,
         find_trained,
         load_candidate,
+        refuse_damaged,
         weights_text,
     )
 
@@ -54,6 +55,7 @@ _HOME = {
     "load_data": "specs",
     "plan": "pretrain",
     "reestimate_batch_norm": "batchnorm",
+    "refuse_damaged": "weights",
     "score_candidates": "score",
     "weights_text": "weights",
 }
@@ -83,6 +85,7 @@ __all__ = [
     "load_data",
     "plan",
     "reestimate_batch_norm",
+    "refuse_damaged",
     "score_candidates",
     "weights_text",
 ]

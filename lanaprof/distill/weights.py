@@ -29,6 +29,7 @@ __all__ = [
     "distill_key",
     "find_trained",
     "load_candidate",
+    "refuse_damaged",
     "save_candidate",
     "weights_text",
 ]
@@ -230,6 +231,20 @@ def load_candidate(
             f"the weights in {path} cannot be used: {error}", hint=f"delete it; {hint}"
         ) from error
     return module.eval()
+
+
+def refuse_damaged(folder: Path, key: str, layer: str, operation: str) -> None:
+    """Refuse a candidate whose weights are there but cannot be read: to others it would count as not trained.
+
+    Raises:
+        StoreError: damaged, or of another user.
+    """
+    path = candidate_path(folder, key, layer, operation)
+    if path.is_file() and _read_description(path) is None:
+        raise StoreError(
+            f"the weights of {operation} in {layer} cannot be read: {path}",
+            hint="if they are another user's: chmod a+r; if they are damaged: lanaprof distill trains them again",
+        )
 
 
 def _read_description(path: Path) -> dict[str, Any] | None:

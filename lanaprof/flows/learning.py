@@ -284,8 +284,11 @@ def load_trained(
         project: whose candidates.
         wanted: (layer, operation).
         teacher: loaded already; else it is loaded when a candidate is made from its layer.
+
+    Raises:
+        StoreError: weights are there but cannot be read.
     """
-    from lanaprof.distill import load_candidate, weights_text
+    from lanaprof.distill import load_candidate, refuse_damaged, weights_text
     from lanaprof.teachers import own_module
 
     key = _distilled(project).get("key", "")
@@ -295,7 +298,10 @@ def load_trained(
     for layer, operation in wanted:
         parsed = parse_operation(operation)
         own_layer = parsed.family == TEACHER
-        if operation in (TEACHER, SKIP) or not (own_layer or (layer, weights_text(operation)) in trained):
+        if operation in (TEACHER, SKIP):
+            continue
+        if not own_layer and (layer, weights_text(operation)) not in trained:
+            refuse_damaged(project.state / "weights", key, layer, operation)
             continue
         described = project.space.get_layer(layer)
         shapes = (described.input_shape, described.output_shape)

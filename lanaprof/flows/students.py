@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lanaprof.digest import digest
-from lanaprof.errors import BadArchitecture, BadInput, BadProject
+from lanaprof.errors import BadArchitecture, BadInput, BadProject, StoreError
 from lanaprof.flows.files import write_whole
 from lanaprof.flows.learning import load_project_data, load_trained
 from lanaprof.flows.operators import Choices
@@ -105,7 +105,11 @@ def build_student(
         choices: one operation per layer.
         teacher: loaded already; the network keeps nothing of it.
         finetuned: whether fine-tuned weights are used where there are any.
+
+    Raises:
+        StoreError: weights are there but cannot be read.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from lanaprof.teachers import assemble
@@ -123,7 +127,13 @@ def build_student(
     )
     path = student_path(project, choices)
     if finetuned and path.is_file():
-        network.load_state_dict(load_file(path))
+        try:
+            network.load_state_dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise StoreError(
+                f"the fine-tuned weights in {path} cannot be read: {error}",
+                hint="delete the file, then: lanaprof finetune",
+            ) from error
         return Student(choices, network, (), finetuned=True)
     untrained = tuple(name for name, op in pairs if op not in (TEACHER, SKIP) and (name, op) not in modules)
     return Student(choices, network, untrained, finetuned=False)

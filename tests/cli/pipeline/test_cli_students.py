@@ -95,6 +95,39 @@ def test_trained_layers_are_used(bench: Any) -> None:
     assert not torch.equal(one(images()), other(images()))
 
 
+def test_damaged_weights_are_no_untrained_layers(bench: Any, cli: Any) -> None:
+    """A file cut off in the middle is an error that names it; a network with random layers instead is none."""
+    weights = sorted((bench.folder / ".lanaprof" / "weights").rglob("*.safetensors"))
+    for path in weights:
+        path.write_bytes(path.read_bytes()[:200])
+    ran = cli("export", "--architecture", bench.architecture(b0="ds"), "--out", "net.onnx", "--json")
+
+    assert (ran.code, ran.json["error"]["type"]) == (2, "StoreError")
+    assert any(str(path) in ran.json["error"]["message"] for path in weights)
+    assert not (bench.folder / "net.onnx").exists()
+
+
+def test_damaged_finetuned_weights_are_refused(bench: Any, cli: Any) -> None:
+    """The message says which file and what to type."""
+    bench.run(*CHEAP)
+    bench.run("finetune", "--steps", "1", "--batch-size", "16")
+    (path,) = (bench.folder / ".lanaprof" / "students").glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-9])
+    ran = cli("export", "--out", "net.onnx", "--json")
+
+    assert (ran.code, ran.json["error"]["type"]) == (2, "StoreError")
+    assert str(path) in ran.json["error"]["message"]
+    assert "lanaprof finetune" in ran.json["error"]["hint"]
+
+
+def test_weights_can_be_read_by_those_who_read_the_project(bench: Any) -> None:
+    """Trained weights have the mode of every other file of the project, not that of a temporary one."""
+    files = [path for path in (bench.folder / ".lanaprof" / "weights").rglob("*") if path.is_file()]
+
+    assert {path.suffix for path in files} >= {".safetensors", ".json"}
+    assert len({path.stat().st_mode for path in files if path.suffix != ".lock"}) == 1
+
+
 def test_finetuned_weights_are_exported(bench: Any) -> None:
     """finetune changes the selection's network; the second time it is there already."""
     bench.run(*CHEAP)
