@@ -17,7 +17,7 @@ import numpy as np
 
 from lanaprof.errors import BackendError, BackendUnavailable, UnsupportedOperator
 from lanaprof.profiler.backends.base import Array, Backend, Program, Settings, onnx_bytes, random_array
-from lanaprof.profiler.backends.choices import Choice, one_of
+from lanaprof.profiler.backends.choices import Choice, count, mebibytes, one_of
 from lanaprof.profiler.backends.trt_cache import to_stderr
 from lanaprof.profiler.clock import Clock
 from lanaprof.profiler.gpu.clock import GpuCall, GpuClock
@@ -194,6 +194,11 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
 
     name = "onnxruntime-tensorrt"
     providers: ClassVar[tuple[str, ...]] = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+    choices: ClassVar[Mapping[str, Choice]] = {
+        **OnnxRuntimeCuda.choices,
+        "optimization_level": count(0, 5),
+        "workspace": mebibytes("workspace_mib"),
+    }
 
     @classmethod
     def options(cls, threads: int) -> tuple[tuple[str, str], ...]:
@@ -208,6 +213,10 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
             operations = {node["op"] for node in graph["nodes"]}
             options["trt_fp16_enable"] = "1" if "float16" in kinds else "0"
             options["trt_int8_enable"] = "1" if "QuantizeLinear" in operations else "0"
+            if "optimization_level" in self.chosen:
+                options["trt_builder_optimization_level"] = self.chosen["optimization_level"]
+            if "workspace_mib" in self.chosen:
+                options["trt_max_workspace_size"] = str(int(self.chosen["workspace_mib"]) << 20)
         return options
 
 

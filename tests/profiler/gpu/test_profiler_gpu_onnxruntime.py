@@ -148,6 +148,22 @@ def test_the_providers_options_can_be_chosen(monkeypatch: pytest.MonkeyPatch) ->
     assert set(chosen) <= set(OnnxRuntimeCuda.options_with(1, chosen))
 
 
+def test_tensorrts_options_can_be_chosen(backend: OnHost) -> None:
+    """In the provider's words where they are, and not said where they are not."""
+    chosen = (("optimization_level", "5"), ("workspace", "2GiB"))
+    given = [
+        OnTensorRt(Settings(options=options), driver=backend._driver)._provider_options(
+            "TensorrtExecutionProvider", conv_graph()
+        )
+        for options in ((), chosen)
+    ]
+
+    assert {name: given[1][name] for name in given[1].keys() - given[0].keys()} == {
+        "trt_builder_optimization_level": "5",
+        "trt_max_workspace_size": str(2 << 30),
+    }
+
+
 @at(("kind", "fp16", "int8"), [("float32", "0", "0"), ("float16", "1", "0")])
 def test_tensorrt_is_allowed_the_types_in_the_graph(backend: OnHost, kind: str, fp16: str, int8: str) -> None:
     """No others: a float32 operator stays one."""
