@@ -10,7 +10,7 @@ The modules below import a web framework, which is an extra; whoever needs one o
     reading     lists and tables, as JSON
     exchanging  what lies behind push and pull: ids, records, bundles
     bundles     a bundle that came in: unpacked within limits, judged row by row
-    pages       what people look at; visiting lets them in, rendering and charts draw
+    pages       what people look at; exploring has the frontier, visiting lets people in, rendering and charts draw
     app         all of it as one application
     serving     the application behind a port
     remotes     the hubs a person knows, with their tokens

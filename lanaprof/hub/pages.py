@@ -10,6 +10,7 @@ from pydantic import StringConstraints
 
 from lanaprof.errors import UserError
 from lanaprof.flows.comparing import SourceComparison, difference_text
+from lanaprof.flows.covering import covered_devices
 from lanaprof.flows.drawing import svg_from_drawing
 from lanaprof.flows.pages import Cell, Link, facts, figure, table, tiles
 from lanaprof.flows.ratiochart import ratios_chart
@@ -21,7 +22,7 @@ from lanaprof.hub.reading import compare_sides
 from lanaprof.hub.rendering import render
 from lanaprof.hub.state import Hub
 from lanaprof.hub.visiting import Seen
-from lanaprof.lut import Environment, Measurement, RecordFilter
+from lanaprof.lut import Environment, Measurement, RecordFilter, Source
 from lanaprof.units import format_count, format_duration, format_size
 
 __all__ = ["router"]
@@ -51,6 +52,23 @@ def overview(hub: Here, visitor: Seen) -> HTMLResponse:
 
 def _said_teams(teams: list[str]) -> tuple[str, ...]:
     return (f"Teams: {', '.join(teams)}",) if teams else ("Nothing is measured yet: lanaprof push",)
+
+
+@router.get("/devices")
+def devices(hub: Here, visitor: Seen) -> HTMLResponse:
+    """Return how much of the operators is measured on each device."""
+    with hub.heavy():
+        found = covered_devices(hub.store, Source(database=""), hub.folder)
+    rows: list[list[Cell]] = []
+    for name, each in found.items():
+        numbers = each.counts()
+        key = each.environment.id if each.environment is not None else ""
+        shown = ("present", "noisy", "failed", "missing", "wanted")
+        counts: list[Cell] = [(f"{numbers[word]:,}", float(numbers[word])) for word in shown]
+        rows.append([name, *counts, Link(key[:12], f"/environments/{key}") if key else "–"])
+    columns = ["device", "#measured", "#of them noisy", "#failed", "#missing", "#operators", "environment"]
+    body = table(columns, rows, label="Devices", sortable=True)
+    return render("base.html", visitor, title="Devices", body=body, here="/devices")
 
 
 @router.get("/environments")

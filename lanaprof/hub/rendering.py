@@ -18,9 +18,11 @@ __all__ = ["Visitor", "render", "router"]
 router = APIRouter(include_in_schema=False)
 _PLACES = (
     ("Overview", "/"),
+    ("Devices", "/devices"),
     ("Environments", "/environments"),
     ("Operators", "/operators"),
     ("Compare", "/compare"),
+    ("Frontier", "/frontier"),
 )
 _MORE_STYLE = """
 nav form{display:inline;margin-left:auto}nav button{all:unset;cursor:pointer;color:var(--accent)}
@@ -31,8 +33,25 @@ header nav{margin:0 0 1.25rem}td:last-child{white-space:nowrap}figure svg.chart{
 .fields fieldset{border:1px solid var(--grid);border-radius:8px;min-width:0;max-width:100%}
 .fields input,.fields select,.fields button{font:inherit;color:var(--ink);background:var(--paper);max-width:100%;
 border:1px solid var(--muted);border-radius:6px;padding:.35rem .6rem}
+.fields input[type=range]{padding:0;width:20rem;accent-color:var(--accent)}
 .fields button{cursor:pointer;border-color:var(--accent);color:var(--accent)}
 button:focus-visible,input:focus-visible,select:focus-visible{outline:2px solid var(--accent)}
+"""
+
+# Moves the mark to the best row within the budget while the slider is moved; rows are sorted by latency.
+_BUDGET_SCRIPT = """
+const slider = document.getElementById("budget"), said = document.getElementById("said");
+const rows = [...document.querySelectorAll("tbody tr")];
+slider.addEventListener("input", () => {
+  const budget = slider.value * 1e-6;
+  const within = rows.filter((row) => Number(row.cells[1].dataset.v) <= budget);
+  rows.forEach((row) => row.classList.toggle("own", row === within.at(-1)));
+  const text = budget < 1e-3 ? `${slider.value} µs` : `${(budget * 1e3).toPrecision(4)} ms`;
+  const cells = within.length ? [...within.at(-1).cells].map((cell) => cell.textContent) : [];
+  said.textContent = cells.length
+    ? `Within ${text}: score ${cells[2]} at ${cells[1]}, selection ${cells[0]}.`
+    : `Within ${text}: none; the fastest takes ${rows[0].cells[1].textContent}.`;
+});
 """
 
 
@@ -93,3 +112,10 @@ def style() -> Response:
 def script() -> Response:
     """Return the one script: it makes tables sortable."""
     return Response(SCRIPT, media_type="text/javascript", headers={"Cache-Control": "public, max-age=3600"})
+
+
+@router.get("/static/budget.js")
+def budget_script() -> Response:
+    """Return what follows the frontier's slider."""
+    headers = {"Cache-Control": "public, max-age=3600"}
+    return Response(_BUDGET_SCRIPT, media_type="text/javascript", headers=headers)

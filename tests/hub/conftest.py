@@ -21,7 +21,17 @@ from lanaprof.hub.ledger import Ledger, open_ledger
 from lanaprof.hub.limits import Limits
 from lanaprof.hub.serving import make_server
 from lanaprof.hub.state import Hub
-from lanaprof.lut import Environment, Measurement, Operator, Recipe, Record, Retraction, Store, open_store
+from lanaprof.lut import (
+    Environment,
+    Measurement,
+    Operator,
+    Recipe,
+    Record,
+    Retraction,
+    Selection,
+    Store,
+    open_store,
+)
 
 MANIFEST = {
     "format": "lanaprof-lut/1",
@@ -79,6 +89,14 @@ class Make:
 
     def recipe(self, operator: str, recipe: str = "r1") -> Recipe:
         return Recipe(recipe=recipe, operator=operator, generator="export/1")
+
+    def selection(self, **fields: Any) -> Selection:
+        given = {
+            "teacher": "t1", "space": "s1", "device": "cpu", "budgets": {"latency_s@cpu": 0.005},
+            "choices": {"a": "teacher"}, "score": -0.4, "status": "verified", "predicted_s": 0.005,
+            "team": "vision", "time": "2026-03-01T12:00:00Z",
+        }  # fmt: skip
+        return Selection(**{**given, **fields})
 
     def bundle(self, *records: Record) -> bytes:
         """Return JSON lines with these records, in this order."""

@@ -63,11 +63,13 @@ def filled(start: Any, make: Any) -> Any:
         for channels in (8, 16, 24)
         for team, factor in (("vision", 1.0), ("robots", 1.1))
     ]
-    assert not hub.store.add([*make.base(), *rows]).refused
+    chosen = [make.selection(score=-1 / step, predicted_s=step * 1e-3) for step in range(1, 6)]
+    assert not hub.store.add([*make.base(), *rows, *chosen]).refused
     paths = {
         "overview": "/", "operators": "/operators", "operator": f"/operators/{make.operator().id}",
         "environment": f"/environments/{make.environment().id}", "measurement": f"/measurements/{rows[0].id}",
-        "compare": "/compare?a_team=vision&b_team=robots", "missing": f"/measurements/{'0' * 32}",
+        "devices": "/devices", "frontier": "/frontier", "compare": "/compare?a_team=vision&b_team=robots",
+        "missing": f"/measurements/{'0' * 32}",
     }  # fmt: skip
     return replace(hub, paths=paths)
 
@@ -162,3 +164,17 @@ def test_every_field_and_chart_has_a_name(browser: Any, filled: Any) -> None:
                 ".filter(each => !(each.labels?.length || each.getAttribute('aria-label'))).length"
             )
             assert (nameless, page.locator("h1").count(), page.locator("main").count()) == (0, 1, 1), name
+
+
+def test_the_slider_moves_the_mark(browser: Any, filled: Any) -> None:
+    """By keyboard, without asking the hub again; the words beside it say the same."""
+    with page_of(browser, filled) as page:
+        page.goto("/frontier")
+        page.focus("#budget")
+        page.keyboard.press("Home")
+        least = (page.inner_text("tr.own td"), page.inner_text("#said"))
+        page.keyboard.press("End")
+        most = (page.inner_text("tr.own td"), page.inner_text("#said"))
+
+        assert ["score -1 at 1 ms" in least[1], "score -0.2 at 5 ms" in most[1]] == [True, True]
+        assert [one[0] in one[1] for one in (least, most)] == [True, True]

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-PATHS = ("/", "/environments", "/operators", "/compare")
+PATHS = ("/", "/devices", "/environments", "/operators", "/compare", "/frontier")
 EVIL = "<script>alert(1)</script>"
 
 
@@ -44,7 +44,7 @@ def test_every_page_shows_what_is_stored(filled: Any, make: Any) -> None:
         measurement = visitor.get(f"/measurements/{row.id}").text
         compared = visitor.get("/compare", params={"a_team": "vision", "b_team": "robots"}).text
 
-    assert [page.status_code for page in pages.values()] == [200] * 4
+    assert [page.status_code for page in pages.values()] == [200] * len(PATHS)
     assert "robots, vision" in pages["/"].text.replace("<wbr>", "")
     assert key[:12] in pages["/operators"].text
     assert f"/measurements/{row.id}" in environment
@@ -72,7 +72,7 @@ def test_a_public_hub_shows_its_pages_and_nothing_else(start: Any, make: Any) ->
         pages = [visitor.get(path).status_code for path in PATHS]
         others = [visitor.get(path).status_code for path in ("/api/v1/environments", "/metrics")]
 
-    assert (pages, others) == ([200] * 4, [401] * 2)
+    assert (pages, others) == ([200] * len(PATHS), [401] * 2)
 
 
 def test_the_cookie_is_no_use_to_scripts_and_other_sites(filled: Any) -> None:
@@ -158,3 +158,33 @@ def test_errors_are_pages_for_browsers(filled: Any) -> None:
 
     assert (answer.status_code, wrong.status_code) == (404, 400)
     assert "<h1>the hub has no measurement" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ({}, "score -0.1 at 8 ms"),
+        ({"budget_us": 5000}, "score -0.4 at 5 ms"),
+        ({"budget_us": 1}, "none; the fastest takes 3 ms"),
+    ],
+)
+def test_the_frontier_names_the_best_within_a_budget(
+    hub: Any, make: Any, budget: dict[str, int], said: str
+) -> None:
+    """Of the stored selections that no other one beats; a measured latency comes before the predicted one."""
+    rows = [
+        make.selection(score=-0.9, predicted_s=0.003),
+        make.selection(score=-0.4, predicted_s=0.0051, measured_s=0.005),
+        make.selection(score=-0.5, predicted_s=0.006),  # beaten
+        make.selection(score=-0.1, predicted_s=0.008),
+        make.selection(score=0.0, predicted_s=None),  # says nothing of its latency
+        make.selection(score=0.0, predicted_s=0.001, device="gpu"),  # another group, and a smaller one
+    ]
+    assert not hub.store.add(rows).refused
+
+    with signed_in(hub) as visitor:
+        text = visitor.get("/frontier", params=budget).text
+
+    assert said in text
+    assert text.count("<tr") == 1 + 3
+    assert (make.selection(score=-0.5, predicted_s=0.006).id[:12] in text.partition("<table")[2]) is False
