@@ -241,11 +241,12 @@ class Record:
         return digest({"record": self.record, **self._fields_to_json()})
 
     def is_whole(self) -> bool:
-        """Return whether the content gives the id. A record that a database gave need not be: it is trusted."""
+        """Return whether the fields are sound and give the id. What a database gave was trusted, and need not be."""
         if not self._restored:
             return True  # checked when it was made, frozen since, and its id is the content's
         try:
-            return self.content_id() == self._id
+            checked = type(self)(**{name: getattr(self, name) for name, _ in field_codecs(type(self))})
+            return checked.content_id() == self._id
         except (TypeError, ValueError, AttributeError, BadInput):
             return False
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zstandard
 
-from lanaprof.digest import canonical_json
-from lanaprof.lut import ImportReport, RefusedRow, Store, export_file, import_files
+from lanaprof.digest import canonical_json, digest
+from lanaprof.lut import ImportReport, RefusedRow, Store, export_file, import_files, open_store
 from lanaprof.lut.exchange import LISTED
 
 MANIFEST = b'{"format":"lanaprof-lut/1"}\n'
@@ -171,6 +173,39 @@ def test_garbage_behind_a_frame_is_reported(store: Store, make: Any, tmp_path: P
     assert (report.added, len(report.refused)) == (3, 1)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"latency_s": -1.0, "ci_low_s": -2.0},
+        {"latency_s": "fast"},
+        {"team": ""},
+        {"cache": "hot", "space": "s"},
+    ],
+)
+def test_a_database_with_unsound_rows_is_merged_without_them(
+    store: Store, make: Any, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    """SQLite keeps anything in any column; an id that fits what is wrong does not make it right."""
+    path = tmp_path / "sly.db"
+    sound, victim = make.measurement(), make.measurement(team="robots")
+    with open_store(path, create=True) as other:
+        other.add([make.operator(), make.environment(), sound, victim])
+    value = {**victim.to_json(), **fields}
+    del value["id"]
+    changes = {**fields, "id": digest(value)}
+    with closing(sqlite3.connect(path)) as connection:
+        assignments = ", ".join(f"{name} = ?" for name in changes)
+        connection.execute(
+            f"UPDATE measurements SET {assignments} WHERE id = ?", (*changes.values(), victim.id)
+        )
+        connection.commit()
+
+    report = import_files(store, [path])
+
+    assert (report.added, [each.id for each in report.refused]) == (3, [changes["id"]])
+    assert [each.id for each in store.measurements()] == [sound.id]
+
+
 def write_parquet(store: Store, path: Path, change: Callable[[Any, Any], Any]) -> None:
     """Export, and write the changed table with the same metadata."""
     import pyarrow as pa
@@ -228,8 +263,6 @@ def test_parquet_of_another_shape_is_refused_row_by_row(
     store: Store, make: Any, tmp_path: Path, change: Any, added: int, reason: str
 ) -> None:
     """Missing columns, other types, missing and unknown values: a reason for each row, and no crash."""
-    from lanaprof.lut import open_store
-
     store.add([make.operator(), make.environment(), make.measurement()])
     write_parquet(store, tmp_path / "bad.parquet", change)
 
@@ -242,8 +275,6 @@ def test_parquet_of_another_shape_is_refused_row_by_row(
 
 def test_parquet_whose_list_unfolds_is_refused(store: Store, make: Any, tmp_path: Path) -> None:
     """Three million zeros in a few bytes are no campaign; the other rows are added."""
-    from lanaprof.lut import open_store
-
     store.add([make.operator(), make.environment(), make.measurement()])
     write_parquet(
         store,
