@@ -113,13 +113,14 @@ def _chart(group: Group, points: Sequence[Selection]) -> str:
     marks = [
         Mark(
             label="", latency_s=latency_of(each), score=score_of(each), measured=each.measured_s is not None,
-            title=f"{each.id[:12]} of {each.team}", kind="baseline",
+            title=f"{each.id[:12]} of {each.team}",
         )
         for each in beaten
     ]  # fmt: skip
     drawing = frontier_chart(line, device=points[0].device, teacher_s=None, marks=marks)
     return figure(
-        svg_from_drawing(drawing), "Best stored score for every latency; squares are beaten by others."
+        svg_from_drawing(drawing),
+        "The stairs: the best stored score for every latency. Beside them: selections that others beat.",
     )
 
 
