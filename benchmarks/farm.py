@@ -245,7 +245,7 @@ def run_farm(options: dict[str, Any], folder: Path, limit_s: float = 900.0) -> d
                         time.sleep(1.0)
                         server.start()
                         crashes += 1
-                    elif len(farm.killed) < options["kills"] * state.done / (0.9 * options["jobs"]):
+                    elif len(farm.killed) < options["kills"] * min(1.0, state.done / (0.9 * options["jobs"])):
                         farm.kill(chance)
                 seconds = time.monotonic() - began_s
             finally:

@@ -143,6 +143,10 @@ class Queue:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
         self.engine.dispose()
 
     def _prepare(self, *, create: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from sqlalchemy import MetaData, create_engine, inspect, select
 from lanaprof.errors import SchemaMismatch, StoreError
 from lanaprof.lut import check, open_store, plan_upgrade, transfer, upgrade
 from lanaprof.lut.engine import engine_for, locate, writing
+from lanaprof.lut.jobs import Job
 from lanaprof.lut.models import HEAD, REVISIONS, TABLES, VERSION_TABLE, VIEWS
+from lanaprof.lut.queue import open_queue
 from lanaprof.lut.schema import run_migrations
 from lanaprof.lut.testing import ThrowAwayServer
 
@@ -358,7 +361,7 @@ def test_documented_roles_are_enough(
 ) -> None:
     """The SQL of docs/sharing.md runs as it stands; its roles may do what it says, and no more."""
     page = (Path(__file__).parents[2] / "docs" / "sharing.md").read_text(encoding="utf-8")
-    sql = page.partition("```sql\n")[2].partition("```")[0]
+    sql, queue_sql = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
     psql = [str(server.programs / "psql"), "-q", "-v", "ON_ERROR_STOP=1", "-d", server.url()]
     subprocess.run(psql, input=sql, text=True, check=True, env=os.environ)
     owner, ann, dashboard = (
@@ -380,5 +383,12 @@ def test_documented_roles_are_enough(
             assert transfer(store, own).added == 8
         with open_store(dashboard) as store, pytest.raises(StoreError, match="rights that are needed"):
             store.add([make.score(images=3)])
+        with pytest.raises(StoreError, match="rights that are needed"):
+            open_queue(ann, create=True)
+        open_queue(owner, create=True).close()
+        subprocess.run([*psql[:-1], owner], input=queue_sql, text=True, check=True, env=os.environ)
+        with open_queue(ann) as queue:
+            assert queue.enqueue("cpu", [Job(operator="o", protocol="hot/1")]).added == 1
+            assert queue.clear(waiting=True) == 1
     finally:
         databases.run("DROP DATABASE lanaprof WITH (FORCE)")
