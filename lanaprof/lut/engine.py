@@ -116,6 +116,11 @@ def locate(database: str | Path) -> Location:
             f"lanaprof speaks to PostgreSQL by psycopg 3, not by {driver!r}",
             hint="write postgresql://USER@HOST/NAME",
         )
+    if driver in ("http", "https"):
+        raise StoreError(
+            f"{shown} is no database; is it a hub?",
+            hint="lanaprof remote add NAME URL, then lanaprof push NAME or lanaprof pull NAME",
+        )
     if driver not in ("sqlite", "sqlite+pysqlite"):
         raise StoreError(
             f"lanaprof keeps its database in SQLite or PostgreSQL, not in {driver!r}",

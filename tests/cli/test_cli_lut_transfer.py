@@ -47,6 +47,7 @@ def test_a_part_is_pushed_and_pulled(lut: Any, cli: Any) -> None:
         (("push", "shared.db"), "no database at shared.db"),
         (("push", "lanaprof.db#team=audio"), "takes a whole database"),
         (("pull", "shared.db"), "no database at shared.db"),
+        (("push", "https://hub.lab"), "is it a hub?"),
         (("push", "postgresql://me:s3cret@127.0.0.1:1/lut"), "postgresql://me:***@127.0.0.1:1/lut"),
     ],
 )

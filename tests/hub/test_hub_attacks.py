@@ -336,6 +336,39 @@ def other_formats(case: Case) -> None:
         assert refused(hub.push("vision", body), 400)
 
 
+@attack("names that are scripts, in a browser", "shown as text; no script but the hub's own may run")
+def scripts(case: Case) -> None:
+    make, hub = case.make, case.start(public=True)
+    evil = "<script>alert(1)</script>"
+    row = make.measurement(team=evil, message=evil)
+    assert not hub.store.add([*make.base(), row]).refused
+    with hub.client() as client:
+        answers = [client.get(path) for path in ("/", "/compare", f"/measurements/{row.id}")]
+    assert all(evil not in each.text and "&lt;script&gt;" in each.text for each in answers)
+    assert all("script-src 'self';" in each.headers["Content-Security-Policy"] for each in answers)
+
+
+@attack("forms of another site, and the hub in another site's frame", "403; no browser frames it")
+def other_sites(case: Case) -> None:
+    hub = case.start()
+    with hub.client() as client:
+        for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {}):
+            answer = client.post("/signin", data={"token": hub.tokens["admin"]}, headers=headers)
+            assert refused(answer, 403)
+            assert "set-cookie" not in answer.headers
+        assert "frame-ancestors 'none'" in client.get("/signin").headers["Content-Security-Policy"]
+
+
+@attack("a browser's cookie at the API", "401: it opens pages, and only reads")
+def cookie_at_the_api(case: Case) -> None:
+    hub = case.start()
+    with hub.client() as client:
+        client.post("/signin", data={"token": hub.tokens["admin"]}, headers={"Origin": hub.url})
+        assert client.get("/").status_code == 200
+        assert refused(client.get("/api/v1/whoami"), 401)
+        assert refused(client.post("/api/v1/bundle", content=case.make.bundle(*case.make.base())), 401)
+
+
 @attack("reading secrets where they might lie", "the ledger and every answer hold digests or nothing")
 def secrets(case: Case) -> None:
     hub = case.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -331,3 +332,43 @@ def test_serve_serves_until_it_is_stopped(make: Any) -> None:
     assert "no tokens yet" in said[0]
     assert health == {"status": "ok"}
     assert "Traceback" not in rest
+
+
+def test_a_hub_that_is_killed_loses_nothing_it_acknowledged(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the middle of a push and started again, it gets the rest; the push itself goes on."""
+    monkeypatch.setattr("lanaprof.lut.sending.BATCH", 5)
+    rows = [make.measurement(latency_s=1e-3 + step / 1e5) for step in range(60)]
+    database("lanaprof.db", *make.base(), *rows)
+    made = CliRunner().invoke(main, ["hub", "token", "new", "ann", "--team", "vision"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["hub", "serve", "--database", "shared.db", "--port", str(port)]
+    command = [sys.executable, "-c", "from lanaprof.cli import main; main()", *words]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+
+    def kill(done: int, total: int, kind: str) -> None:
+        if kind == "measurement" and done > 20 and len(started) == 1:
+            started[0].kill()
+            started[0].wait()
+            start()
+
+    try:
+        start()
+        remote = Remote("lab", f"http://127.0.0.1:{port}", made.stdout.strip())
+        with open_store("lanaprof.db") as own, open_remote(remote) as lab:
+            report = transfer(own, lab, follow=kill)
+    finally:
+        for each in started:
+            each.kill()
+            each.wait()
+
+    with open_store("shared.db") as shared:
+        ids = {each.id for each in shared.measurements()}
+    assert (len(started), report.refused, report.added + report.known) == (2, (), 64)
+    assert ids == {each.id for each in rows}
