@@ -5,7 +5,7 @@ The modules below import a web framework, which is an extra; whoever needs one o
 ::
 
     ledger      the hub's own file: tokens, signed-in browsers, audit log
-    limits      how much and how often; state holds what routes share
+    limits      how much and how often; state holds what routes share, keeping what is asked all the time
     gate        what every request passes: address, token, size, headers, counts
     reading     lists and tables, as JSON
     exchanging  what lies behind push and pull: ids, records, bundles

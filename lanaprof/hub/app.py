@@ -90,7 +90,7 @@ def health(hub: Here) -> Health:
 
 def metrics(hub: Here) -> PlainTextResponse:
     """Return counters, as Prometheus reads them."""
-    return PlainTextResponse(hub.metrics.text(hub.store.counts()), media_type="text/plain; version=0.0.4")
+    return PlainTextResponse(hub.metrics.text(hub.counts.get()), media_type="text/plain; version=0.0.4")
 
 
 async def _sign_in_first(_request: Request, _error: Exception) -> Response:

@@ -37,7 +37,7 @@ Key = Annotated[str, StringConstraints(pattern="^[0-9a-f]{0,32}$")]
 @router.get("/")
 def overview(hub: Here, visitor: Seen) -> HTMLResponse:
     """Return what there is, and the devices it was measured on."""
-    counts, holdings = hub.store.counts(), hub.store.holdings()
+    counts, holdings = hub.counts.get(), hub.holdings.get()
     teams = sorted({team for each in holdings for team in each.teams})
     numbers = [
         ("environments", counts["environment"]), ("operators", counts["operator"]),
@@ -81,7 +81,7 @@ def _environments(hub: Hub) -> str:
     known = known_here(hub.folder)
     found = {each.id: each for each in hub.store.environments()}
     rows: list[list[Cell]] = []
-    for each in hub.store.holdings():
+    for each in hub.holdings.get():
         environment = found[each.environment]
         statuses = ", ".join(f"{count} {status}" for status, count in each.statuses)
         rows.append(
@@ -241,7 +241,7 @@ def compare(
 ) -> HTMLResponse:
     """Return two environments or teams side by side."""
     a, b = (a_environment, a_team), (b_environment, b_team)
-    body, holdings = "", hub.store.holdings()
+    body, holdings = "", hub.holdings.get()
     if any((*a, *b)):
         try:
             body = _compared(compare_sides(hub, a, b))

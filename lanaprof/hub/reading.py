@@ -75,7 +75,7 @@ def whoami(request: Request) -> Who:
 def devices(hub: Here) -> Items:
     """Return the devices that something was measured on, each with its environments."""
     known = known_here(hub.folder)
-    used = {holding.environment for holding in hub.store.holdings()}
+    used = {holding.environment for holding in hub.holdings.get()}
     found: dict[str, list[str]] = {}
     for environment in hub.store.environments():
         if environment.id in used:
@@ -89,7 +89,7 @@ def environments(hub: Here) -> Items:
     """Return every environment with what is measured there."""
     known = known_here(hub.folder)
     holdings: dict[str, list[dict[str, Any]]] = {}
-    for each in hub.store.holdings():
+    for each in hub.holdings.get():
         holdings.setdefault(each.environment, []).append(
             {
                 "cache": each.cache, "space": each.space, "operators": each.operators,

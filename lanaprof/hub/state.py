@@ -11,11 +11,12 @@ from pathlib import Path
 
 from starlette.requests import Request
 
+from lanaprof.hub.keeping import Kept
 from lanaprof.hub.ledger import Ledger
 from lanaprof.hub.limits import Bucket, Limits
 from lanaprof.hub.metrics import Metrics
 from lanaprof.hub.problems import RequestProblem
-from lanaprof.lut import Store
+from lanaprof.lut import Holding, Store
 
 __all__ = ["Hub", "hub_of"]
 
@@ -33,6 +34,7 @@ class Hub:
         limits: how much and how often.
         metrics: its counters.
         failures: of each address, requests without a token that counts.
+        holdings: what is measured where; ``counts``: how many records there are, by kind. Both may be a little old.
         public: the pages may be read without a token.
         secure: browsers reach it by https alone: cookies say so.
     """
@@ -45,6 +47,8 @@ class Hub:
     public: bool = False
     secure: bool = False
     failures: Bucket = field(init=False)
+    holdings: Kept[tuple[Holding, ...]] = field(init=False)
+    counts: Kept[dict[str, int]] = field(init=False)
     _heavy: threading.BoundedSemaphore = field(init=False)
     _bundles: threading.BoundedSemaphore = field(init=False)
     _uploads: Counter[str] = field(init=False, default_factory=Counter)
@@ -53,6 +57,8 @@ class Hub:
     def __post_init__(self) -> None:
         failures = Bucket(self.limits.failures_per_s, self.limits.failures_burst)
         object.__setattr__(self, "failures", failures)
+        object.__setattr__(self, "holdings", Kept(self.store.holdings))
+        object.__setattr__(self, "counts", Kept(self.store.counts))
         object.__setattr__(self, "_heavy", threading.BoundedSemaphore(self.limits.heavy_at_once))
         object.__setattr__(self, "_bundles", threading.BoundedSemaphore(self.limits.bundles_at_once))
 

@@ -1,0 +1,49 @@
+"""Answers that are worth keeping for a while: what is asked on every page, and takes long on a large database."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+__all__ = ["Kept"]
+
+_SHARE = (
+    20.0  # kept for so many times what it took to find: then a twentieth of one core is spent on it at most
+)
+_KEPT_MOST_S = 60.0
+T = TypeVar("T")
+
+
+class Kept(Generic[T]):
+    """Something that is found out anew when it is old; the longer that takes, the older it may be.
+
+    Args:
+        find: finds it out; several who ask at once wait for one of them.
+        clock: seconds, from any beginning.
+    """
+
+    def __init__(self, find: Callable[[], T], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._find = find
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._found: tuple[T, float] | None = None
+
+    def get(self) -> T:
+        """Return it, at most a minute old.
+
+        >>> times = iter([0.0, 2.0, 41.9, 42.1, 42.1])  # it took 2 s, and is kept for 40
+        >>> answers = iter("ab")
+        >>> kept = Kept(lambda: next(answers), clock=lambda: next(times))
+        >>> kept.get(), kept.get(), kept.get()
+        ('a', 'a', 'b')
+        """
+        with self._lock:
+            began_s = self._clock()
+            if self._found is not None and began_s < self._found[1]:
+                return self._found[0]
+            found = self._find()
+            ended_s = self._clock()
+            self._found = (found, ended_s + min(_KEPT_MOST_S, _SHARE * (ended_s - began_s)))
+            return found
