@@ -23,7 +23,7 @@ def test_command_has_help(cli: Any, name: str) -> None:
     assert len(ran.out.splitlines()[2].strip()) > len("Usage")
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("lut", "farm")])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("lut", "farm", "hub", "remote")])
 def test_command_takes_json_and_debug(cli: Any, name: str) -> None:
     """--json and --debug are options of every command."""
     out = cli(name, "--help").out
