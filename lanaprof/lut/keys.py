@@ -30,10 +30,11 @@ GRAPH_FORMAT = "lanaprof-graph/1"
 TYPE_BITS: Mapping[str, int] = {
     "bfloat16": 16, "bool": 8, "complex128": 128, "complex64": 64, "float16": 16, "float32": 32,
     "float4e2m1": 4, "float64": 64, "float8e4m3fn": 8, "float8e4m3fnuz": 8, "float8e5m2": 8,
-    "float8e5m2fnuz": 8, "float8e8m0": 8, "int16": 16, "int32": 32, "int4": 4, "int64": 64, "int8": 8,
+    "float8e5m2fnuz": 8, "float8e8m0": 8, "float8_e4m3fn": 8, "float8_e4m3fnuz": 8, "float8_e5m2": 8,
+    "float8_e5m2fnuz": 8, "int16": 16, "int32": 32, "int4": 4, "int64": 64, "int8": 8,
     "uint16": 16, "uint32": 32, "uint4": 4, "uint64": 64, "uint8": 8,
 }  # fmt: skip
-"""Bits of one element, per ONNX tensor type."""
+"""Bits of one element, per ONNX tensor type; floats of 8 bits by NumPy's names, too, which graphs have."""
 
 _DIGEST = re.compile(f"[0-9a-f]{{{DIGEST_LENGTH}}}")
 _REFERENCE = re.compile(r"([ic])(0|[1-9]\d*)|n(0|[1-9]\d*)\.(0|[1-9]\d*)")

@@ -161,7 +161,7 @@ def at_precision(module: nn.Module, precision: str, input_shape: Shape, *, grid:
         return module
     if precision == "fp8":
         raise UnknownOperation(
-            "nothing can be built in fp8: it needs ONNX opset 19, and lanaprof writes opset 18",
+            "nothing can be built in fp8: no operation here rounds to it",
             hint="use @int8, @fp16 or @bf16",
         )
     import torch  # heavy

@@ -25,7 +25,7 @@ from lanaprof.profiler.draft import (
     normalise,
     type_name,
 )
-from lanaprof.profiler.prepare import OPSET, prepared_model
+from lanaprof.profiler.prepare import OPSET, OPSET_FP8, is_fp8, prepared_model
 
 if TYPE_CHECKING:
     import onnx
@@ -166,10 +166,12 @@ def graph_from_draft(draft: Draft) -> Graph:
     for name in draft.outputs:
         if name not in references:
             raise UnsupportedOperator("an output of the graph is a constant; there is nothing to time")
+    inputs = [_input_type(draft, name) for name in draft.inputs]
+    described = [*inputs, *constants, *(output for entry in nodes for output in entry["outputs"])]
     return {
         "format": FORMAT,
-        "opset": OPSET,
-        "inputs": [_input_type(draft, name) for name in draft.inputs],
+        "opset": OPSET_FP8 if any(is_fp8(value["type"]) for value in described) else OPSET,
+        "inputs": inputs,
         "constants": constants,
         "nodes": nodes,
         "outputs": [references[name] for name in draft.outputs],

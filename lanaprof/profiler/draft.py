@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lanaprof.errors import UnsupportedOperator
-from lanaprof.profiler.prepare import OPSET
+from lanaprof.profiler.prepare import OPSET, OPSET_FP8
 from lanaprof.profiler.roundings import join_roundings
 
 if TYPE_CHECKING:
@@ -272,7 +272,9 @@ def _without_defaults(draft: Draft, node: Node) -> dict[str, Any]:
 
     attributes = dict(node.attributes)
     try:
-        schema = onnx.defs.get_schema(node.op, OPSET, node.domain)
+        # Of these the later opset knows an attribute more, for floats of 8 bits.
+        opset = OPSET_FP8 if node.op in ("Cast", "QuantizeLinear") else OPSET
+        schema = onnx.defs.get_schema(node.op, opset, node.domain)
     except onnx.defs.SchemaError:
         return attributes
     for name, described in schema.attributes.items():

@@ -13,9 +13,10 @@ from lanaprof.errors import UnsupportedOperator
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["OPSET", "fold_constants", "prepared_model"]
+__all__ = ["OPSET", "OPSET_FP8", "fold_constants", "is_fp8", "prepared_model"]
 
 OPSET = 18  # both of torch's exporters write it
+OPSET_FP8 = 19  # the first that knows floats of 8 bits; for models that have some
 
 Array = npt.NDArray[Any]
 
@@ -50,11 +51,12 @@ def prepared_model(
     model, weights = _without_weights(model)
     _fix_inputs(model, batch)
     version = {entry.domain: entry.version for entry in model.opset_import}.get("", OPSET)
-    if version != OPSET:
+    wanted = OPSET_FP8 if _has_fp8(model.graph) else OPSET
+    if version != wanted:
         try:
-            model = version_converter.convert_version(model, OPSET)
+            model = version_converter.convert_version(model, wanted)
         except Exception as error:  # the converter raises plain RuntimeErrors from C++
-            raise UnsupportedOperator(f"opset {version} cannot be converted to {OPSET}: {error}") from error
+            raise UnsupportedOperator(f"opset {version} cannot be converted to {wanted}: {error}") from error
     # Recorded shapes may contradict what inference finds once the inputs are fixed.
     for output in model.graph.output:
         if output.type.tensor_type.HasField("shape"):
@@ -67,6 +69,24 @@ def prepared_model(
             raise UnsupportedOperator(f"shapes cannot be inferred: {error}") from error
         if not fold_constants(model):
             return model, weights
+
+
+def is_fp8(kind: str) -> bool:
+    """Say whether a type's name is that of floats of 8 bits."""
+    return kind.startswith("float8")
+
+
+def _has_fp8(graph: onnx.GraphProto) -> bool:
+    """Say whether a constant, or a conversion's result, is in 8-bit floats: there is no other way to come by them."""
+    from onnx import TensorProto
+
+    kinds = {code for name, code in TensorProto.DataType.items() if name.startswith("FLOAT8")}
+    given = {tensor.data_type for tensor in graph.initializer}
+    given |= {value.type.tensor_type.elem_type for value in graph.input}
+    for node in graph.node:
+        given |= {attribute.t.data_type for attribute in node.attribute if attribute.HasField("t")}
+        given |= {attribute.i for attribute in node.attribute if attribute.name == "to"}
+    return not kinds.isdisjoint(given)
 
 
 def _without_weights(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, Array]]:
@@ -188,7 +208,9 @@ def _evaluated(node: onnx.NodeProto, constants: dict[str, Array]) -> dict[str, A
         [_described(name, constants[name]) for name in sources],
         [helper.make_empty_tensor_value_info(name) for name in node.output],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    fp8 = any(is_fp8(str(constants[name].dtype)) for name in sources)
+    opset = helper.make_opsetid("", OPSET_FP8 if fp8 else OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=9)
     results = ReferenceEvaluator(model).run(None, {name: constants[name] for name in sources})
     return {name: np.asarray(value) for name, value in zip(node.output, results, strict=True)}
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lanaprof.profiler.draft import is_float
+from lanaprof.profiler.prepare import is_fp8
 
 if TYPE_CHECKING:
     import onnx
@@ -110,7 +111,7 @@ def _constant_value(
     if "value" in constant:
         return np.asarray(constant["value"], dtype=dtype).reshape(shape)
     op, position = role
-    if not is_float(dtype):
+    if not is_float(dtype) or is_fp8(constant["type"]):
         return np.zeros(shape, dtype=dtype)  # zero points
     if (op, position) == ("BatchNormalization", 4) or (  # a variance, or scales
         op in ("Mul", "Div", "BatchNormalization", "LayerNormalization") and position == 1
@@ -158,7 +159,7 @@ def _rounding_constants(graph: Mapping[str, Any], generator: np.random.Generator
         if weight is not None and "value" not in weight:
             kind, shape = np.dtype(weight["type"]), tuple(weight["shape"])
             values = _filled(_blocks()[0] * np.float32(_INT8_DEVIATION), shape, generator)
-            ends = (-127, 127) if kind == np.int8 else (0, 255)
+            ends = (0, 255) if kind == np.uint8 else (-127, 127)
             found[int(source[1:])] = np.clip(np.round(values), *ends).astype(kind)
     return found
 

@@ -17,7 +17,7 @@ from torch.fx.proxy import GraphAppendingTracer
 from lanaprof.errors import BackendError, UnsupportedOperator
 from lanaprof.profiler.backends.base import Array, onnx_model
 from lanaprof.profiler.backends.torch_ops import FUNCTIONS
-from lanaprof.profiler.backends.torch_view import NodeView, NotTranslated
+from lanaprof.profiler.backends.torch_view import KINDS, NodeView, NotTranslated
 
 __all__ = ["array_of", "module_from_graph", "tensor_of"]
 
@@ -57,6 +57,11 @@ class _Translation:
     def __init__(self, graph: Mapping[str, Any], seed: int) -> None:
         from onnx import numpy_helper
 
+        kinds = {row["type"] for node in graph["nodes"] for row in node["outputs"]}
+        kinds |= {row["type"] for row in (*graph["inputs"], *graph["constants"])}
+        unknown = sorted(kinds - KINDS.keys() - {""})
+        if unknown:
+            raise UnsupportedOperator(f"there is no translation of {unknown[0]} to torch")
         self._graph, self._traced, self._root = graph, fx.Graph(), nn.Module()
         self._tracer = GraphAppendingTracer(self._traced)
         model = onnx_model(graph, seed=seed)

@@ -71,6 +71,40 @@ def test_every_kind_of_graph_is_built() -> None:
     assert min(row["bytes"] for row in found.values()) > 1000
 
 
+def test_floats_of_8_bits_are_built() -> None:
+    """A convolution between a rounding to them and weights in them, in opset 19."""
+    kind, image = {"type": "float8_e4m3fn"}, {"type": "float32", "shape": [1, 16, 8, 8]}
+    scalar = {"type": "float32", "shape": []}
+    constants = [
+        scalar,
+        {**kind, "shape": []},
+        {**kind, "shape": [16, 16, 3, 3]},
+        {"type": "float32", "shape": [16]},
+    ]
+    nodes = [
+        {
+            "op": "QuantizeLinear",
+            "inputs": ["i0", "c0", "c1"],
+            "outputs": [{**kind, "shape": image["shape"]}],
+        },
+        {"op": "DequantizeLinear", "inputs": ["n0.0", "c0", "c1"], "outputs": [image]},
+        {
+            "op": "DequantizeLinear",
+            "inputs": ["c2", "c0", "c1"],
+            "outputs": [{**image, "shape": [16, 16, 3, 3]}],
+        },
+        {"op": "Conv", "inputs": ["n1.0", "n2.0", "c3"], "outputs": [image]},
+    ]
+    graph = {
+        "format": "lanaprof-graph/1", "opset": 19, "inputs": [image], "constants": constants, "outputs": ["n3.0"],
+        "nodes": [{"attributes": {"pads": [1] * 4} if node["op"] == "Conv" else {}, **node} for node in nodes],
+    }  # fmt: skip
+
+    found = built({"fp8": graph})
+
+    assert refusals(found) == {}
+
+
 @pytest.fixture(scope="module")
 def broken() -> dict[str, Any]:
     """Return what became of graphs that are wrong, and of one that is right."""
