@@ -64,8 +64,13 @@ def _split(text: str, what: str, example: str) -> tuple[float, str]:
     return value, unit
 
 
-def parse_duration(text: str, *, what: str = "duration") -> float:
+def parse_duration(text: str, *, what: str = "duration", example: str = "5ms") -> float:
     """Return the seconds in a text such as ``5ms``, ``250us``, ``10m`` or ``1.5s``.
+
+    Args:
+        text: a number with its unit.
+        what: it is, for messages.
+        example: what usual ones look like, for messages.
 
     Raises:
         BadInput: no number, no known unit, or not greater than zero.
@@ -73,12 +78,13 @@ def parse_duration(text: str, *, what: str = "duration") -> float:
     >>> parse_duration("5ms")
     0.005
     """
-    value, unit = _split(text, what, "5ms")
+    value, unit = _split(text, what, example)
     if unit not in _SECONDS:
         problem = "has no unit" if not unit else f"has the unknown unit {unit!r}"
-        number = text.strip() if not unit else "5"
+        number, usual = example.rstrip("nusmh"), example.lstrip("0123456789")
         raise BadInput(
-            f"{what} {text!r} {problem}; known: ns, us, ms, s, min, h", hint=f"write it like {number}ms"
+            f"{what} {text!r} {problem}; known: ns, us, ms, s, min, h",
+            hint=f"write it like {number if unit else text.strip()}{usual}",
         )
     return value * _SECONDS[unit] if unit != "ms" else value / 1e3
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lanaprof.distill import Progress
+    from lanaprof.lut import Store
 
 __all__ = [
     "Meter",
@@ -36,6 +37,7 @@ __all__ = [
     "policy_option",
     "ray_option",
     "team_option",
+    "warn_of_unproved",
 ]
 
 Show = Callable[["Console"], None]
@@ -139,26 +141,40 @@ def notice(text: str) -> None:
 _noticed: set[str] = set()
 
 
+def warn_of_unproved(store: Store, which: str | None) -> None:
+    """Tell the user when the latest selection is meant, was not proved, and an earlier one was."""
+    from lanaprof.flows.students import verified_instead
+
+    if (proved := verified_instead(store, which)) is not None:
+        notice(
+            f"the latest selection was not proved; the newest that was: --selection {proved.id[:12]} "
+            f"({proved.device}, {proved.time})"
+        )
+
+
 class Meter:
     """A progress line on stderr: a bar where a person looks, a line every ten seconds where not."""
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._began_s = time.monotonic()
-        self._told_s = self._began_s
+        self._told_s = time.monotonic()
+        self._first: tuple[float, float] | None = None  # when something was done first, and how much
         self._live = sys.stderr.isatty()
         self._width = 0
 
     def __call__(self, done: float, total: float, left_s: float | None = None, text: str = "") -> None:
-        """Show how far it is; without ``left_s`` the time left is extrapolated."""
+        """Show how far it is; without ``left_s`` the time left is extrapolated, what starting took left out."""
         from lanaprof.units import format_duration
 
         now_s = time.monotonic()
+        if done and self._first is None:
+            self._first = now_s, done
         if now_s - self._told_s < (0.1 if self._live else 10.0):
             return
         self._told_s = now_s
         if left_s is None:
-            left_s = (now_s - self._began_s) / done * (total - done) if done else 0.0
+            first_s, first = self._first or (now_s, done)
+            left_s = (now_s - first_s) / (done - first) * (total - done) if done > first else 0.0
         left = f", {format_duration(left_s, digits=2)} left" if left_s > 0 else ""
         line = f"{self._title}: {done:g} of {total:g}{f' ({text})' if text else ''}{left}"
         if self._live:

@@ -92,10 +92,12 @@ def _show(console: Console, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         threads = f"{row['threads']} thread" + ("s" if row["threads"] > 1 else "")
         defaults = f"{threads}, batch {row['batch']}, {row['precision']}"
-        advice = f"\n[dim]→ {escape(row['hint'])}[/dim]" if row["hint"] else ""
-        here = "[green]yes[/green]" if row["available"] else f"no: {escape(row['problem'])}{advice}"
+        why = row["problem"].rpartition("; here, ")[2]  # what it needs as a whole, doctor says at length
+        here = "[green]yes[/green]" if row["available"] else f"no: {escape(why)}"
         table.add_row(row["name"], row["backend"], defaults, here)
     console.print(table)
+    if not all(row["available"] for row in rows):
+        console.print("What another one needs: lanaprof doctor --device NAME")
     console.print(
         "Add your own in ./devices.yaml: lanaprof devices --detect prints an entry for this machine."
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lanaprof.cli.base import Outcome, command, database_option, meter
+from lanaprof.cli.base import Outcome, command, database_option, meter, warn_of_unproved
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,6 +68,7 @@ def finetune(
     if architecture is None:
         with open_store(project.database(database)) as store:
             choices = selected(project, store, selection, None)
+            warn_of_unproved(store, selection)
     else:
         from lanaprof.space import load_architecture
 

@@ -68,6 +68,7 @@ def init(**options: Any) -> Outcome:
     if project.facts["seeded"]:
         notice("no --weights: the teacher has seeded random weights, good for latencies, useless for scores")
     space = project.space
+    following = "lanaprof measure" if project.config.devices else "lanaprof measure --device cpu"
     document = {
         "teacher": space.teacher,
         "layers": len(space.layers),
@@ -85,7 +86,7 @@ def init(**options: Any) -> Outcome:
         console.print(
             f"{len(space.layers)} layers, {space.candidate_count} candidates{span_words(space)}, "
             f"10^{space.log10_size:.1f} networks. "
-            "Next: [bold]lanaprof measure[/bold]"
+            f"Next: [bold]{following}[/bold]"
         )
 
     return Outcome(document, show)

@@ -83,7 +83,9 @@ def measure(files: tuple[Path, ...], **options: Any) -> Outcome:
     from lanaprof.lut import open_store
     from lanaprof.units import parse_duration
 
-    limit_s = parse_duration(options["max_time"], what="--max-time") if options["max_time"] else None
+    limit_s = (
+        parse_duration(options["max_time"], what="--max-time", example="10m") if options["max_time"] else None
+    )
     here = Path.cwd()
     project = load_project(here) if (here / PROJECT_FILE).exists() else None
     config = None

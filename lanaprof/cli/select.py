@@ -72,7 +72,7 @@ def select(device: str | None, database: str | None, team: str | None, **options
     from lanaprof.flows.choosing import ask, choose, choose_diverse
     from lanaprof.flows.project import default_team, load_project
     from lanaprof.lut import open_store
-    from lanaprof.units import parse_duration
+    from lanaprof.units import format_duration, parse_duration
 
     texts = split_named(options["budgets"], "budget")
     sizes = _sizes(options)
@@ -92,6 +92,9 @@ def select(device: str | None, database: str | None, team: str | None, **options
         for predictor in question.predictors.values():
             for warning in predictor.warnings:
                 notice(warning)
+        teacher_s = question.predictor.teacher_s
+        if teacher_s is not None and not sizes and teacher_s <= question.budget_s < float("inf"):
+            notice(f"the teacher takes {format_duration(teacher_s)}: within the budget as it is")
         if options["dump_problem"]:
             _dump(question, options["dump_problem"])
         if options["top"] > 1:

@@ -50,7 +50,9 @@ def worker(**options: Any) -> Outcome:
     from lanaprof.lut.queue import demand_server, open_queue
     from lanaprof.units import parse_duration
 
-    limit_s = parse_duration(options["max_time"], what="--max-time") if options["max_time"] else None
+    limit_s = (
+        parse_duration(options["max_time"], what="--max-time", example="10m") if options["max_time"] else None
+    )
     here = Path.cwd()
     config = find_config(here)
     device = parse_device(

@@ -116,7 +116,8 @@ class Pace:
 
     def __init__(self, checkpoint_s: float) -> None:
         self._checkpoint_s = checkpoint_s
-        self._began_s = self._saved_s = time.monotonic()
+        self._saved_s = time.monotonic()
+        self._first: tuple[float, int] | None = None  # when something was done first, and how much
         self._cost_s = 0.0
 
     def save_if_due(self, save: Callable[[], None]) -> None:
@@ -128,8 +129,14 @@ class Pace:
             self._cost_s = self._saved_s - began_s
 
     def seconds_left(self, done: int, total: int) -> float | None:
-        """Return the time left when ``done`` of ``total`` units took until now."""
-        return (time.monotonic() - self._began_s) * (total - done) / done if done else None
+        """Return the time left, at the pace since the first units were done: loading says nothing of the others."""
+        now_s = time.monotonic()
+        if self._first is None:
+            if done:
+                self._first = now_s, done
+            return None
+        first_s, first = self._first
+        return (now_s - first_s) * (total - done) / (done - first) if done > first else None
 
 
 class Ledger:
@@ -146,7 +153,7 @@ class Ledger:
         self._total = candidates * steps
         self._told = told
         self._done = self._worked = 0
-        self._began_s = time.monotonic()
+        self._began_s: float | None = None  # the end of the first work: loading says nothing of the rest
 
     def spare(self, count: int) -> None:
         """Count steps that need no work: done by an earlier call, or of candidates given up."""
@@ -155,13 +162,18 @@ class Ledger:
     def work(self, count: int) -> None:
         """Count steps just done, and tell."""
         self._done += count
-        self._worked += count
+        if self._began_s is None:
+            self._began_s = time.monotonic()
+        else:
+            self._worked += count
 
     def tell(self) -> None:
         """Tell how far it is."""
         if self._told is not None:
-            left = self._total - self._done
-            left_s = (time.monotonic() - self._began_s) * left / self._worked if self._worked else None
+            left_s = None
+            if self._began_s is not None and self._worked:
+                elapsed_s = time.monotonic() - self._began_s
+                left_s = elapsed_s * (self._total - self._done) / self._worked
             self._told(Progress(self._stage, self._done, self._total, left_s))
 
 
@@ -205,7 +217,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
-        mode = temporary.stat().st_mode  # as this user's files have it; what writes may make one for itself alone
+        mode = (
+            temporary.stat().st_mode
+        )  # as this user's files have it; what writes may make one for itself alone
         write(temporary)
         temporary.chmod(mode)
         with temporary.open("rb+") as file:

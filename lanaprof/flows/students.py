@@ -20,7 +20,7 @@ from lanaprof.flows.operators import Choices
 from lanaprof.flows.project import Project, write_json
 from lanaprof.flows.scales import device_precision, grid_here
 from lanaprof.flows.studentfiles import write_onnx, write_program
-from lanaprof.lut import Store
+from lanaprof.lut import Selection, Store
 from lanaprof.ops import SKIP, TEACHER, parse_operation
 from lanaprof.space import Architecture, architecture_to_json, load_architecture, place_name
 
@@ -82,6 +82,14 @@ def selected(project: Project, store: Store, which: str | None, architecture: Pa
     if architecture is not None:
         return load_architecture(architecture).complete(project.space)
     return Architecture("", store.find_selection(which or "latest").choices).complete(project.space)
+
+
+def verified_instead(store: Store, which: str | None) -> Selection | None:
+    """Return the newest selection that was proved, where the latest is meant and was not; else None."""
+    there = store.selections()
+    if which not in (None, "latest") or not there or there[-1].status == "verified":
+        return None
+    return next((each for each in reversed(there) if each.status == "verified"), None)
 
 
 def _student_key(project: Project, choices: Choices) -> str:
@@ -236,7 +244,9 @@ def export_student(project: Project, student: Student, out: Path, *, batch: int 
             f"{out} cannot be written: {error.strerror or error}", hint="choose another --out"
         ) from error
     noted = {**read_exports(project), str(out.resolve()): _student_key(project, student.choices)}
-    write_json(project.state / _EXPORTS, noted)
+    # Where the project is read-only, status does not know of it; what was asked for is written all the same.
+    with contextlib.suppress(BadProject):
+        write_json(project.state / _EXPORTS, noted)
     return ExportedStudent(out, kind, student.untrained, difference)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Engine, inspect, select, text
 from sqlalchemy.exc import DatabaseError
 
-from lanaprof.errors import BadInput
-from lanaprof.lut.engine import locate, translated_errors
+from lanaprof.errors import BadInput, StoreError
+from lanaprof.lut.engine import Location, locate, translated_errors
 from lanaprof.lut.graph import GraphStatistics, describe_graph, graph_statistics
 from lanaprof.lut.models import HEAD, TABLES, VERSION_TABLE, VIEWS, metadata
 from lanaprof.lut.records import RECORD_TYPES, Operator
@@ -22,6 +22,10 @@ from lanaprof.lut.schema import open_engine, version_of
 
 __all__ = ["CheckReport", "check"]
 
+_LOST = (
+    "not even its schema can be read: restore a backup, or save what is left: "
+    "sqlite3 FILE .recover | sqlite3 NEW, then lanaprof lut check NEW"
+)
 _SHOWN = 20  # problems of one kind that are spelled out
 _DERIVED = ("description", *(field.name for field in dataclasses.fields(GraphStatistics)))
 _FETCH = 2_000  # rows read at a time
@@ -53,7 +57,15 @@ def check(database: str | Path) -> CheckReport:
     Raises:
         StoreError: there is no database of ours to check.
     """
-    location = locate(database)
+    try:
+        return _checked(locate(database))
+    except StoreError as error:
+        if "lut check" not in error.hint:
+            raise
+        raise StoreError(error.message, hint=_LOST) from error
+
+
+def _checked(location: Location) -> CheckReport:
     engine = open_engine(location, readonly=True)
     problems: list[str] = []
     records = 0

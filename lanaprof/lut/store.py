@@ -29,6 +29,7 @@ from lanaprof.lut.schema import demand_head, open_engine
 
 __all__ = ["AddReport", "Holding", "RecordFilter", "Refusal", "Store", "open_store"]
 
+_LISTED = 10  # selections that a message names
 _TRANSACTION = 10_000  # records in one transaction: bounds how long other writers wait
 R = TypeVar("R", bound=Record)
 
@@ -148,7 +149,12 @@ class Store(Reader):
         found = [each for each in there if which and each.id.startswith(which)]
         if len(found) == 1:
             return found[0]
-        listed = ", ".join(f"{each.id[:12]} ({each.device}, {each.time})" for each in (found or there)[-5:])
+        # What was proved first: it is what people come back to.
+        named = list(reversed(found or there))
+        newest = sorted(named, key=lambda each: each.status != "verified")[:_LISTED]
+        listed = ", ".join(f"{each.id[:12]} ({each.device}, {each.status}, {each.time})" for each in newest)
+        if len(named) > _LISTED:
+            listed += f" and {len(named) - _LISTED} more"
         problem = "stands for several selections" if found else "is no selection"
         raise UnknownSelection(
             f"{which!r} {problem} in {self.name}, which has {listed or 'none'}",

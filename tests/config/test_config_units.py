@@ -47,6 +47,15 @@ def test_bad_durations(text: str) -> None:
     assert "write it like" in caught.value.hint
 
 
+@pytest.mark.parametrize(("text", "advice"), [("5", "5m"), ("5 mss", "10m"), ("soon", "10m")])
+def test_advice_is_of_the_usual_size(text: str, advice: str) -> None:
+    """A command that takes minutes does not suggest milliseconds."""
+    with pytest.raises(BadInput) as caught:
+        parse_duration(text, what="--max-time", example="10m")
+
+    assert caught.value.hint == f"write it like {advice}"
+
+
 @pytest.mark.parametrize("text", ["-50%", "0%", "nan%", "0x", "-2x", "x", "%"])
 def test_bad_relative_budgets(text: str) -> None:
     """A share of the teacher is greater than zero, too."""

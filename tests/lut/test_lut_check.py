@@ -80,6 +80,17 @@ def test_reading_what_is_damaged_is_a_plain_error(
     assert "lanaprof lut check" in caught.value.hint
 
 
+def test_a_file_that_was_cut_off_is_not_referred_to_its_own_check(store: Store, database: Path) -> None:
+    """The check says what else can be done."""
+    store.close()
+    database.write_bytes(database.read_bytes()[:3000])
+
+    with pytest.raises(StoreError, match="damaged") as caught:
+        check(database)
+    assert "lut check" not in caught.value.hint.partition("then")[0]
+    assert ".recover" in caught.value.hint
+
+
 def test_damaged_record_is_not_merged(store: Store, make: Any, database: Path, tmp_path: Path) -> None:
     """A row whose content does not give its id stays where it is; the others are merged."""
     store.add(make.one_of_each())

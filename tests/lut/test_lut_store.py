@@ -249,6 +249,20 @@ def test_selection_is_found_by_prefix_or_latest(store: Store, make: Any) -> None
         store.find_selection("zz")
 
 
+def test_proved_selections_are_listed_first(store: Store, make: Any) -> None:
+    """Ten are named, those that were proved and the newest first; how many more there are is said."""
+    proved = make.selection(time="2026-01-01T00:00:00Z", status="verified")
+    others = [make.selection(time=f"2026-05-{day:02}T00:00:00Z", status="unverified") for day in range(1, 13)]
+    store.add([proved, *others])
+    with pytest.raises(UnknownSelection) as caught:
+        store.find_selection("zz")
+
+    assert f"has {proved.id[:12]} (" in caught.value.message
+    assert others[-1].id[:12] in caught.value.message
+    assert others[0].id[:12] not in caught.value.message
+    assert caught.value.message.endswith("and 3 more")
+
+
 def test_no_selection_yet_says_what_to_type(store: Store) -> None:
     """An empty database names the command that makes a selection."""
     with pytest.raises(UnknownSelection) as caught:

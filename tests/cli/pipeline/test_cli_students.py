@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import lanaprof
+from lanaprof.lut import open_store
 
 at = pytest.mark.parametrize
 CHEAP = ("select", "--no-verify", "--confidence", "0.5", "--budget", "70%")
@@ -126,6 +128,19 @@ def test_weights_can_be_read_by_those_who_read_the_project(bench: Any) -> None:
 
     assert {path.suffix for path in files} >= {".safetensors", ".json"}
     assert len({path.stat().st_mode for path in files if path.suffix != ".lock"}) == 1
+
+
+def test_an_unproved_latest_selection_is_said(bench: Any, cli: Any) -> None:
+    """Whoever tried a budget from the table alone is told which selection was proved before."""
+    bench.run(*CHEAP)
+    with open_store(str(bench.folder / "lanaprof.db")) as store:
+        proved = replace(store.find_selection(), status="verified", time="2020-01-01T00:00:00Z")
+        store.add([proved])
+    asked, named = (cli("export", "--out", "net.onnx", *words) for words in ((), ("--selection", proved.id)))
+
+    assert (asked.code, named.code) == (0, 0)
+    assert f"--selection {proved.id[:12]}" in asked.err
+    assert "not proved" not in named.err
 
 
 def test_finetuned_weights_are_exported(bench: Any) -> None:
