@@ -159,7 +159,9 @@ def start(tmp_path: Path, empty_database: Path) -> Iterator[Start]:
     """Return what starts a hub; all end with the test."""
     with ExitStack() as stack:
 
-        def begin(database: str | None = None, *, clock: Any = time.time, **fields: Any) -> Running:
+        def begin(
+            database: str | None = None, *, clock: Any = time.time, proxy: str = "", **fields: Any
+        ) -> Running:
             folder = tmp_path / f"hub{time.monotonic_ns()}"
             folder.mkdir()
             if database is None:
@@ -167,7 +169,7 @@ def start(tmp_path: Path, empty_database: Path) -> Iterator[Start]:
             store = stack.enter_context(open_store(database))
             ledger = stack.enter_context(open_ledger(folder / "hub.db", create=True, clock=clock))
             hub = Hub(store=store, ledger=ledger, folder=folder, **fields)
-            server = make_server(hub, host="127.0.0.1", port=0)
+            server = make_server(hub, host="127.0.0.1", port=0, proxy=proxy)
             listening = _free_socket()
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
             thread.start()

@@ -238,6 +238,12 @@ def test_the_same_over_postgresql(start: Any, make: Any, tmp_path: Any) -> None:
         with hub.client("reader") as client:
             robots = client.get("/api/v1/measurements", params={"team": "robots' --"}).json()["items"]
             counts = client.get("/api/v1/counts").json()["counts"]
+            page = client.get("/api/v1/measurements", params={"limit": 1}).json()
+            strange = [
+                client.get("/api/v1/measurements", params={"team": text}) for text in ("\0", "\ud7ff" * 9)
+            ]
 
+    assert [each.status_code for each in strange] == [400, 200]
+    assert page["next"] == page["items"][0]["id"]
     assert sum(each["added"] for each in found) == 6
     assert (robots, counts["measurement"], counts["operator"]) == ([], 2, 3)

@@ -19,6 +19,7 @@ import pytest
 import zstandard
 
 from lanaprof.digest import canonical_json
+from lanaprof.hub.ledger import open_ledger
 from lanaprof.hub.limits import Limits
 
 DOCS = Path(str(resources.files("lanaprof"))).parent / "docs" / "hub.md"
@@ -146,7 +147,8 @@ def revoked(case: Case) -> None:
     identity = next(each.id for each in hub.ledger.tokens() if each.name == "ann")
     with hub.client("vision") as client:
         assert client.get("/api/v1/whoami").status_code == 200
-        hub.ledger.revoke(identity)
+        with open_ledger(hub.ledger.path) as owners:  # as the owner's command does, beside the running hub
+            owners.revoke(identity)
         assert refused(client.get("/api/v1/whoami"), 401, "revoked")
 
 
@@ -159,6 +161,17 @@ def guessing(case: Case) -> None:
             for number in range(22)
         ]
     assert (tries[:20], tries[21]) == ([401] * 20, 429)
+
+
+@attack("an address of one's own choice (X-Forwarded-For)", "believed of the named proxy alone")
+def forged_address(case: Case) -> None:
+    body, seen = case.make.bundle(*case.make.base()), []
+    for proxy in ("", "127.0.0.1", "10.0.0.1"):
+        hub = case.start(proxy=proxy)
+        with hub.client("vision") as client:
+            client.post("/api/v1/bundle", content=body, headers={"X-Forwarded-For": "203.0.113.9"})
+        seen.append(hub.ledger.events(limit=1)[0].address)
+    assert seen == ["127.0.0.1", "203.0.113.9", "127.0.0.1"]
 
 
 @attack("more requests than one token may make", "429 with Retry-After")
