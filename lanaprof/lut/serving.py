@@ -288,6 +288,8 @@ async def _attending(
                     place=listener.place, environment=listener.environment, pid=listener.pid,
                 )  # fmt: skip
                 announced = True
+            # Its own heart stops when it is told to end, or has nothing more to fetch, though a batch may still run.
+            await manager.update_heartbeat(worker.worker_id)
             await _recover(app, listener)
             # Jobs of ours that ended, and the server did not hear of it; what ends this moment is not meant.
             held = await manager.list_jobs_async(status="doing", worker_id=worker.worker_id)
@@ -302,7 +304,7 @@ async def _attending(
                 return
         except lost:
             pass  # the server is away: the lock is taken anew as soon as it can be, while what runs goes on
-        await asyncio.sleep(listener.stalled_s / 3)
+        await asyncio.sleep(listener.beat_s)
 
 
 async def _recover(app: App, listener: Listener) -> None:

@@ -172,6 +172,21 @@ def test_who_listens_can_be_seen(queue: Queue) -> None:
     ]
 
 
+def test_a_worker_is_heard_to_its_end(queue: Queue) -> None:
+    """While its last job runs and nothing more waits, a worker's heart still beats."""
+    queue.enqueue("cpu", JOBS[:1])
+    silent_s = []
+
+    async def handle(job: Job) -> None:
+        await asyncio.sleep(2.5)
+        silent_s.extend(each.silent_s for each in queue.overview().workers)
+
+    served(queue, handle, beat_s=0.1, stalled_s=30.0)
+
+    assert 1 == len(silent_s)
+    assert silent_s[0] < 2.0  # it beats every tenth of a second
+
+
 def test_given_back_waits_again(queue: Queue) -> None:
     """A job that is given back is handed out once more."""
     queue.enqueue("cpu", JOBS[:1])
