@@ -86,6 +86,7 @@ class RemoteStore:
         names = ("device", "environment", "team", "since", "protocol")
         self._part = [(name, getattr(part, name)) for name in names if getattr(part, name)]
         self._again_s = again_s
+        self._heard = False  # an answer, of whatever kind
         self._http = httpx.Client(
             base_url=remote.url,
             headers={"Authorization": f"Bearer {remote.token}", "Accept-Encoding": "zstd"},
@@ -212,6 +213,7 @@ class RemoteStore:
             wait_s = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
             try:
                 with self._http.stream(method, _API + path, **given) as answer:
+                    self._heard = True
                     body = self._read(answer)
                     if answer.status_code == 200:
                         return body
@@ -221,11 +223,9 @@ class RemoteStore:
                     stated = answer.headers.get("retry-after", "")
                     wait_s = max(wait_s, float(stated) if stated.isascii() and stated.isdigit() else 0.0)
             except httpx.HTTPError as error:
-                cause = str(error) or type(error).__name__
-                problem = StoreError(
-                    f"the hub {self.name} cannot be reached: {cause}",
-                    hint="check the URL, and that the hub runs",
-                )
+                problem = self._unreachable(error)
+                if not self._heard:  # nothing was lost: a wrong address is told at once
+                    raise problem from error
             except httpx.InvalidURL as error:
                 raise BadInput(f"{self.remote.url!r} is no URL: {error}") from None
             attempt += 1
@@ -256,6 +256,12 @@ class RemoteStore:
         if len(body) > _ANSWER_BYTES:
             raise self._strange("an answer without end")
         return body
+
+    def _unreachable(self, error: Exception) -> StoreError:
+        cause, hint = str(error) or type(error).__name__, "check the URL, and that the hub runs"
+        if "CERTIFICATE_VERIFY_FAILED" in cause:
+            hint = "its certificate is none this machine knows: SSL_CERT_FILE names your own authority's"
+        return StoreError(f"the hub {self.name} cannot be reached: {cause}", hint=hint)
 
     def _problem(self, status: int, body: bytes) -> StoreError:
         try:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -242,9 +245,9 @@ def test_a_token_that_does_not_count_is_told_at_once(hub: Any, cli: Any, token: 
 
 
 def test_a_hub_that_is_not_there_is_told(make: Any) -> None:
-    """With its name, when the time to try again is over."""
+    """With its name, and at once."""
     with pytest.raises(StoreError, match=r"lab \(http://127.0.0.1:9\) cannot be reached"):
-        open_remote(Remote("lab", "http://127.0.0.1:9", "t"), again_s=0.0)
+        open_remote(Remote("lab", "http://127.0.0.1:9", "t"))
 
 
 def test_tokens_are_kept_for_their_owner_alone(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,6 +364,13 @@ def test_a_hub_that_is_killed_loses_nothing_it_acknowledged(
     try:
         start()
         remote = Remote("lab", f"http://127.0.0.1:{port}", made.stdout.strip())
+        with httpx.Client(transport=httpx.HTTPTransport(), trust_env=False) as client:
+            until_s = time.monotonic() + 30
+            while time.monotonic() < until_s:
+                with suppress(httpx.ConnectError):
+                    client.get(f"{remote.url}/healthz")
+                    break
+                time.sleep(0.1)
         with open_store("lanaprof.db") as own, open_remote(remote) as lab:
             report = transfer(own, lab, follow=kill)
     finally:
@@ -372,3 +382,58 @@ def test_a_hub_that_is_killed_loses_nothing_it_acknowledged(
         ids = {each.id for each in shared.measurements()}
     assert (len(started), report.refused, report.added + report.known) == (2, (), 64)
     assert ids == {each.id for each in rows}
+
+
+def test_an_unknown_certificate_is_told_and_a_named_one_is_taken(
+    start: Any, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token goes to nobody whose certificate this machine does not know; SSL_CERT_FILE names another authority."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    import uvicorn
+
+    from lanaprof.hub.app import make_app
+    from lanaprof.hub.state import Hub
+
+    plain = start()
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    made += [
+        "-addext",
+        "subjectAltName=DNS:localhost",
+        "-keyout",
+        str(tmp_path / "key"),
+        "-out",
+        str(tmp_path / "pem"),
+    ]
+    subprocess.run(made, check=True, capture_output=True)
+    hub = Hub(store=plain.store, ledger=plain.ledger, folder=tmp_path)
+    settings = uvicorn.Config(
+        make_app(hub), host="localhost", port=0, log_level="critical", ws="none",
+        ssl_keyfile=tmp_path / "key", ssl_certfile=tmp_path / "pem",
+    )  # fmt: skip
+    server, listening = uvicorn.Server(settings), socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    remote = Remote("lab", f"https://localhost:{listening.getsockname()[1]}", plain.tokens["reader"])
+    try:
+        with pytest.raises(StoreError, match="CERTIFICATE_VERIFY_FAILED") as refused:
+            open_remote(remote)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "pem"))
+        with open_remote(remote) as lab:
+            assert lab.scope == "read"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+    assert "SSL_CERT_FILE" in refused.value.hint
