@@ -50,6 +50,7 @@ benchmarks: $(STAMP)
 	$(BIN)/python benchmarks/distilling.py
 	$(BIN)/python benchmarks/shrinking.py
 	$(BIN)/python benchmarks/shared_store.py
+	$(BIN)/python benchmarks/farm.py
 	$(BIN)/python benchmarks/lana.py --ops benchmarks/contest_ops.txt --precision bf16
 	$(BIN)/python benchmarks/page.py
 

@@ -16,6 +16,7 @@ from harness import HERE, RESULTS, ended, read_runs
 from sections import Section
 from sections_campaigns import proving, repeatability, throughput
 from sections_distilling import distilling, shrinking
+from sections_farm import farm
 from sections_networks import accuracy, rivals
 from sections_precision import precision
 from sections_solver import solver
@@ -66,6 +67,7 @@ def _sections(runs: Sequence[Run]) -> list[Section]:
         proving(newest(of("proving"), lambda run: run["part"])),
         precision(newest(of("precision"), lambda run: run["part"])),
         throughput(newest(of("throughput"), lambda run: run["part"])),
+        farm(newest(of("farm"), lambda run: run["options"]["workers"])),
         solver(newest(of("solver"), lambda run: (run["part"], run["result"].get("name")))),
         shrinking(newest(of("shrinking"), lambda run: run["part"])),
         distilling(
