@@ -43,9 +43,11 @@ def _time(seconds: float) -> str:
 
 def _rivals(results: Sequence[Mapping[str, Any]]) -> list[str]:
     names = [name for name in results[0]["instances"][0] if name not in ("ours_s", "proved")]
+    versions = {name: results[0]["instances"][0][name].get("version") for name in names}
+    told = "; ".join(f"{name}: {version}" for name, version in versions.items() if version)
     lines = [
-        "One budget; medians over the instances, building the model included, imports not. In brackets: how many times "
-        "ours.",
+        "One budget, the best of several runs (others kept the machine busy); medians over the instances; building the "
+        f"model included, imports not. In brackets: how many times ours. {told}.",
         "",
         f"| layers × candidates | instances | ours | {' | '.join(names)} |",
         "| --- | ---: | ---: " + "| ---: " * len(names) + "|",
@@ -124,7 +126,9 @@ def _chains(results: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     for result in results:
         program, ratio = "–", "–"
-        if "program_s" in result:
+        if "program_s" in result and result["program_s"] is None:
+            program = f"nothing in {_time(result['limit_s'])}"
+        elif "program_s" in result:
             note = "" if result["program_proved"] else ", not proved"
             program = f"{_time(result['program_s'])}{note}"
             ratio = f"{result['program_s'] / result['ours_s']:.0f}"

@@ -13,6 +13,7 @@ import importlib
 import json
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,12 @@ RIVALS: dict[str, Callable[[Any, float], Answer]] = {
 
 
 DIVERSE = "diverse"
+DISTRIBUTIONS = {
+    "PuLP + CBC": ("pulp",),
+    "PuLP + HiGHS": ("pulp", "highspy"),
+    "CP-SAT": ("ortools",),
+    "SCIP": ("pyscipopt",),
+}
 
 
 def main() -> None:
@@ -158,7 +165,9 @@ def main() -> None:
     except ImportError as error:
         print(json.dumps({"missing": str(error.name)}))
         return
-    print(json.dumps({"build_s": build_s, "solve_s": solve_s, "score": score, "optimal": is_optimal}))
+    told = " with ".join(f"{name} {version(name)}" for name in DISTRIBUTIONS[given.rival])
+    answer = {"build_s": build_s, "solve_s": solve_s, "score": score, "optimal": is_optimal}
+    print(json.dumps({**answer, "version": told}))
 
 
 if __name__ == "__main__":

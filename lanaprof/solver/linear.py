@@ -223,11 +223,12 @@ def _budget_row(
     slack = slack_of(budget, fixed)
     spare = math.fsum([budget, slack, -fixed, *(-low).tolist()])
     shifted = cost - _summed(low, first, last)
-    if not any(pair.cost == k for pair in problem.pairs):
+    beside = [abs(value) for pair in problem.pairs if pair.cost == k for _, _, value in pair.terms]
+    if not beside:
         spare = whole_spare(shifted, spare, slack)
     # What costs more than the whole budget says nothing about the scale.
     scale_by = np.minimum(np.abs(shifted), abs(spare)) if spare > 0 else shifted
-    unit = _near_one(np.append(scale_by, spare))
+    unit = _near_one(np.concatenate([scale_by, beside, [spare]]))
     return shifted / unit, spare / unit, unit
 
 

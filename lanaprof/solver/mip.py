@@ -324,10 +324,9 @@ def _run(model: LinearModel, cuts: Sequence[Ints], *, seconds: float) -> _Run:
     for cut in cuts:
         program += pulp.lpSum([x[i] for i in cut.tolist()]) <= len(cut) - 1
     solver = pulp.HiGHS(msg=False, threads=1, timeLimit=seconds, gapRel=0.0, gapAbs=1e-9, **_TOLERANCES)
-    outcome = program.solve(solver)
+    status, bound = _outcome(pulp, program, program.solve(solver))
     values = np.array([v.value() or 0.0 for v in x])
     columns = np.flatnonzero(values > 0.5)
-    status, bound = _outcome(pulp, program, outcome)
     covered = sum(int(n) for n in model.last[columns] - model.first[columns] + 1) == model.layer_count
     if status == "optimal" and not covered:
         raise LanaprofError("HiGHS called a choice optimal that leaves layers open", hint="please report it")
