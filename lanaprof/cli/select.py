@@ -288,12 +288,11 @@ def _show(console: Console, document: dict[str, Any]) -> None:
     if document["predicted_s"] is not None:
         parts.append(f"predicted {format_duration(document['predicted_s'])}")
     if document["measured_s"] is not None:
-        speed = (
-            f" ({document['teacher_s'] / document['measured_s']:.2f}× the teacher)"
-            if document["teacher_s"]
-            else ""
-        )
-        parts.append(f"measured {format_duration(document['measured_s'])}{speed}")
+        half = (document["ci_high_s"] - document["ci_low_s"]) / 2 / document["measured_s"]
+        said = [f"±{half:.1%}"]
+        if document["teacher_s"]:
+            said.append(f"{document['teacher_s'] / document['measured_s']:.2f}× the teacher")
+        parts.append(f"measured {format_duration(document['measured_s'])} ({', '.join(said)})")
     if document["budget_s"] is not None:
         parts.append(f"budget {format_duration(document['budget_s'])}")
     console.print(f"{document['status']}: {', '.join(parts)} on {document['device']}")

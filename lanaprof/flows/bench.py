@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ class Bench:
         share_least: a worker more is worth it for so many operators.
         gpu: UUID of the GPU that the device is here; empty for a CPU.
         sm_clock_mhz: at which its clock is fixed meanwhile; 0 leaves it alone.
+        remarked: kinds of disturbance that were told of: in a loop of campaigns each is said once.
     """
 
     device: Device
@@ -61,6 +62,7 @@ class Bench:
     share_least: int = 1
     gpu: str = ""
     sm_clock_mhz: int = 0
+    remarked: set[str] = field(default_factory=set, compare=False)
 
     def run(
         self,
@@ -177,7 +179,9 @@ class Bench:
             drift=result.drift,
             threads=self.device.threads * result.workers,
         ):
-            self.notice(f"{found.message}: {found.hint}")
+            if found.name not in self.remarked:
+                self.remarked.add(found.name)
+                self.notice(f"{found.message}: {found.hint}")
 
     def drop_journals(self, protocol: Protocol, space: str) -> None:
         """Delete what cut-off batches left behind whose operators have all been measured since."""

@@ -13,6 +13,7 @@ from lanaprof.config import Device
 from lanaprof.flows.bench import Bench, _spread, open_bench
 from lanaprof.lut import Operator, Store, open_store
 from lanaprof.profiler.campaign import Target
+from lanaprof.profiler.disturbances import Disturbance
 from lanaprof.profiler.protocol import HOT, NETWORK
 
 ANYWHERE: tuple[int, ...] = ()  # a worker that is pinned to no core: two of them run on any machine
@@ -67,6 +68,20 @@ def test_a_time_limit_includes_the_probe(store: Store, tmp_path: Path) -> None:
     result = bench_with(store, tmp_path, 2, []).run(HOT, TARGETS, limit_s=0.01)
 
     assert (True, {}) == (result.incomplete, result.counts)
+
+
+def test_a_kind_of_disturbance_is_told_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop of campaigns on a busy machine says so once, not in every round."""
+    told: list[str] = []
+    bench = bench_with(store, tmp_path, 1, told)
+    for share in (0.4, 0.6):
+        busy = Disturbance("shared", share, f"others had the core for {share:.0%} of the time", "stop them")
+        monkeypatch.setattr("lanaprof.flows.bench.judge", lambda *_, busy=busy, **__: [busy])
+        bench.run(HOT, TARGETS[:1])
+
+    assert told == ["others had the core for 40% of the time: stop them"]
 
 
 def test_one_operator_needs_one_worker(store: Store, tmp_path: Path) -> None:
