@@ -21,6 +21,7 @@ from torch import nn
 
 from lanaprof.errors import BackendError, BackendUnavailable, UnsupportedOperator
 from lanaprof.ops import build_operation, families, fuse, parse_operation, why_not
+from lanaprof.ops.blocks.run import LayerRun
 from lanaprof.ops.build import at_precision
 from lanaprof.profiler.backends import Settings
 from lanaprof.profiler.backends.torch import Torch
@@ -34,9 +35,7 @@ from lanaprof.teachers import AttentionHalf
 Array = npt.NDArray[Any]
 IMAGE: tuple[int, ...] = (16, 8, 8)
 TOKENS: tuple[tuple[int, ...], ...] = ((49, 32), (64, 32))  # on grids of 7 × 7 and 8 × 8
-NAMES = tuple(
-    family.name for family in families() if family.name not in ("teacher", "g_ghost")
-)  # of one layer
+NAMES = tuple(family.name for family in families() if family.name != "teacher")
 at = pytest.mark.parametrize
 
 
@@ -76,7 +75,8 @@ def graph_at(name: str, precision: str) -> Graph:
     """Return an operator of a family at the first shape that it fits."""
     operation = parse_operation(name if precision == "fp32" else f"{name}@{precision}")
     shape = next(one for one in (IMAGE, *TOKENS) if why_not(operation, one, one) is None)
-    teacher = Bottleneck(16, 4).eval()
+    several = name == "g_ghost"  # stands for so many layers
+    teacher = (LayerRun(*(Bottleneck(16, 4) for _ in range(3))) if several else Bottleneck(16, 4)).eval()
     module = build_operation(operation, shape, shape, teacher=teacher, grid=Torch.grid).eval()
     return exported_graph(fuse(module), (1, *shape))
 
@@ -90,14 +90,14 @@ def test_every_family_computes_the_same(name: str) -> None:
 
 
 @at("name", NAMES)
-def test_every_family_in_int8_is_off_by_one_step_at_most(name: str) -> None:
+def test_every_family_in_int8_is_off_by_a_few_steps_at_most(name: str) -> None:
     """A sum that lies between two whole numbers may be rounded either way, and later ones follow it; few do."""
     graph = graph_at(name, "int8")
 
     (expected,), (actual,) = by_onnxruntime(graph), by_torch(graph)
 
     off = np.abs(expected - actual) > 1e-4 * np.abs(expected).max()
-    assert np.abs(expected - actual).max() < 2.5 / 128 * np.abs(expected).max()
+    assert np.abs(expected - actual).max() < 4.5 / 128 * np.abs(expected).max()
     assert off.mean() < 0.10
 
 

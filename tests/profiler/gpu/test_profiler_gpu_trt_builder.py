@@ -24,6 +24,7 @@ from timm.models.resnet import Bottleneck
 from torch import nn
 
 from lanaprof.ops import build_operation, families, fuse, parse_operation, why_not
+from lanaprof.ops.blocks.run import LayerRun
 from lanaprof.ops.build import at_precision
 from lanaprof.profiler.backends.tensorrt import TensorRt
 from lanaprof.profiler.backends.trt_model import baseline_graph
@@ -202,6 +203,8 @@ def graphs_at(precision: str) -> dict[str, Graph]:
             continue
         shape = next(one for one in (IMAGE, *TOKENS) if why_not(operation, one, one) is None)
         teacher = layers["resnet"][0].eval() if family.needs_teacher else None
+        if family.name == "g_ghost":  # stands for several
+            teacher = LayerRun(*(Bottleneck(16, 4) for _ in range(3))).eval()
         module = build_operation(operation, shape, shape, teacher=teacher, grid=TensorRt.grid).eval()
         graphs[family.name] = exported_graph(fuse(module), (1, *shape))
     with torch.no_grad():
