@@ -65,9 +65,10 @@ def show(database: str | None, *, watch: bool) -> Outcome:
     with _opened(database) as queue:
         seen = queue.overview()
         if watch:
+            from rich.console import Console
             from rich.live import Live
 
-            with Live(_tables(seen), screen=False, auto_refresh=False) as live:
+            with Live(_tables(seen), console=Console(stderr=True), auto_refresh=False) as live:
                 try:
                     while True:
                         time.sleep(_LOOK_EVERY_S)
@@ -75,7 +76,7 @@ def show(database: str | None, *, watch: bool) -> Outcome:
                         live.update(_tables(seen), refresh=True)
                 except KeyboardInterrupt:
                     pass  # how one ends looking
-            return Outcome(seen.to_json(), lambda _console: None)
+            return Outcome(seen.to_json(), lambda _console: None)  # the last look stands there already
     return Outcome(seen.to_json(), lambda console: console.print(_tables(seen)))
 
 

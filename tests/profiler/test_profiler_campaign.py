@@ -187,6 +187,23 @@ def test_a_time_limit_keeps_what_is_there(tmp_path: Path) -> None:
     assert sorted(KEYS) == sorted(record.operator for record in kept)
 
 
+def test_a_campaign_that_is_told_to_stop_ends_its_round(tmp_path: Path) -> None:
+    """Told during the second round it ends behind it, incomplete; its rounds are there for the next run."""
+    kept: list[Measurement] = []
+    clock, seen = FakeClock(), list[str]()
+    given = {"report": lambda progress: seen.append(progress.text), "stopped": lambda: len(seen) >= 2}
+
+    result = campaign(tmp_path, clock, kept, **given).run([Target(key) for key in KEYS])
+
+    assert result.incomplete
+    assert (kept, len(list(tmp_path.glob("*.jsonl")))) == ([], 1)
+    assert seen[1].endswith("round 2")
+
+    campaign(tmp_path, clock, kept).run([Target(key) for key in KEYS])
+
+    assert {HOT.rounds_min} == {len(set(record.rounds)) for record in kept}
+
+
 CIRCUIT = Circuit(
     (Step("", KEYS[0], ("x",), ("a",)), Step("one", "", ("a",), ("b",)), Step("two", "", ("b",), ("y",))),
     tuple((name, "float32", (1, 4)) for name in "xaby"),
