@@ -141,7 +141,7 @@ def download(
 ) -> FileResponse:
     """Return the database, or what is chosen of it, as one consistent file.
 
-    It is written before the first byte is sent, so that it is whole or an error; ranges may be asked for.
+    It is written before the first byte is sent, so that it is whole or an error.
     """
     folder = tempfile.TemporaryDirectory(prefix="lanaprof-hub-")
     background.add_task(folder.cleanup)

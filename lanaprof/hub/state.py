@@ -20,7 +20,7 @@ from lanaprof.lut import Holding, Store
 
 __all__ = ["Hub", "hub_of"]
 
-_WAIT_S = 30.0  # of a bundle for its turn
+_WAIT_S = 5.0  # of a bundle for its turn; it holds a thread meanwhile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,10 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+import lanaprof.cli.base
+from lanaprof.cli import main
 from lanaprof.digest import canonical_json
 from lanaprof.hub.ledger import Ledger, open_ledger
 from lanaprof.hub.limits import Limits
@@ -105,6 +108,11 @@ class Make:
     def lines(self, *lines: str) -> bytes:
         """Return JSON lines with a manifest in front."""
         return "".join(f"{line}\n" for line in (json.dumps(MANIFEST), *lines)).encode()
+
+    def database(self, path: str, *records: Record) -> None:
+        """Make a database with these records."""
+        with open_store(path, create=True) as store:
+            assert not store.add(records).refused
 
     def base(self) -> list[Record]:
         """Return the operators and the environment that measurements refer to."""
@@ -201,3 +209,38 @@ def hub(start: Start) -> Running:
 def tight() -> Limits:
     """Limits that a test can reach."""
     return Limits(body_bytes=20_000, content_bytes=60_000, line_bytes=10_000, request_bytes=10_000)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command ended with."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home and a working folder of the test's own."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in ("LANAPROF_DATABASE", "LANAPROF_TEAM", "LANAPROF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def cli(home: None) -> Callable[..., Ran]:
+    """Return what runs a command."""
+
+    def run(*words: str | Path) -> Ran:
+        lanaprof.cli.base._noticed.clear()
+        result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(main, [str(word) for word in words])
+        return Ran(result.exit_code, result.stdout, result.stderr)
+
+    return run

@@ -216,6 +216,29 @@ def test_a_database_that_fails_is_told_without_its_name(hub: Any) -> None:
     assert str(hub.store.path) not in answer.text
 
 
+def test_errors_say_nothing_of_the_hubs_machine(hub: Any) -> None:
+    """A reader's mistake is answered without the path of the database."""
+    with hub.client("reader") as client:
+        said = client.get("/api/v1/measurements", params={"environment": "abc"})
+
+    assert said.status_code == 400
+    assert "the hub's database" in said.json()["error"]["message"]
+    assert str(hub.store.path) not in said.text
+
+
+@pytest.mark.parametrize("path", ["/api/v1/coverage", "/api/v1/compare", "/api/v1/bundle", "/devices"])
+def test_long_computations_wait_outside(start: Any, path: str) -> None:
+    """Where as many as allowed are under way, the next one is told when to come again."""
+    hub = start(limits=Limits(heavy_at_once=0), public=True)
+
+    with hub.client("reader") as client:
+        answer = client.get(path)
+
+    assert (answer.status_code, answer.json()["error"]["type"], answer.headers["Retry-After"]) == (
+        503, "Unavailable", "5"
+    )  # fmt: skip
+
+
 def test_the_same_over_postgresql(start: Any, make: Any, tmp_path: Any) -> None:
     """A hub over a PostgreSQL server: two teams push at once, pages and filters hold, a stranger's row is refused."""
     from concurrent.futures import ThreadPoolExecutor

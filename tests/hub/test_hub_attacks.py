@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from importlib import resources
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -32,9 +31,6 @@ class Case:
 
     start: Callable[..., Any]
     make: Any
-
-    def tight(self) -> Any:
-        return self.start(limits=TIGHT)
 
 
 @dataclass(frozen=True)
@@ -97,16 +93,18 @@ def control_characters(case: Case) -> None:
 
 @attack("paths that lead out of the hub", "404 or 400: no file is ever named by a request")
 def path_traversal(case: Case) -> None:
-    with case.start(public=True).client("reader") as client:
-        for path in (
-            "/../../etc/passwd",
-            "/static/../../../etc/passwd",
-            "/static/..%2f..%2fhub.db",
-            "/%2e%2e/hub.db",
-        ):
-            assert (
-                client.send(httpx.Request("GET", f"{client.base_url}".rstrip("/") + path)).status_code == 404
-            )
+    hub = case.start(public=True)
+    for path in (
+        "/../../etc/passwd",
+        "/static/../hub.db",
+        "/static/..%2fhub.db",
+        "/%2e%2e/hub.db",
+        "//etc/passwd",
+    ):
+        with closing(HTTPConnection(hub.url.removeprefix("http://"))) as plain:  # it sends paths as they are
+            plain.request("GET", path)
+            assert plain.getresponse().status == 404
+    with hub.client("reader") as client:
         assert refused(client.get("/api/v1/operators/..%2f..%2fhub.db"), 404)
         assert refused(client.get("/api/v1/bundle", params={"format": "../../hub.db"}), 400)
 
@@ -268,7 +266,7 @@ def concurrent(case: Case) -> None:
 
 @attack("a body larger than allowed", "413, by what it says of itself or as soon as it is")
 def oversize(case: Case) -> None:
-    hub = case.tight()
+    hub = case.start(limits=TIGHT)
     body = b"x" * 30_000
     with hub.client("vision") as client:
         assert refused(client.post("/api/v1/bundle", content=body), 413)
@@ -280,12 +278,10 @@ def oversize(case: Case) -> None:
 def slow_uploads(case: Case) -> None:
     hub = case.start()
     head = f"POST /api/v1/bundle HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer {hub.tokens['vision']}\r\n"
-    address = urlsplit(hub.url)
-    assert address.hostname is not None
-    assert address.port is not None
+    host, _, port = hub.url.removeprefix("http://").partition(":")
     with ExitStack() as stack:
         for _ in range(4):
-            held = stack.enter_context(socket.create_connection((address.hostname, address.port)))
+            held = stack.enter_context(socket.create_connection((host, int(port))))
             held.sendall(f"{head}Content-Length: 1000\r\n\r\n{{".encode())
         body = case.make.bundle(*case.make.base())
         until_s = time.monotonic() + 10
@@ -300,7 +296,7 @@ def slow_uploads(case: Case) -> None:
 
 @attack("a zstd bomb", "413 at the limit of unpacked bytes; nothing is added")
 def zstd_bomb(case: Case) -> None:
-    hub = case.tight()
+    hub = case.start(limits=TIGHT)
     text = case.make.bundle(*case.make.base()) + (b" " * 99 + b"\n") * 100_000
     packed = zstandard.ZstdCompressor().compress(text)
     assert len(packed) < 5_000
@@ -319,7 +315,7 @@ def zstd_window(case: Case) -> None:
 
 @attack("a line without end", "413")
 def endless_line(case: Case) -> None:
-    assert refused(case.tight().push("vision", case.make.lines("x" * 12_000)), 413)
+    assert refused(case.start(limits=TIGHT).push("vision", case.make.lines("x" * 12_000)), 413)
 
 
 @attack("JSON nested a thousand deep, or a number of ten thousand digits", "that row is refused")
@@ -338,14 +334,7 @@ def json_bombs(case: Case) -> None:
 @attack("a SQLite or Parquet file, an archive, or noise as a bundle", "400: JSON lines only")
 def other_formats(case: Case) -> None:
     hub = case.start()
-    for body in (
-        b"SQLite format 3\0" + b"\0" * 100,
-        b"PAR1" + b"\0" * 100,
-        b"PK\x03\x04",
-        b"\x1f\x8b\x08",
-        b"",
-        b"\xff" * 9,
-    ):
+    for body in (b"SQLite format 3\0", b"PAR1\0\0\0\0", b"PK\x03\x04", b"\x1f\x8b\x08", b"", b"\xff" * 9):
         assert refused(hub.push("vision", body), 400)
 
 
@@ -409,13 +398,3 @@ def test_the_table_in_the_docs_is_this_list() -> None:
     table = [line for line in text.partition("| attack | outcome |")[2].splitlines() if line.startswith("| ")]
 
     assert rows == [line for line in table if not line.startswith("| ---")]
-
-
-def test_errors_say_nothing_of_the_hubs_machine(start: Any) -> None:
-    """A reader's mistake is answered without the path of the database."""
-    hub = start()
-    with hub.client("reader") as client:
-        said = client.get("/api/v1/measurements", params={"environment": "abc"})
-
-    assert refused(said, 400, "the hub's database")
-    assert str(hub.store.path) not in json.dumps(said.json())

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import signal
 import socket
-import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,48 +18,14 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
-import lanaprof.cli.base
 from lanaprof.cli import main
-from lanaprof.errors import BadInput, StoreError
+from lanaprof.errors import StoreError
 from lanaprof.hub.client import open_remote
 from lanaprof.hub.limits import Limits
-from lanaprof.hub.remotes import Remote, add_remote, check_url, find_remote, remotes_path
+from lanaprof.hub.remotes import Remote
 from lanaprof.lut import open_store, transfer
 
-
-@dataclass(frozen=True)
-class Ran:
-    """What a command ended with."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@pytest.fixture(autouse=True)
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home and a working folder of the test's own."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    for name in ("LANAPROF_DATABASE", "LANAPROF_TEAM", "LANAPROF_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def cli() -> Callable[..., Ran]:
-    """Return what runs a command."""
-
-    def run(*words: str | Path) -> Ran:
-        lanaprof.cli.base._noticed.clear()
-        result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(main, [str(word) for word in words])
-        return Ran(result.exit_code, result.stdout, result.stderr)
-
-    return run
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def known(hub: Any, cli: Any, who: str, name: str = "lab") -> None:
@@ -73,14 +34,9 @@ def known(hub: Any, cli: Any, who: str, name: str = "lab") -> None:
     assert cli("remote", "add", name, hub.url, "--token-file", "token").code == 0
 
 
-def database(path: str, *records: Any) -> None:
-    with open_store(path, create=True) as store:
-        assert not store.add(records).refused
-
-
 def test_pushed_by_one_and_pulled_by_another(hub: Any, make: Any, cli: Any) -> None:
     """A team's table reaches another's file, whole; again nothing is sent."""
-    database("lanaprof.db", *make.base(), make.measurement())
+    make.database("lanaprof.db", *make.base(), make.measurement())
     known(hub, cli, "vision")
 
     pushed = cli("push", "--json")
@@ -99,7 +55,7 @@ def test_pushed_by_one_and_pulled_by_another(hub: Any, make: Any, cli: Any) -> N
 def test_a_team_sends_its_own_records(hub: Any, make: Any, cli: Any) -> None:
     """What it pulled of others, or measured for them, stays; a SOURCE that asks for it is told row by row."""
     foreign = make.measurement(team="robots")
-    database("lanaprof.db", *make.base(), make.measurement(16), foreign)
+    make.database("lanaprof.db", *make.base(), make.measurement(16), foreign)
     known(hub, cli, "vision")
 
     own = cli("push", "--json")
@@ -128,7 +84,7 @@ def test_a_stopped_transfer_goes_on(
     """What arrived before a push or pull was stopped is not sent again."""
     monkeypatch.setattr("lanaprof.lut.sending.BATCH", 2)
     records = [make.measurement(latency_s=1e-3 + step / 1e5) for step in range(10)]
-    database("lanaprof.db", *make.base(), *records)
+    make.database("lanaprof.db", *make.base(), *records)
     remote = Remote("lab", hub.url, hub.tokens["vision"])
 
     def stop(done: int, total: int, kind: str) -> None:
@@ -219,7 +175,7 @@ def test_what_cannot_be_done_is_a_plain_error(
     make: Any, cli: Any, words: tuple[str, ...], message: str
 ) -> None:
     """It says what is there and what to type; no database is made."""
-    database("lanaprof.db", *make.base())
+    make.database("lanaprof.db", *make.base())
 
     ran = cli(*words, "--json")
 
@@ -250,100 +206,13 @@ def test_a_hub_that_is_not_there_is_told(make: Any) -> None:
         open_remote(Remote("lab", "http://127.0.0.1:9", "t"))
 
 
-def test_tokens_are_kept_for_their_owner_alone(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file has mode 600, is refused when others may read it, and no command shows what is in it."""
-    add_remote("lab", "https://hub.lab/", "lanaprof_secret")
-    listed = cli("remote", "ls", "--json")
-
-    assert stat.S_IMODE(remotes_path().stat().st_mode) == 0o600
-    assert listed.json["remotes"] == [{"name": "lab", "url": "https://hub.lab", "token": True}]
-    assert "lanaprof_secret" not in repr(find_remote("lab"))
-    monkeypatch.setenv("LANAPROF_TOKEN", "lanaprof_other")
-    assert find_remote(None).token == "lanaprof_other"
-    remotes_path().chmod(0o644)
-    with pytest.raises(BadInput, match="others may read it"):
-        find_remote("lab")
-
-
-@pytest.mark.parametrize(
-    "url", ["https://hub.lab", "http://localhost:8765", "http://127.0.0.1:1/hub", "http://[::1]:80"]
-)
-def test_addresses_that_keep_a_token_secret_are_taken(url: str) -> None:
-    """Https, or this very machine."""
-    assert check_url(url) == url
-
-
-def test_tokens_are_made_listed_and_revoked(cli: Any) -> None:
-    """By the hub's owner; the secret is shown once, and what happened is in the log."""
-    made = cli("hub", "token", "new", "ann", "--team", "vision", "--expires", "90d", "--json").json
-    reader = cli("hub", "token", "new", "dashboard")
-    revoked = cli("hub", "token", "revoke", made["id"], "--json")
-    listed = cli("hub", "token", "ls")
-    log = cli("hub", "log", "--json")
-
-    assert (made["scope"], made["team"], made["expires_s"] - made["created_s"]) == (
-        "write",
-        "vision",
-        90 * 86_400.0,
-    )
-    assert reader.out.startswith("lanaprof_")
-    assert revoked.json == {"revoked": made["id"]}
-    assert "write for vision" in listed.out
-    assert "revoked" in listed.out
-    assert [each["action"] for each in log.json["events"]] == ["token revoke", "token new", "token new"]
-    assert made["token"] not in listed.out + log.out
-    assert stat.S_IMODE(Path("lanaprof-hub.db").stat().st_mode) == 0o600
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("token", "new", "ann", "--team", "v", "--admin"), "no team"),
-        (("token", "new", ""), "name ''"),
-        (("token", "new", "ann", "--expires", "0d"), "expires '0d'"),
-        (("token", "ls"), "there is no ledger"),
-        (("token", "ls", "--ledger", "other.db"), "no ledger this lanaprof can read"),
-        (("log", "--ledger", "text"), "failed"),
-    ],
-)
-def test_mistakes_of_the_owner_are_told(cli: Any, words: tuple[str, ...], message: str) -> None:
-    """In plain words, and no file of another kind is touched."""
-    database("other.db")
-    Path("text").write_text("no database " * 100)
-
-    ran = cli("hub", *words, "--json")
-
-    assert ran.code == 2
-    assert message in ran.json["error"]["message"]
-    assert Path("text").read_text() == "no database " * 100
-
-
-def test_serve_serves_until_it_is_stopped(make: Any) -> None:
-    """The command itself: it says where, answers, and ends by Ctrl-C without a traceback."""
-    command = [sys.executable, "-c", "from lanaprof.cli import main; main()", "hub", "serve", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as serving:
-        assert serving.stderr is not None
-        said = [serving.stderr.readline() for _ in range(2)]
-        url = re.search(r"http://127.0.0.1:\d+", said[1])
-        assert url is not None
-        with httpx.Client(transport=httpx.HTTPTransport(retries=5), trust_env=False) as client:
-            health = client.get(f"{url[0]}/healthz").json()
-        serving.send_signal(signal.SIGINT)
-        rest = serving.stderr.read()
-        assert serving.wait(30) in (0, 130)
-
-    assert "no tokens yet" in said[0]
-    assert health == {"status": "ok"}
-    assert "Traceback" not in rest
-
-
 def test_a_hub_that_is_killed_loses_nothing_it_acknowledged(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed in the middle of a push and started again, it gets the rest; the push itself goes on."""
     monkeypatch.setattr("lanaprof.lut.sending.BATCH", 5)
     rows = [make.measurement(latency_s=1e-3 + step / 1e5) for step in range(60)]
-    database("lanaprof.db", *make.base(), *rows)
+    make.database("lanaprof.db", *make.base(), *rows)
     made = CliRunner().invoke(main, ["hub", "token", "new", "ann", "--team", "vision"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
