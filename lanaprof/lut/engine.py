@@ -40,7 +40,7 @@ __all__ = [
 
 SQLITE_HEADER = b"SQLite format 3\0"
 _BUSY_S = 30.0  # how long a writer queues for the lock
-_CACHE_KIB = 65_536
+_CACHE_KIB = 32_768
 _NETWORK_FILE_SYSTEMS = frozenset(
     [
         "afs",

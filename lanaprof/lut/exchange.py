@@ -30,7 +30,7 @@ from lanaprof.lut.store import Store, open_store
 
 __all__ = ["ExportReport", "ImportReport", "RefusedRow", "export_file", "import_files", "merge"]
 
-_BATCH = 5_000  # records added in one transaction: fewer rewrite the indexes' pages more often
+_BATCH = 2_000  # records added in one transaction, and in memory
 _TOLD = 1_000  # records between two reports of progress
 _FIRST = ("operator", "environment")  # what the other records refer to
 LISTED = 10_000  # refused rows kept in memory; a file that is all wrong must not fill it

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 
 __all__ = ["seldom_collecting"]
 
-_NEW_OBJECTS = 100_000  # between two collections; the usual 700 are a dozen records
+_NEW_OBJECTS = 50_000  # between two collections; the usual 700 are a few dozen records
+# Of younger objects before older ones are looked at, too: results of queries have cycles, and hold whole batches.
+_GENERATIONS = (2, 2)
 _lock = threading.Lock()
 _inside: list[tuple[int, int, int]] = []  # what the first of all threads that are inside found
 
@@ -24,7 +26,7 @@ def seldom_collecting() -> Iterator[None]:
     with _lock:
         _inside.append(_inside[0] if _inside else gc.get_threshold())
         if _inside[0][0]:
-            gc.set_threshold(max(_NEW_OBJECTS, _inside[0][0]), *_inside[0][1:])
+            gc.set_threshold(max(_NEW_OBJECTS, _inside[0][0]), *_GENERATIONS)
     try:
         yield
     finally:

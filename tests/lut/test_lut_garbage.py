@@ -26,7 +26,7 @@ def test_collections_become_rare_and_usual_again() -> None:
             pass
         inside = gc.get_threshold()
 
-    assert inside == (100_000, *usual[1:])
+    assert inside[0] > 50 * usual[0]
     assert gc.get_threshold() == usual
 
 
