@@ -16,12 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lanaprof.config import Device
+from lanaprof.digest import digest
 from lanaprof.errors import DeviceUnavailable, StoreError
 from lanaprof.flows.bench import Bench
 from lanaprof.lut import Measurement, Store, environment_differences, record_from_json
@@ -99,6 +100,8 @@ class Outbox:
     def send(self, store: Store) -> int:
         """Store what lies here, and return how many rows that were; a line that was cut off is left out.
 
+        What the database refuses is moved to a file beside this one.
+
         Raises:
             StoreError: the database cannot be reached; everything stays here.
         """
@@ -106,8 +109,10 @@ class Outbox:
             return 0
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
         rows = [record_from_json(json.loads(line)) for line in lines if line.endswith("\n")]
-        store.add(rows)
-        self._path.unlink()
+        if store.add(rows).refused:
+            self._path.replace(self._path.with_suffix(".refused"))
+        else:
+            self._path.unlink()
         return len(rows)
 
 
@@ -130,8 +135,11 @@ class Worker:
     """
 
     def __init__(self, bench: Bench, queue: Queue, lock: PlaceLock, report: FarmReport) -> None:
-        self._bench, self._queue, self._lock, self.report = bench, queue, lock, report
-        self._outbox = Outbox(bench.journals.parent / "outbox.jsonl")
+        # Workers of other places may run in the same folder: each has journals and an outbox of its own.
+        mark = digest(place_of(bench))[:8]
+        self._outbox = Outbox(bench.journals.parent / f"outbox-{mark}.jsonl")
+        self._bench = replace(bench, journals=bench.journals / mark)
+        self._queue, self._lock, self.report = queue, lock, report
         self._handed: list[tuple[Job, asyncio.Future[None]]] = []
         self._arrived = asyncio.Event()
         self._stopped = threading.Event()
@@ -257,7 +265,9 @@ class Worker:
             """Store a row, then let its job end; what cannot be stored is kept here, and its job tried again."""
             try:
                 if not away:  # after the first minute of trying the others need not try as long
-                    self._bench.store.add([record])
+                    for refusal in self._bench.store.add([record]).refused:
+                        settle(record.operator, Refused(f"the database refuses its row: {refusal.reason}"))
+                        return
             except StoreError as error:
                 away.append(error)
             if away:

@@ -147,7 +147,9 @@ async def serve(
                 problem = str(error.__cause__ or error).strip().partition("\n")[0]
                 pause_s = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
                 attempt += 1
-            if problem and not stop.is_set():
+            if "worker_id_fkey" in problem:
+                notice("others took this worker for dead, and its jobs: it was not heard for too long")
+            elif problem and not stop.is_set():
                 notice(f"the queue cannot be reached ({problem}): trying again until it can")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause_s)
@@ -205,9 +207,8 @@ async def _connected(
             fetch_job_polling_interval=listener.poll_s, listen_notify=False, install_signal_handlers=False,
             update_heartbeat_interval=listener.beat_s, stalled_worker_timeout=_NEVER_S,
         )  # fmt: skip
-        ended = (
-            asyncio.Event()
-        )  # beside cancelling: a driver whose query is cancelled may raise an error of its own
+        # Beside cancelling: a driver whose query is cancelled may raise an error of its own.
+        ended = asyncio.Event()
         sides = [
             asyncio.create_task(_stopping(worker, stop)),
             asyncio.create_task(_attending(app, worker, listener, lock, running, ended)),

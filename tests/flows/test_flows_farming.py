@@ -234,7 +234,8 @@ def test_rows_outlive_a_server_that_is_away(store: Store, queue: Queue, tmp_path
 
     away: Any = Away()
     lost, _ = handled(replace(bench_of(store, tmp_path), store=away), queue, JOBS[:2])
-    kept = (tmp_path / "outbox.jsonl").read_text().count("\n")
+    (outbox,) = tmp_path.glob("outbox-*.jsonl")
+    kept = outbox.read_text().count("\n")
     bench = bench_of(store, tmp_path)
     ended, report = handled(bench, queue, JOBS[:2])
 
@@ -242,7 +243,7 @@ def test_rows_outlive_a_server_that_is_away(store: Store, queue: Queue, tmp_path
     assert 2 == kept
     assert [None] * 2 == ended
     assert (2, 0, []) == (report.reused, report.measured, bench.asked[0])
-    assert not (tmp_path / "outbox.jsonl").exists()
+    assert not outbox.exists()
 
 
 def test_outbox_forgives_a_line_that_was_cut_off(store: Store, tmp_path: Path) -> None:
@@ -254,6 +255,17 @@ def test_outbox_forgives_a_line_that_was_cut_off(store: Store, tmp_path: Path) -
 
     assert 1 == outbox.send(store)
     assert 1 == len(store.measurements())
+
+
+def test_outbox_keeps_what_the_database_refuses(store: Store, tmp_path: Path) -> None:
+    """Rows of an operator that is not there are moved aside; nothing is thrown away."""
+    outbox = Outbox(tmp_path / "outbox.jsonl")
+    outbox.keep(row("0" * 32))
+
+    outbox.send(store)
+
+    assert 1 == (tmp_path / "outbox.refused").read_text().count("\n")
+    assert not (tmp_path / "outbox.jsonl").exists()
 
 
 def test_a_worker_of_another_environment_is_refused(store: Store, queue: Queue, tmp_path: Path) -> None:
