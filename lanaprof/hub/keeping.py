@@ -20,7 +20,7 @@ class Kept(Generic[T]):
     """Something that is found out anew when it is old; the longer that takes, the older it may be.
 
     Args:
-        find: finds it out; several who ask at once wait for one of them.
+        find: finds it out; one at a time. Whoever asks meanwhile gets what was found before.
         clock: seconds, from any beginning.
     """
 
@@ -31,19 +31,25 @@ class Kept(Generic[T]):
         self._found: tuple[T, float] | None = None
 
     def get(self) -> T:
-        """Return it, at most a minute old.
+        """Return it, at most a minute old, or as old as finding it anew takes.
 
-        >>> times = iter([0.0, 2.0, 41.9, 42.1, 42.1])  # it took 2 s, and is kept for 40
+        >>> times = iter([0.0, 2.0, 41.9, 42.1, 42.1, 42.1])  # it took 2 s, and is kept for 40
         >>> answers = iter("ab")
         >>> kept = Kept(lambda: next(answers), clock=lambda: next(times))
         >>> kept.get(), kept.get(), kept.get()
         ('a', 'a', 'b')
         """
-        with self._lock:
-            began_s = self._clock()
-            if self._found is not None and began_s < self._found[1]:
-                return self._found[0]
-            found = self._find()
-            ended_s = self._clock()
-            self._found = (found, ended_s + min(_KEPT_MOST_S, _SHARE * (ended_s - began_s)))
-            return found
+        before = self._found
+        if before is None:
+            self._lock.acquire()  # nothing to give yet: wait for whoever finds it
+        elif self._clock() < before[1] or not self._lock.acquire(blocking=False):
+            return before[0]  # fresh, or somebody is at it already
+        try:
+            if self._found is None or self._found is before:
+                began_s = self._clock()
+                found = self._find()
+                ended_s = self._clock()
+                self._found = (found, ended_s + min(_KEPT_MOST_S, _SHARE * (ended_s - began_s)))
+            return self._found[0]
+        finally:
+            self._lock.release()

@@ -10,7 +10,6 @@ from pydantic import StringConstraints
 
 from lanaprof.errors import UserError
 from lanaprof.flows.comparing import SourceComparison, difference_text
-from lanaprof.flows.covering import covered_devices
 from lanaprof.flows.drawing import svg_from_drawing
 from lanaprof.flows.pages import Cell, Link, facts, figure, table, tiles
 from lanaprof.flows.ratiochart import ratios_chart
@@ -22,7 +21,7 @@ from lanaprof.hub.reading import compare_sides
 from lanaprof.hub.rendering import render
 from lanaprof.hub.state import Hub
 from lanaprof.hub.visiting import Seen
-from lanaprof.lut import Environment, Measurement, RecordFilter, Source
+from lanaprof.lut import Environment, Measurement, RecordFilter
 from lanaprof.units import format_count, format_duration, format_size
 
 __all__ = ["router"]
@@ -58,7 +57,7 @@ def _said_teams(teams: list[str]) -> tuple[str, ...]:
 def devices(hub: Here, visitor: Seen) -> HTMLResponse:
     """Return how much of the operators is measured on each device."""
     with hub.heavy():
-        found = covered_devices(hub.store, Source(database=""), hub.folder)
+        found = hub.coverage.get()
     rows: list[list[Cell]] = []
     for name, each in found.items():
         numbers = each.counts()

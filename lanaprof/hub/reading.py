@@ -159,7 +159,8 @@ def coverage(hub: Here, team: Plain = "", since: Since = "", protocol: Plain = "
     """Return how many operators are wanted, present, failed and missing, by device."""
     source = Source(database="", team=team, since=since, protocol=protocol)
     with hub.heavy():
-        found = covered_devices(hub.store, source, hub.folder)
+        filtered = team or since or protocol
+        found = covered_devices(hub.store, source, hub.folder) if filtered else hub.coverage.get()
     return Coverage(
         devices={
             name: {**each.counts(), "environment": each.environment.id if each.environment else None}

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from starlette.requests import Request
 
+from lanaprof.flows.covering import Covered, covered_devices
 from lanaprof.hub.keeping import Kept
 from lanaprof.hub.ledger import Ledger
 from lanaprof.hub.limits import Bucket, Limits
 from lanaprof.hub.metrics import Metrics
 from lanaprof.hub.problems import RequestProblem
-from lanaprof.lut import Holding, Store
+from lanaprof.lut import Holding, Source, Store
 
 __all__ = ["Hub", "hub_of"]
 
@@ -34,7 +35,8 @@ class Hub:
         limits: how much and how often.
         metrics: its counters.
         failures: of each address, requests without a token that counts.
-        holdings: what is measured where; ``counts``: how many records there are, by kind. Both may be a little old.
+        holdings: what is measured where; ``counts``: how many records there are, by kind. All may be a little old.
+        coverage: how much of the operators is measured on each device.
         public: the pages may be read without a token.
         secure: browsers reach it by https alone: cookies say so.
     """
@@ -49,6 +51,7 @@ class Hub:
     failures: Bucket = field(init=False)
     holdings: Kept[tuple[Holding, ...]] = field(init=False)
     counts: Kept[dict[str, int]] = field(init=False)
+    coverage: Kept[dict[str, Covered]] = field(init=False)
     _heavy: threading.BoundedSemaphore = field(init=False)
     _bundles: threading.BoundedSemaphore = field(init=False)
     _uploads: Counter[str] = field(init=False, default_factory=Counter)
@@ -59,6 +62,9 @@ class Hub:
         object.__setattr__(self, "failures", failures)
         object.__setattr__(self, "holdings", Kept(self.store.holdings))
         object.__setattr__(self, "counts", Kept(self.store.counts))
+        everything = Source(database="")
+        covered = Kept(lambda: covered_devices(self.store, everything, self.folder))
+        object.__setattr__(self, "coverage", covered)
         object.__setattr__(self, "_heavy", threading.BoundedSemaphore(self.limits.heavy_at_once))
         object.__setattr__(self, "_bundles", threading.BoundedSemaphore(self.limits.bundles_at_once))
 

@@ -1,0 +1,63 @@
+"""What is kept for a while: fresh when it is cheap, old rather than awaited, found once for all who wait."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lanaprof.hub.keeping import Kept
+
+
+def test_whoever_asks_meanwhile_gets_what_was_found_before() -> None:
+    """Finding anew keeps nobody waiting."""
+    entered, go_on = threading.Event(), threading.Event()
+    answers = iter(["old", "new"])
+
+    def find() -> str:
+        answer = next(answers)
+        if answer == "new":
+            entered.set()
+            assert go_on.wait(10)
+        return answer
+
+    kept = Kept(find, clock=lambda: 0.0)  # takes no time: never fresh
+    first = kept.get()
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(kept.get)
+        assert entered.wait(10)
+        meanwhile = kept.get()
+        go_on.set()
+
+        assert (first, meanwhile, slow.result()) == ("old", "old", "new")
+
+
+def test_the_first_who_ask_wait_for_one() -> None:
+    """While there is nothing to give, one finds it, for all."""
+    waiting, found = threading.Barrier(4), []
+
+    def find() -> int:
+        found.append(1)
+        return len(found)
+
+    kept = Kept(find, clock=iter([0.0, 1e6, *[0.0] * 9]).__next__)
+
+    def ask() -> int:
+        waiting.wait(10)
+        return kept.get()
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = [each.result() for each in [pool.submit(ask) for _ in range(4)]]
+
+    assert (answers, found) == ([1] * 4, [1])
+
+
+def test_a_failure_is_not_kept() -> None:
+    """The next one tries again."""
+    outcomes = iter([0, 1])
+    kept = Kept(lambda: 1 // next(outcomes), clock=lambda: 0.0)
+
+    with pytest.raises(ZeroDivisionError):
+        kept.get()
+    assert kept.get() == 1
