@@ -23,6 +23,7 @@ from lanaprof.flows.selecting import (
     resolve_budgets,
     scores_from_file,
     solve_with_margin,
+    without_many_pairs,
 )
 from lanaprof.lut import Selection, Store, utc_now
 from lanaprof.profiler.calibration import Prediction
@@ -226,7 +227,8 @@ def choose_diverse(question: Question, *, top: int, overlap: float, time_limit_s
     tightened = dict(question.budgets)
     if question.predictor.cost_name in tightened:
         tightened[question.predictor.cost_name] -= first.margin_s
-    found = solve_diverse(question.problem(), tightened, top=top, overlap=overlap, time_limit_s=time_limit_s)
+    problem = without_many_pairs(question.problem())
+    found = solve_diverse(problem, tightened, top=top, overlap=overlap, time_limit_s=time_limit_s)
     return Chosen(first.choices, first.solution, first.prediction, first.margin_s, found)
 
 

@@ -7,7 +7,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ __all__ = [
     "resolve_budgets",
     "scores_from_file",
     "solve_with_margin",
+    "without_many_pairs",
 ]
 
 Scores = Mapping[tuple[str, str], float]
@@ -43,9 +44,10 @@ SIZE_COSTS: Mapping[str, Callable[[GraphStatistics], float]] = {
     "macs": lambda s: float(s.macs),
 }
 _MARGIN_ROUNDS = 5
-_MOST_PAIRED = (
-    20_000  # candidates that spare each other something: with more the integer program takes minutes
-)
+# Terms of neighbours that spare each other something. A chain of layers reads and solves a million in seconds; beside
+# other budgets, or for several solutions, they are products of an integer program, which takes minutes.
+_MOST_PAIRED = 1_000_000
+_MOST_PRODUCTS = 20_000
 
 
 def find_scores(project: Project, store: Store, metric: str | None = None) -> dict[tuple[str, str], float]:
@@ -198,10 +200,17 @@ def _optional(
 ) -> dict[str, Any]:
     """Return how costs combine where they are no sums over candidates."""
     pairs = [pair for predictor in predictors for pair in predictor.joined_costs_s(names)]
-    if sum(len(pair["terms"]) for pair in pairs) > _MOST_PAIRED:
+    is_chain = len(predictors) == 1 and not set(sizes) - {"peak_bytes"}
+    if sum(len(pair["terms"]) for pair in pairs) > (_MOST_PAIRED if is_chain else _MOST_PRODUCTS):
         pairs = []  # each candidate then costs what it does beside float32: never less than in the network
     combine = {"combine": {"peak_bytes": "max"}} if "peak_bytes" in sizes else {}
     return {**combine, **({"pairs": pairs} if pairs else {})}
+
+
+def without_many_pairs(problem: Problem) -> Problem:
+    """Return the problem as an integer program can take it: without pairs where they are too many."""
+    count = sum(len(pair.terms) for pair in problem.pairs)
+    return replace(problem, pairs=()) if count > _MOST_PRODUCTS else problem
 
 
 def _shifted(raw: Mapping[tuple[str, str], float], space: Space, fixed: float) -> tuple[list[float], float]:

@@ -45,6 +45,11 @@ class _Names:
             )
         return int(self.problem.starts[layer]) + known.index(name)
 
+    def items_of(self, layer: int) -> dict[str, int]:
+        """Return the item of each candidate of a layer by its name."""
+        start = int(self.problem.starts[layer])
+        return {name: start + at for at, name in enumerate(self.problem.candidate_names[layer])}
+
     def item(self, key: object, name: object, where: str) -> int:
         """Return the item of a layer's candidate, or of a span under its key ``first..last``."""
         if isinstance(key, str) and key in self.spans:
@@ -162,19 +167,32 @@ def _read_pair(names: _Names, entry: object) -> Pair:
     if problem.is_max[index]:
         raise BadProblem(f"{where}: {cost!r} combines by maximum", hint="pairs correct summed costs only")
     terms: dict[tuple[int, int], float] = {}
+    here, there = names.items_of(a), names.items_of(b)
     for term in as_list(entry["terms"], f"'terms' of {where}"):
-        parts = as_list(term, f"a term of {where}")
-        if len(parts) != 3:
-            raise BadProblem(
-                f"{where}: the term {parts} has {len(parts)} parts", hint="[candidate, candidate, value]"
-            )
-        both = (names.candidate(a, parts[0], where), names.candidate(b, parts[1], where))
-        if both in terms:
-            raise BadProblem(f"{where}: {parts[0]!r} and {parts[1]!r} have two terms", hint="add them up")
-        terms[both] = as_number(
-            parts[2], f"{where}: the value of {parts[0]!r} and {parts[1]!r}", negative=True
-        )
+        # Spaces of mixed precision have hundreds of thousands of terms: only odd ones are looked at closely.
+        is_plain = isinstance(term, (list, tuple)) and len(term) == 3 and type(term[2]) is float
+        if is_plain and isinstance(term[0], str) and isinstance(term[1], str) and math.isfinite(term[2]):
+            both = (here.get(term[0], -1), there.get(term[1], -1))
+            if min(both) >= 0 and both not in terms:
+                terms[both] = term[2]
+                continue
+        _read_term(names, (a, b), term, where, terms)
     return Pair((a, b), index, tuple((i, j, value) for (i, j), value in terms.items()))
+
+
+def _read_term(
+    names: _Names, layers: tuple[int, int], term: object, where: str, terms: dict[tuple[int, int], float]
+) -> None:
+    """Add a term to the others, or raise BadProblem that says what is wrong with it."""
+    parts = as_list(term, f"a term of {where}")
+    if len(parts) != 3:
+        raise BadProblem(
+            f"{where}: the term {parts} has {len(parts)} parts", hint="[candidate, candidate, value]"
+        )
+    both = (names.candidate(layers[0], parts[0], where), names.candidate(layers[1], parts[1], where))
+    if both in terms:
+        raise BadProblem(f"{where}: {parts[0]!r} and {parts[1]!r} have two terms", hint="add them up")
+    terms[both] = as_number(parts[2], f"{where}: the value of {parts[0]!r} and {parts[1]!r}", negative=True)
 
 
 def _read_row(names: _Names, entry: object) -> Row:
