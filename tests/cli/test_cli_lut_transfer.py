@@ -66,8 +66,11 @@ def test_what_cannot_be_reached_is_a_plain_error(
     assert [path.name for path in Path.cwd().iterdir() if not path.name.startswith("lanaprof.db")] == []
 
 
-def test_the_upgrade_that_is_shown_is_the_upgrade(cli: Any) -> None:
+def test_the_upgrade_that_is_shown_is_the_upgrade(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """--dry-run changes nothing, and its SQL does what the upgrade does."""
+    monkeypatch.chdir(tmp_path)
     shutil.copy(OLD_SCHEMA, "shown.db")
     shutil.copy(OLD_SCHEMA, "done.db")
     before = Path("shown.db").read_bytes()
