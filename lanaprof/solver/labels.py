@@ -22,6 +22,7 @@ from lanaprof.solver.problem import Floats, Ints
 __all__ = ["Bound", "Front", "Limits", "front_of_block"]
 
 _MOST_HISTORY = 40_000_000  # labels remembered in one block: 320 MB
+_MOST_MADE = 20_000_000  # labels with every step on from them, before any is dropped: 500 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +106,16 @@ def front_of_block(chain: Chain, ends: tuple[int, int], limits: Limits) -> Front
     """
     first, last = ends
     block = int(np.searchsorted(chain.block_exits, chain.exit_starts[last]))
-    width = min(limits.width, _MOST_HISTORY // (last - first))
     one = np.zeros(1, dtype=np.int64)
     live = {first: _Labels(np.zeros(1), np.zeros(1), one, one, one)}
     history: dict[int, tuple[Ints, Ints]] = {}
     until = np.zeros(len(chain.entry_starts), dtype=np.int64)  # the last exit reached from each boundary
     begin = np.searchsorted(chain.entry_starts, chain.entry, side="right") - 1
     np.maximum.at(until, begin, chain.exit)
+    ways = int(
+        np.bincount(begin[chain.group], minlength=last + 1)[first:last].max()
+    )  # steps on from a boundary
+    width = min(limits.width, _MOST_HISTORY // (last - first), max(1, _MOST_MADE // ways))
     dropped = -math.inf
     for boundary in range(first + 1, last + 1):
         stop = chain.stops.get(boundary)
