@@ -119,6 +119,10 @@ def select(device: str | None, database: str | None, team: str | None, **options
         )
         selection = _store(question, store, chosen, proof, finalists, who)
         rows = keep(question, selection, finalists) if judge is not None else None
+        if judge is None and any(".." in place for place, _ in selection.choices):
+            notice(
+                "sums of scores are kind to candidates for several layers: compare networks with --finalists 8"
+            )
         if options["out"]:
             _write_architecture(question, selection, options["out"])
     return _outcome(question, chosen, proof, selection, rows)

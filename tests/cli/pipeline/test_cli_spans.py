@@ -63,6 +63,19 @@ def test_a_budget_that_only_a_span_meets(spanned: Any) -> None:
     assert {RUN: "conv(kernel=1)"} == points[0]["choices"]
 
 
+def test_selecting_a_span_by_its_sum_asks_for_finalists(spanned: Any, cli: Any) -> None:
+    """Sums are kind to spans: the user hears it, unless finalists are held, or no span was selected."""
+    budget = ("--budget", span_budget(spanned), *AT_ONCE)
+
+    by_sum = cli("select", *budget)
+    judged = cli("select", *budget, "--finalists", "1", "--tuned", "0")
+    without = cli("select", "--budget", "500%", *AT_ONCE)
+
+    assert [0, 0, 0] == [by_sum.code, judged.code, without.code]
+    assert "--finalists 8" in by_sum.err
+    assert "--finalists 8" not in judged.err + without.err
+
+
 def test_networks_with_spans_are_predicted_and_timed(spanned: Any) -> None:
     """predict adds up what stands in the network; verify builds it, and random ones, and names their choices."""
     mixed = architecture(spanned.folder, **{"1.0..1.1": "g_ghost(end=none)", "1.2": "conv(kernel=5)"})
