@@ -111,7 +111,7 @@ def test_a_stopped_transfer_goes_on(
 
 def test_a_hub_that_is_busy_is_asked_again(start: Any, make: Any) -> None:
     """Too many requests, or a lost connection, end nothing within the time to try again."""
-    hub = start(limits=Limits(token_burst=2, token_per_s=4.0))
+    hub = start(limits=Limits(token_burst=10, token_per_s=4.0))
     hub.store.add([*make.base(), make.measurement()])
 
     with (
