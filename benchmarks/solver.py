@@ -5,8 +5,8 @@ Parts: one budget beside four rivals on the same arrays (each in a process of it
 every budget at once; two budgets; ten diverse solutions; spans and pairs beside our own integer program; and small
 adversarial problems of every kind, exact = integer program on each of them.
 
-The rivals, once: ``python -m venv build/rivals && build/rivals/bin/pip install "pulp<4" highspy ortools pyscipopt``, then
-``--python build/rivals/bin/python``. PuLP below 4 brings CBC along.
+The rivals, once: ``python -m venv build/rivals && build/rivals/bin/pip install "pulp<4" highspy ortools pyscipopt``,
+then ``--python build/rivals/bin/python``. PuLP below 4 brings CBC along.
 """
 
 from __future__ import annotations
