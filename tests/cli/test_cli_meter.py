@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
-from lanaprof.cli import base
 from lanaprof.cli.base import Meter
 
 
@@ -15,7 +15,7 @@ def test_what_starting_took_is_not_extrapolated(
 ) -> None:
     """A minute of loading before the first of a hundred says nothing about the other ninety-nine."""
     now_s = [0.0]
-    monkeypatch.setattr(base.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
     meter = Meter("exporting")
     for now_s[0], done in ((60.0, 1), (80.0, 11)):
         meter(done, 111)
