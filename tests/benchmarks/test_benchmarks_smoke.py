@@ -159,7 +159,13 @@ def test_hub_fuzz_runs(tmp_path: Path) -> None:
     fuzz, transfer = run("hub_fuzz", tmp_path)
 
     assert fuzz["requests"] > 200
-    assert [fuzz[name] for name in ("faults", "other_form", "let_in", "leaks", "changed")] == [[], [], [], [], {}]
+    assert [fuzz[name] for name in ("faults", "other_form", "let_in", "leaks", "changed")] == [
+        [],
+        [],
+        [],
+        [],
+        {},
+    ]
     assert transfer["same"] is True
 
 

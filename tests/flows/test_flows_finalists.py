@@ -121,9 +121,7 @@ def by_score(choices: Choices) -> float:
 
 def hold(judge: ScriptedJudge, *, given: Proof | None = None, **rules: Any) -> tuple[Finalist, ...]:
     def timing(networks: Sequence[Choices]) -> dict[Choices, Held]:
-        return {
-            choices: Held(measured(choices), latency_s(choices), BUDGET_S) for choices in networks
-        }
+        return {choices: Held(measured(choices), latency_s(choices), BUDGET_S) for choices in networks}
 
     settings = {"count": 4, "overlap": 0.7, "tuned": 2, **rules}
     return hold_finalists(
@@ -175,8 +173,7 @@ def test_those_over_the_budget_are_out() -> None:
 
     def timing(networks: Sequence[Choices]) -> dict[Choices, Held]:
         return {
-            choices: Held(measured(choices, 1.2), 1.2 * latency_s(choices), BUDGET_S)
-            for choices in networks
+            choices: Held(measured(choices, 1.2), 1.2 * latency_s(choices), BUDGET_S) for choices in networks
         }
 
     found = hold_finalists(
@@ -196,9 +193,7 @@ def test_the_proved_answer_is_among_them_and_not_timed_again() -> None:
 
     def timing(networks: Sequence[Choices]) -> dict[Choices, Held]:
         timed.extend(networks)
-        return {
-            choices: Held(measured(choices), latency_s(choices), BUDGET_S) for choices in networks
-        }
+        return {choices: Held(measured(choices), latency_s(choices), BUDGET_S) for choices in networks}
 
     own = proof(("ds", "ds", "ds"), score=-0.9)
     judge = ScriptedJudge(flat(), flat())
