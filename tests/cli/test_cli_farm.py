@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -18,12 +19,13 @@ pytest.importorskip("procrastinate", reason="the extra farm is not installed")
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The URL of a server's database without records."""
-    try:
-        with throw_away_server() as running:
-            open_store(running.url(), create=True).close()
-            yield running.url()
-    except StoreError as error:
-        pytest.skip(f"no PostgreSQL server: {error.message}")
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(throw_away_server())
+        except StoreError as error:
+            pytest.skip(f"no PostgreSQL server: {error.message}")
+        open_store(running.url(), create=True).close()
+        yield running.url()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,14 @@ JOBS = [Job(operator=each.id, protocol=HOT.text) for each in OPERATORS]
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """The URL of a server's database with four operators."""
-    try:
-        with throw_away_server() as server:
-            with open_store(server.url(), create=True) as store:
-                store.add([*OPERATORS, ENVIRONMENT])
-            yield server.url()
-    except StoreError as error:
-        pytest.skip(f"no PostgreSQL server: {error.message}")
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(throw_away_server())
+        except StoreError as error:
+            pytest.skip(f"no PostgreSQL server: {error.message}")
+        with open_store(server.url(), create=True) as store:
+            store.add([*OPERATORS, ENVIRONMENT])
+        yield server.url()
 
 
 @pytest.fixture
