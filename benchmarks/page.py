@@ -20,6 +20,7 @@ from sections_farm import farm
 from sections_networks import accuracy, rivals
 from sections_precision import precision
 from sections_solver import solver
+from sections_store import million
 from sections_students import students
 
 ROOT = HERE.parent
@@ -69,6 +70,17 @@ def _sections(runs: Sequence[Run]) -> list[Section]:
         throughput(newest(of("throughput"), lambda run: run["part"])),
         farm(newest(of("farm"), lambda run: run["options"]["workers"])),
         solver(newest(of("solver"), lambda run: (run["part"], run["result"].get("name")))),
+        million(
+            newest(
+                of("million"),
+                lambda run: (
+                    run["part"],
+                    run["options"]["rows"],
+                    run["result"].get("policy"),
+                    run["result"]["what"],
+                ),
+            )
+        ),
         shrinking(newest(of("shrinking"), lambda run: run["part"])),
         distilling(
             newest(
