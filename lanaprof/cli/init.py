@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "--precision",
     "precisions",
     multiple=True,
-    metavar="int8|fp16|bf16",
+    metavar="int8|fp8|fp16|bf16",
     help="Offer every operation at this one, too; repeatable.",
 )
 @click.option(

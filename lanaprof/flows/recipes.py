@@ -6,7 +6,7 @@ from lanaprof.config import Device
 from lanaprof.digest import digest
 from lanaprof.flows.project import Project
 from lanaprof.ops import GENERATOR_VERSION, parse_operation
-from lanaprof.ops.quantising import QUANTISED
+from lanaprof.ops.quantising import grid_at
 from lanaprof.profiler.backends.registry import backend_class
 from lanaprof.space import Choices, Layer, place_ends, recipe
 
@@ -25,7 +25,7 @@ def grid_of(device: Device) -> str:
 def candidate_recipe(layer: Layer, operation: str, device: Device) -> str:
     """Return the recipe of a candidate's operator on a device."""
     precision = parse_operation(operation).precision or device.precision
-    grid = grid_of(device) if precision in QUANTISED else ""
+    grid = grid_at(precision, grid_of(device))
     return recipe(layer, operation, batch=device.batch, precision=device.precision, grid=grid)
 
 

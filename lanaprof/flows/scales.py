@@ -1,4 +1,4 @@
-"""Candidates at other precisions than they were trained in; scales of those in int8 are kept in the project."""
+"""Candidates at other precisions than they were trained in; scales of those in int8 and fp8 are kept in the project."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Name = tuple[str, str]  # (layer, operation)
 
 
 def is_quantised(operation: str) -> bool:
-    """Say whether an operation is computed in whole numbers, hence has scales."""
+    """Say whether an operation is computed in int8 or fp8, hence has scales."""
     return parse_operation(operation).precision in QUANTISED
 
 
@@ -82,7 +82,7 @@ def modules_at_precision(
 ) -> dict[Name, nn.Module]:
     """Return trained candidates at the precisions that their operations name; what cannot be built so is left out.
 
-    Those in int8 are calibrated on the project's data where that was not done before.
+    Those in int8 and fp8 are calibrated on the project's data where that was not done before.
 
     Args:
         project: whose candidates.

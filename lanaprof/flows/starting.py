@@ -16,7 +16,7 @@ from lanaprof.space import save_space
 
 __all__ = ["OFFERED_PRECISIONS", "init_project"]
 
-OFFERED_PRECISIONS = ("int8", "fp16", "bf16")
+OFFERED_PRECISIONS = ("int8", "fp8", "fp16", "bf16")
 
 
 def _check_costs(config: ProjectConfig, folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lanaprof.digest import digest
 from lanaprof.errors import UnknownOperation
 from lanaprof.ops.family import Family, Shape
-from lanaprof.ops.quantising.grids import QUANTISED, get_grid
+from lanaprof.ops.quantising.grids import QUANTISED, get_grid, grid_at
 from lanaprof.ops.registry import get_family
 from lanaprof.ops.spec import TEACHER, Operation
 
@@ -102,8 +102,8 @@ def build_operation(
     """Return the module of an operation between two shapes.
 
     Args:
-        operation: what to build. At another precision than float32 it is built in its deployed form; in int8 its
-            scales are not calibrated yet.
+        operation: what to build. At another precision than float32 it is built in its deployed form; in int8 and fp8
+            its scales are not calibrated yet.
         input_shape: of one sample, (C, H, W) or (T, D).
         output_shape: of one sample; strides follow from the two shapes.
         teacher: the teacher's own layer, returned itself (no copy) for the family ``teacher``; families that
@@ -112,8 +112,8 @@ def build_operation(
         grid: of activations in int8, one of ``lanaprof.ops.quantising.GRIDS``.
 
     Raises:
-        UnknownOperation: the operation does not fit the shapes or the teacher's layer, needs one that was not
-            given, or is in fp8, which nothing here can build.
+        UnknownOperation: the operation does not fit the shapes or the teacher's layer, or needs one that was not
+            given.
         UnsupportedOperator: its module cannot be quantised.
     """
     input_shape, output_shape = tuple(input_shape), tuple(output_shape)
@@ -154,23 +154,17 @@ def at_precision(module: nn.Module, precision: str, input_shape: Shape, *, grid:
         grid: of activations in int8; their scales are not calibrated yet.
 
     Raises:
-        UnknownOperation: nothing here can build this precision.
         UnsupportedOperator: the module cannot be quantised.
     """
     if precision in _FULL:
         return module
-    if precision == "fp8":
-        raise UnknownOperation(
-            "nothing can be built in fp8: no operation here rounds to it",
-            hint="use @int8, @fp16 or @bf16",
-        )
     import torch  # heavy
 
     x = torch.randn((_SAMPLES, *input_shape), generator=torch.Generator().manual_seed(0))
     if precision in QUANTISED:
         from lanaprof.ops.quantising.module import Quantised
 
-        return Quantised(fuse(module), get_grid(grid), x).eval()
+        return Quantised(fuse(module), get_grid(grid_at(precision, grid)), x).eval()
     from lanaprof.ops.quantising.half import HalfPrecision
 
     return HalfPrecision(fuse(module), precision, x).eval()

@@ -189,11 +189,6 @@ def read_operations(path: str | Path) -> tuple[Operation, ...]:
             operation = parse_operation(text)
         except UnknownOperation as error:
             raise UnknownOperation(f"{path}, line {number}: {error.message}", hint=error.hint) from error
-        if operation.precision == "fp8":
-            raise UnknownOperation(
-                f"{path}, line {number}: {text} cannot be built, there is no fp8 yet",
-                hint="use @int8, @fp16 or @bf16, or leave the precision out",
-            )
         operations.append(operation)
     if not operations and not has_spans:
         raise BadInput(

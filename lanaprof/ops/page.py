@@ -19,7 +19,7 @@ An operation is what may stand in a layer: a family, its parameters and after an
 as in `mbconv(expand=4,kernel=5)@fp16`. The text prints only what differs from the default, in the
 order of the tables below. Strides follow from the layer's shapes; the input is added to the output
 where the two shapes are equal. `--ops FILE` takes one operation a line; `#` starts a comment. `--precision int8` offers
-all of them once more in int8 ([precision](precision.md)).
+all of them once more in int8, `--precision fp8` in fp8 ([precision](precision.md)).
 
 `--ops quick` gives each layer about twelve: `teacher`, `skip` where the shapes allow it, and ten
 others whose arithmetic spans about a tenth of the teacher's to all of it; and, where that can be done,

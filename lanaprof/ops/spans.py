@@ -67,7 +67,7 @@ def read_spans(ops: str | Path) -> tuple[SpanRule, ...]:
             operation = parse_operation(parts[1])
         except UnknownOperation as error:
             raise UnknownOperation(f"{where}: {error.message}", hint=error.hint) from error
-        if not parts[0] or operation.family == TEACHER or operation.precision == "fp8":
+        if not parts[0] or operation.family == TEACHER:
             raise UnknownOperation(
                 f"{where}: {parts[1]!r} cannot stand for the layers {parts[0]!r}",
                 hint="write RUN: OPERATION, such as stage: mbconv(expand=4), tail: skip, blocks.2.*: g_ghost",

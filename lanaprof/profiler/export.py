@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lanaprof.errors import UnsupportedOperator
 from lanaprof.profiler.canonical import Graph, canonical_graph
-from lanaprof.profiler.prepare import OPSET
+from lanaprof.profiler.prepare import OPSET, OPSET_FP8
 
 if TYPE_CHECKING:
     import onnx
@@ -60,7 +60,7 @@ def exported_model(
                 return program.model_proto
             file: Any = io.BytesIO()  # annotated as a path, documented as path or file
             torch.onnx.export(
-                module, (example,), file, dynamo=False, opset_version=OPSET,
+                module, (example,), file, dynamo=False, opset_version=_opset_of(module),
                 input_names=["input"], output_names=["output"],
             )  # fmt: skip
             return onnx.load_from_string(file.getvalue())
@@ -70,6 +70,14 @@ def exported_model(
     finally:
         if exporter == "dynamo":
             logging.disable(previous)
+
+
+def _opset_of(module: torch.nn.Module) -> int:
+    """Return the least opset that can say the module; others would convert all that has no floats of 8 bits."""
+    from lanaprof.ops.quantising.module import find_quantised  # needs torch
+
+    is_float = any(part.grid.is_float for part in find_quantised(module).values())
+    return OPSET_FP8 if is_float else OPSET
 
 
 def exported_graph(

@@ -1,6 +1,6 @@
 """What is left of conversions where two pieces of one precision meet.
 
-A piece in int8 or in 16 bits takes and gives float32. Where such pieces are neighbours, what one converts back the
+A piece in int8, fp8 or 16 bits takes and gives float32. Where such pieces are neighbours, what one converts back the
 other converts again: nothing of it changes a number, so it goes, in operators, composed networks and exported files.
 """
 
@@ -94,9 +94,15 @@ def _join_in_file(graph: onnx.GraphProto) -> None:
         before = makers.get(node.input[0]) if node.input else None
         if before is None or (before.op_type, node.op_type) != ("DequantizeLinear", "QuantizeLinear"):
             continue
-        same = list(before.attribute) == list(node.attribute) and all(
-            a in constants and b in constants and np.array_equal(constants[a], constants[b])
-            for a, b in zip(before.input[1:], node.input[1:], strict=True)
+        same = (
+            list(before.attribute) == list(node.attribute)
+            and all(
+                a in constants
+                and b in constants
+                and constants[a].dtype == constants[b].dtype  # 0 as a zero point of int8 is not that of fp8
+                and np.array_equal(constants[a], constants[b])
+                for a, b in zip(before.input[1:], node.input[1:], strict=True)
+            )
         )
         if same and node.output[0] not in outputs:
             renamed[node.output[0]] = before.input[0]

@@ -272,7 +272,7 @@ def recipe(layer: Layer, operation: str, *, batch: int, precision: str, grid: st
         operation: its text.
         batch: samples per run.
         precision: the device's; an operation's own precision comes before it.
-        grid: of activations, where the precision is int8.
+        grid: of activations, where the precision is int8 or fp8.
 
     Raises:
         UnknownOperation: no registered family provides the operation.

@@ -34,14 +34,14 @@ TEACHERS = {
 
 
 def made_project(folder: Path, teacher: str, image: str, layers: tuple[str, ...]) -> Project:
-    """Return a project of at most four layers with every operation at three precisions."""
+    """Return a project of at most four layers with every operation at four precisions."""
     (folder / "ops.txt").write_text(OPS, encoding="utf-8")
     config = ProjectConfig(
         teacher=teacher,
         input=image,
         layers=layers,
         ops=str(folder / "ops.txt"),
-        precisions=("int8", "fp16"),
+        precisions=("int8", "fp8", "fp16"),
         devices=("cpu",),
         data="random",
     )
@@ -71,7 +71,7 @@ def test_composed_is_exported_at_any_precision(kind: str, tmp_path: Path) -> Non
     project = made_project(tmp_path, *TEACHERS[kind])
     generator = random.Random(3)
     layers = project.space.layers
-    wanted = [("teacher@int8",) * len(layers), ("teacher@fp16",) * len(layers)]
+    wanted = [(f"teacher@{precision}",) * len(layers) for precision in ("int8", "fp8", "fp16")]
     wanted += [random_architecture(project.space, generator).complete(project.space) for _ in range(3)]
     with open_store(tmp_path / "lanaprof.db", create=True) as store:
         export_operators(project, CPU, store)
@@ -98,8 +98,9 @@ def test_a_device_in_sixteen_bits_has_the_teacher_in_pieces_and_whole(kind: str,
     }
 
 
-def test_neighbours_share_their_conversions(tmp_path: Path) -> None:
-    """All layers in int8 are rounded once less at each border than the same layers alone."""
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_neighbours_share_their_conversions(precision: str, tmp_path: Path) -> None:
+    """All layers in int8, or in fp8, are rounded once less at each border than the same layers alone."""
     project = made_project(tmp_path, *TEACHERS["residual"])
     layers = project.space.layers
 
@@ -110,16 +111,19 @@ def test_neighbours_share_their_conversions(tmp_path: Path) -> None:
         export_operators(project, CPU, store)
         operators = find_operators(project, CPU, store)
         graphs = {each.id: each.graph for each in store.iter_operators()}
-        alone = [rounded(graphs[operators.operator(one.name, "teacher@int8") or ""]) for one in layers]
-        whole = rounded(composed(project, store, ("teacher@int8",) * len(layers)))
+        alone = [
+            rounded(graphs[operators.operator(one.name, f"teacher@{precision}") or ""]) for one in layers
+        ]
+        whole = rounded(composed(project, store, (f"teacher@{precision}",) * len(layers)))
 
     assert whole == sum(alone) - (len(layers) - 1)
 
 
 def test_a_grid_is_part_of_a_recipe_in_int8_alone(tmp_path: Path) -> None:
-    """A runtime with another grid measures another operator; in float32 it is the same."""
+    """A runtime with another grid measures another operator; in float32 and fp8 it is the same."""
     project = made_project(tmp_path, *TEACHERS["residual"])
     layer, other = project.space.layers[0], replace(CPU, backend="scripted")
 
-    assert candidate_recipe(layer, "conv", CPU) == candidate_recipe(layer, "conv", other)
+    for operation in ("conv", "conv@fp8"):
+        assert candidate_recipe(layer, operation, CPU) == candidate_recipe(layer, operation, other)
     assert candidate_recipe(layer, "conv@int8", CPU) != candidate_recipe(layer, "conv@int8", other)

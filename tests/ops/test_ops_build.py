@@ -278,7 +278,6 @@ def test_teacher_is_the_given_module() -> None:
     ("text", "input_shape", "output_shape", "message"),
     [
         ("teacher", (3, 4, 4), (3, 4, 4), "needs the teacher's own layer"),
-        ("conv@fp8", (8, 4, 4), (8, 4, 4), "nothing can be built in fp8"),
         ("conv", (8, 4, 4), (8, 8, 8), r"no stride turns \(4, 4\) into \(8, 8\)"),
         ("conv", (8, 15, 15), (8, 7, 7), "no stride turns"),
         ("conv", (16, 64), (16, 64), "it needs images"),

@@ -91,7 +91,6 @@ def test_a_file_names_one_operation_a_line(tmp_path: Path) -> None:
     ("content", "error", "message"),
     [
         ("conv\nmbconf\n", UnknownOperation, "line 2: there is no operation family 'mbconf'"),
-        ("conv@fp8\n", UnknownOperation, "line 1: conv@fp8 cannot be built"),
         ("# nothing\n", BadInput, "holds no operation"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A module in int8: trained, judged and exported as the same thing."""
+"""A module in int8 or fp8: trained, judged and exported as the same thing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lanaprof.errors import UnsupportedOperator
+from lanaprof.ops.quantising.float8 import round_to_float8
 from lanaprof.ops.quantising.folding import fold_batch_norms
 from lanaprof.ops.quantising.following import Rounding
 from lanaprof.ops.quantising.grids import Grid
@@ -31,7 +32,7 @@ class ValueRounding(nn.Module):
 
     def __init__(self, grid: Grid) -> None:
         super().__init__()
-        self.low, self.high = grid.low, grid.high
+        self.low, self.high, self.is_float = grid.low, grid.high, grid.is_float
         self.register_buffer("scale", torch.tensor(_UNCALIBRATED.scale))
         self.register_buffer("zero_point", torch.tensor(_UNCALIBRATED.zero_point, dtype=torch.int32))
 
@@ -42,35 +43,40 @@ class ValueRounding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x as the grid's numbers stand for it."""
+        if self.is_float:
+            return round_to_float8(x, self.scale)
         return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, self.low, self.high)
 
 
 class WeightRounding(nn.Module):
-    """Rounds a weight to int8 with a scale for every output channel."""
+    """Rounds a weight to int8, or fp8 beside activations in it, with a scale for every output channel."""
 
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, weight: Tensor, axis: int) -> None:
+    def __init__(self, weight: Tensor, axis: int, grid: Grid) -> None:
         super().__init__()
-        self.axis = axis
+        self.axis, self.is_float = axis, grid.is_float
+        high = grid.high if grid.is_float else _WEIGHT_HIGH
         others = [dim for dim in range(weight.dim()) if dim != axis]
         largest = weight.detach().abs().amax(others).float()
-        self.register_buffer("scale", (largest / _WEIGHT_HIGH).clamp_min(_LEAST_SCALE))
+        self.register_buffer("scale", (largest / high).clamp_min(_LEAST_SCALE))
         self.register_buffer("zero_point", torch.zeros(len(largest), dtype=torch.int32))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the weight as whole numbers stand for it."""
+        """Return the weight as its numbers stand for it."""
+        if self.is_float:
+            return round_to_float8(weight, self.scale, self.axis)
         return torch.fake_quantize_per_channel_affine(
             weight, self.scale, self.zero_point, self.axis, -_WEIGHT_HIGH - 1, _WEIGHT_HIGH
         )
 
 
 class Quantised(nn.Module):
-    """A module computed in int8, as a runtime would: weights and activations are rounded, sums are not.
+    """A module computed in int8 or fp8, as a runtime would: weights and activations are rounded, sums are not.
 
-    Exported, every rounding is a pair of QuantizeLinear and DequantizeLinear, from which runtimes make their kernels
-    for int8. Batch norms are folded. What there is no kernel for stays in float32 (:mod:`following` has the rules).
+    Exported, every rounding is a pair of QuantizeLinear and DequantizeLinear, from which runtimes make their kernels.
+    Batch norms are folded. What there is no kernel for stays in float32 (:mod:`following` has the rules).
 
     Args:
         module: in its deployed form and eval mode; copied.
@@ -101,7 +107,7 @@ class Quantised(nn.Module):
         self.input_place, self.output_place = run.input_place, run.output_place
 
     def forward(self, x: Tensor) -> Any:
-        """Return what the module gives, in int8."""
+        """Return what the module gives, rounded inside."""
         run = Rounding(_Applying(self), x)
         with run:
             result = self.body(x)
@@ -199,7 +205,7 @@ class _Laying(_Applying):
 
     def weight(self, place: int, x: Tensor, axis: int) -> Tensor:
         assert place == len(self._owner.weights)
-        self._owner.weights.append(WeightRounding(x, axis))
+        self._owner.weights.append(WeightRounding(x, axis, self._owner.grid))
         return x
 
 
@@ -220,7 +226,7 @@ class _Observing(_Applying):
 
 
 def find_quantised(module: nn.Module) -> dict[str, Quantised]:
-    """Return the parts of a network that are computed in int8, by name."""
+    """Return the parts of a network that are computed in int8 or fp8, by name."""
     return {name: part for name, part in module.named_modules() if isinstance(part, Quantised)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,7 +25,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What one whole number stands for: value = scale × (number − zero point)."""
+    """What one number stands for: value = scale × (number − zero point)."""
 
     scale: float
     zero_point: int
@@ -82,5 +83,10 @@ def _spanning(low: float, high: float, grid: Grid) -> Scale:
 
 
 def _error(centres: Floats, counts: NDArray[np.int64], scale: Scale, grid: Grid) -> float:
-    numbers = np.clip(np.round(centres / scale.scale) + scale.zero_point, grid.low, grid.high)
+    numbers = centres / scale.scale
+    if grid.is_float:
+        numbers = np.clip(numbers, grid.low, grid.high)
+        numbers = torch.from_numpy(numbers).to(torch.float8_e4m3fn).double().numpy()
+    else:
+        numbers = np.clip(np.round(numbers) + scale.zero_point, grid.low, grid.high)
     return float(np.sum(counts * (centres - (numbers - scale.zero_point) * scale.scale) ** 2))

@@ -35,6 +35,7 @@ _FLUSH_DENORMALS = ("session.set_denormal_as_zero", "1")
 _NO_KERNEL = (
     *("NOT_IMPLEMENTED", "No Op registered for", "not a registered function/op"),
     "Type Error: Type 'tensor(bfloat16)'",
+    "Type Error: Type 'tensor(float8e4m3fn)'",  # its kernels for int8, which its optimiser puts in place of roundings
 )
 _WIDEST_BLOCK = 16  # channels kept together in memory, on AVX-512; 8 elsewhere
 _ALIGNMENT_BYTES = 64  # a cache line

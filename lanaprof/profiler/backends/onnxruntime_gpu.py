@@ -28,7 +28,10 @@ __all__ = ["OnnxRuntimeCuda", "OnnxRuntimeTensorRt"]
 
 _PACKAGE = "onnxruntime-gpu"
 # No kernel of this type; no operator of this name; only the CPU has it.
-_NO_KERNEL = ("NOT_IMPLEMENTED", "No Op registered for", "not a registered function/op", "CPU EP")
+_NO_KERNEL = (
+    *("NOT_IMPLEMENTED", "No Op registered for", "not a registered function/op", "CPU EP"),
+    "Type Error: Type 'tensor(float8e4m3fn)'",
+)
 # How cuDNN's convolutions are chosen, in the provider's words.
 _SEARCHES: Mapping[str, str] = {"searched": "EXHAUSTIVE", "heuristic": "HEURISTIC", "default": "DEFAULT"}
 _NO_CPU = ("session.disable_cpu_ep_fallback", "1")

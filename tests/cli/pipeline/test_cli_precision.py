@@ -97,14 +97,46 @@ def test_what_a_runtime_cannot_compute_is_a_row(bench: Any) -> None:
     assert coverage["present"] > coverage["failed"] > 0
 
 
+def test_fp8_goes_all_the_way_where_it_cannot_be_measured(bench: Any) -> None:
+    """ONNX Runtime has no kernels: rows ``unsupported``. Scores, fine-tuning and files need none."""
+    offered(bench, "fp8")
+    measured = bench.run("measure", code=3)
+    bench.run("calibrate", "-n", "6")
+    bench.run("distill", "--steps", "4", "--batch-size", "16")
+    scored = bench.run("score", "--images", "16")
+    found = bench.run("select", "--budget", "90%", "--no-verify", "--confidence", "0.5")
+    chosen = _everywhere("teacher@fp8")
+    tuned = bench.run("finetune", "--architecture", chosen, "--steps", "4", "--batch-size", "16")
+    written = bench.run("export", "--architecture", chosen, "--out", "fp8.onnx")
+    bench.run("export", "--architecture", chosen, "--out", "fp8/")
+    bench.run("export", "--architecture", chosen, "--out", "fp8.pt2")
+
+    assert measured["failed"] == 0
+    assert measured["unsupported"] > 0
+    judged = {row["operation"] for row in scored["scores"]}
+    assert {"teacher@fp8", "conv@fp8", "mbconv(expand=2)@fp8"} <= judged
+    assert not any("@fp8" in operation for operation in found["choices"].values())
+    assert tuned["steps"] == 4
+    assert written["difference"] <= 0.1
+    model = onnx.load("fp8.onnx")
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("QuantizeLinear") < kinds.count("DequantizeLinear")  # weights are fp8 in the file
+    large = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
+    assert onnx.TensorProto.FLOAT8E4M3FN in large
+    x = torch.randn(1, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        folder, program = lanaprof.load_student("fp8")(x), torch.export.load("fp8.pt2").module()(x)
+    torch.testing.assert_close(program, folder, rtol=0.1, atol=0.1 * float(folder.abs().max()))
+
+
 def test_a_precision_that_nothing_is_built_at_is_refused(bench: Any) -> None:
     """init says which ones there are."""
     error = bench.refuse(
-        "init", "--teacher", "tiny:network", "--input", "1x12x12", "--precision", "fp8", "--force"
+        "init", "--teacher", "tiny:network", "--input", "1x12x12", "--precision", "int4", "--force"
     )
 
-    assert "precision 'fp8'" in error
-    assert "int8" in error
+    assert "precision 'int4'" in error
+    assert "int8 or fp8" in error
 
 
 def test_a_device_in_int8_is_refused(bench: Any) -> None:
