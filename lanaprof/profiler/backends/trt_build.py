@@ -38,8 +38,8 @@ _NO_IMPORTER = (
     "nsupported",
     "not supported",
 )
-# What the builder logs when no kernel does a layer, and when one would but has no room.
-_NO_KERNEL = ("Could not find any implementation", "not supported", "nsupported")
+# What the builder logs when no kernel does a layer, none for 8 bits on this GPU, and when one would but has no room.
+_NO_KERNEL = ("Could not find any implementation", "not supported", "nsupported", "require hardware with")
 _NO_ROOM = ("out of memory", "OutOfMemory", "insufficient workspace", "insufficient memory")
 _LONGEST_MESSAGE = 400
 # Formats that a neighbour in a network would hand over without a copy, besides the plain one. A channel count is

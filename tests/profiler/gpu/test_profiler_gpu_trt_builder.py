@@ -36,7 +36,7 @@ from lanaprof.teachers import AttentionHalf
 CHILD = Path(__file__).parent / "bindings" / "builds.py"
 IMAGE: tuple[int, ...] = (16, 8, 8)
 TOKENS: tuple[tuple[int, ...], ...] = ((49, 32), (64, 32))  # on grids of 7 × 7 and 8 × 8
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 # The builder's own words are in the row; a campaign records them and goes on.
 REFUSED: Mapping[str, frozenset[str]] = {"bf16": frozenset({"outlook", "teacher mobilenetv3"})}
 

@@ -229,6 +229,10 @@ def test_edge_buffers_have_room_for_them() -> None:
             "Error Code 10: Internal Error (Could not find any implementation for node n0.)",
             UnsupportedOperator,
         ),
+        (  # TensorRT 10.3 on a GPU of compute capability 8.6
+            "Error Code 9: API Usage Error (Networks with FP8 Q/DQ layers require hardware with FP8 support.)",
+            UnsupportedOperator,
+        ),
         ("Could not find any implementation for node n0 due to insufficient workspace.", OutOfDeviceMemory),
         ("Error Code 2: OutOfMemory (no further information)", OutOfDeviceMemory),
         (
