@@ -53,7 +53,9 @@ def test_crash_and_kills_lose_nothing(own_server: ThrowAwayServer, python: Calla
     chance = random.Random(0)
     url = own_server.url()
     open_store(url, create=True).close()
-    processes = [python(WRITER, url, f"writer {index}", "150") for index in range(4)]
+    # The two that are killed have more to write than they ever could.
+    counts = ("1000000", "1000000", "300", "300")
+    processes = [python(WRITER, url, f"writer {index}", count) for index, count in enumerate(counts)]
     first = [process.stdout.readline().split() for process in processes]  # all are at work
 
     for process in processes[:2]:
