@@ -20,7 +20,7 @@ from lanaprof.ops.quantising.float8 import round_to_float8
 from lanaprof.ops.quantising.module import Quantised, ValueRounding, WeightRounding
 from lanaprof.ops.quantising.ranges import METHODS, Observed, Scale, choose_scale
 from lanaprof.profiler.backends import Settings
-from lanaprof.profiler.backends.onnxruntime import OnnxRuntime
+from lanaprof.profiler.backends.registry import backend_class
 from lanaprof.profiler.export import exported_graph, exported_model
 from lanaprof.profiler.roundings import deployed_model
 
@@ -210,8 +210,11 @@ def test_layers_on_tokens_are_rounded_too() -> None:
     assert all(isinstance(value, ValueRounding) and value.is_float for value in module.values)
 
 
-def test_onnx_runtime_says_that_it_has_no_such_kernels() -> None:
-    """Its optimiser would take kernels for int8; a campaign has a row ``unsupported``."""
+@pytest.mark.parametrize(("name", "words"), [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")])
+def test_runtimes_of_cpus_have_no_such_kernels(name: str, words: str) -> None:
+    """A campaign has a row ``unsupported``, not an operator in a time that no network made of it will have."""
+    backend = backend_class(name)(Settings())
     graph = exported_graph(calibrated("conv"), (1, *IMAGE))
-    with pytest.raises(UnsupportedOperator, match="float8e4m3fn"):
-        OnnxRuntime(Settings()).compile(graph, seed=0)
+
+    with pytest.raises(UnsupportedOperator, match=f"{words} on a CPU has no kernels in float8_e4m3fn"):
+        backend.compile(graph, seed=0)

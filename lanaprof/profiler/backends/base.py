@@ -28,15 +28,26 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from lanaprof.errors import BackendError
+from lanaprof.errors import BackendError, UnsupportedOperator
 from lanaprof.profiler.backends.choices import Choice, Pairs, chosen_pairs
 from lanaprof.profiler.clock import Clock, SystemClock
+from lanaprof.profiler.prepare import is_fp8
 from lanaprof.profiler.rebuild import model_from_graph
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Array", "Backend", "Edges", "Program", "Settings", "onnx_bytes", "onnx_model", "random_array"]
+__all__ = [
+    "Array",
+    "Backend",
+    "Edges",
+    "Program",
+    "Settings",
+    "onnx_bytes",
+    "onnx_model",
+    "random_array",
+    "refuse_fp8",
+]
 
 Array = npt.NDArray[Any]
 
@@ -208,3 +219,18 @@ def onnx_bytes(graph: Mapping[str, Any], *, seed: int) -> bytes:
     """Return :func:`onnx_model` serialized."""
     serialized: bytes = onnx_model(graph, seed=seed).SerializeToString()
     return serialized
+
+
+def refuse_fp8(graph: Mapping[str, Any], runtime: str) -> None:
+    """Refuse what is computed in floats of 8 bits, for a runtime that has no kernels for them.
+
+    Such runtimes take some operators and not others, and not the networks that are made of those they take: nothing
+    that was measured so would be of use.
+
+    Raises:
+        UnsupportedOperator: a value of the canonical graph is in such floats.
+    """
+    kinds = {value["type"] for node in graph["nodes"] for value in node["outputs"]}
+    found = sorted(filter(is_fp8, kinds))
+    if found:
+        raise UnsupportedOperator(f"{runtime} has no kernels in {found[0]}")

@@ -24,6 +24,7 @@ from lanaprof.profiler.backends.base import (
     Settings,
     onnx_bytes,
     random_array,
+    refuse_fp8,
 )
 from lanaprof.profiler.backends.edges import Port, add_stand_ins, cut_stand_ins
 
@@ -35,7 +36,6 @@ _FLUSH_DENORMALS = ("session.set_denormal_as_zero", "1")
 _NO_KERNEL = (
     *("NOT_IMPLEMENTED", "No Op registered for", "not a registered function/op"),
     "Type Error: Type 'tensor(bfloat16)'",
-    "Type Error: Type 'tensor(float8e4m3fn)'",  # its kernels for int8, which its optimiser puts in place of roundings
 )
 _WIDEST_BLOCK = 16  # channels kept together in memory, on AVX-512; 8 elsewhere
 _ALIGNMENT_BYTES = 64  # a cache line
@@ -94,6 +94,7 @@ class OnnxRuntime(Backend):
 
     def compile(self, graph: Mapping[str, Any], *, seed: int) -> Program:
         """Return a session of the rebuilt operator."""
+        refuse_fp8(graph, "ONNX Runtime on a CPU")
         session = self._session(onnx_bytes(graph, seed=seed), self._options())
         return _Session(
             session,
@@ -105,6 +106,7 @@ class OnnxRuntime(Backend):
         """Return a session that keeps the blocked layout at its edges and shares its working memory."""
         import onnx
 
+        refuse_fp8(graph, "ONNX Runtime on a CPU")
         model = onnx.load_from_string(onnx_bytes(graph, seed=seed))
         inputs = [described["shape"] for described in graph["inputs"]]
         outputs = [[int(d.dim_value) for d in v.type.tensor_type.shape.dim] for v in model.graph.output]

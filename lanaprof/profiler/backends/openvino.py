@@ -20,6 +20,7 @@ from lanaprof.profiler.backends.base import (
     Settings,
     onnx_bytes,
     random_array,
+    refuse_fp8,
 )
 
 __all__ = ["OpenVino"]
@@ -84,6 +85,7 @@ class OpenVino(Backend):
 
     def compile(self, graph: Mapping[str, Any], *, seed: int) -> Program:
         """Return the rebuilt operator, compiled."""
+        refuse_fp8(graph, "OpenVINO on a CPU")
         model = onnx_bytes(graph, seed=seed)
         try:
             compiled = self._core.compile_model(self._core.read_model(model), "CPU", self._properties())
