@@ -1,4 +1,4 @@
-"""Scales of candidates in int8, from what really flows through the teacher."""
+"""Scales of candidates in int8 and fp8, from what really flows through the teacher."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def calibrate_candidates(
     images: int = CALIBRATION_IMAGES,
     method: str = METHODS[0],
 ) -> None:
-    """Set the scales of candidates in int8, in place.
+    """Set the scales of candidates in int8 and fp8, in place.
 
     Each is run in float32 on what the teacher's layer gets. The borders of a layer have the scales of the teacher's own
     activations there: whoever stands in the next layer agrees, and what one gives in int8 the next takes so. The same

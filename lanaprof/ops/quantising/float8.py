@@ -22,9 +22,7 @@ def round_to_float8(x: Tensor, scale: Tensor, axis: int | None = None) -> Tensor
         scale: of all of them, or (size of the axis,), one for every index of the axis.
         axis: which one that is.
     """
-    if (
-        torch.compiler.is_exporting()
-    ):  # a program keeps the arithmetic, and knows nothing of functions of ours
+    if torch.compiler.is_exporting():  # programs keep arithmetic, and no functions of ours
         return _rounded(x, _spread(scale, x, axis))
     result: Tensor = _Rounding.apply(x, scale, axis)
     return result

@@ -1,4 +1,4 @@
-"""What is rounded when a module runs in int8: decided call by call, so that any module can be quantised.
+"""What is rounded when a module runs in int8 or fp8: decided call by call, so that any module can be quantised.
 
 The rules are those of explicit quantisation. What a kernel for int8 reads is rounded first; what comes out is rounded
 where somebody reads it, hence behind the activation that belongs to a convolution. Values that are moved but not
@@ -50,7 +50,7 @@ class _Value:
 
 
 class Rounding(TorchFunctionMode):
-    """Runs one forward pass in int8.
+    """Runs one forward pass in int8 or fp8.
 
     Attributes:
         input_place, output_place: where the module's input and output are rounded; None where they are not.
