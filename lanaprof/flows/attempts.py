@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lanaprof.flows.operators import Choices
 from lanaprof.lut import Measurement
 
-__all__ = ["RESERVE", "Attempt", "Held"]
+__all__ = ["RESERVE", "Attempt", "Held", "round_line"]
 
 RESERVE = 0.010  # of the latency: what the machine as a whole may be slower than its average at another time
 
@@ -77,3 +78,11 @@ class Attempt:
     def held_s(self, factor: float) -> float:
         """Return what must lie inside the budget when it is timed once more; no reserve is asked a second time."""
         return max(self.confirmed_high_s, self.level_s(factor))
+
+
+def round_line(rounds: int, attempts: Iterable[Attempt], inside: Sequence[Attempt], budget_s: float) -> str:
+    """Return how far the loop is, for people."""
+    if not inside:
+        nearest_s = min(attempt.confirmed_high_s for attempt in attempts)
+        return f"round {rounds}: nothing inside yet, the nearest is {nearest_s / budget_s:.1%} of the budget"
+    return f"round {rounds}: best inside uses {inside[0].latency_s / budget_s:.1%} of the budget"

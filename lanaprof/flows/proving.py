@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lanaprof.errors import InfeasibleBudget
-from lanaprof.flows.attempts import RESERVE, Attempt, Held
+from lanaprof.flows.attempts import RESERVE, Attempt, Held, round_line
 from lanaprof.flows.bench import Bench
 from lanaprof.flows.networks import calibration_networks, common_factor, time_networks
 from lanaprof.flows.operators import Choices
@@ -221,7 +221,7 @@ class _Loop:
             self.attempts[choices] = Attempt(choices, score, measured[choices], self.factors[-1])
         self._correct(new)
         self.gained = bool(self.inside) and self.inside[0].score > before
-        self.tell(_line(self.rounds, self.attempts.values(), self.inside, self.budget_s))
+        self.tell(round_line(self.rounds, self.attempts.values(), self.inside, self.budget_s))
         return True
 
     def _level(self, measured: Mapping[Choices, Measurement]) -> None:
@@ -380,13 +380,6 @@ def _corrected(
     rows = [predictor.features(choices) for choices in timed]
     weights = [_OWN_WEIGHT if choices in own else 1.0 for choices in timed]
     return replace(predictor, fitted=fit(rows, list(timed.values()), weights))
-
-
-def _line(rounds: int, attempts: Iterable[Attempt], inside: Sequence[Attempt], budget_s: float) -> str:
-    if not inside:
-        nearest_s = min(attempt.confirmed_high_s for attempt in attempts)
-        return f"round {rounds}: nothing inside yet, the nearest is {nearest_s / budget_s:.1%} of the budget"
-    return f"round {rounds}: best inside uses {inside[0].latency_s / budget_s:.1%} of the budget"
 
 
 def _noisy_line(repeatability: tuple[float, float]) -> str:
