@@ -1,11 +1,12 @@
 """A shared database on a PostgreSQL server: does it lose anything, how large is it, how fast is it filled and read?
 
-    python benchmarks/shared_store.py [--writers 8] [--records 20000] [--rows 50000]
+    python benchmarks/shared_store.py [--writers 8] [--records 20000] [--rows 50000] [--kinds sqlite postgresql]
 
 ``writers``: processes write measurements at once, each its own; writers are killed (kill -9) at random and started
 again, and once the server crashes and comes back. Counts what was acknowledged and is not there, and what is there
-twice. ``size/N``: N measurements of 64 samples each, in a file and on the server, pushed, pushed again, pulled and
-exported, with the peak memory of each command.
+twice. ``writers/sqlite``: the same with one file, which no server's crash can hit. ``size/N``: N measurements of 64
+samples each, in a file and on the server, pushed, pushed again, pulled and exported, with the peak memory of each
+command.
 
 The server is a throw-away one that waits for the disk like a real one; it and the writers share this machine.
 """
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from lanaprof.lut.adding import chunked
 from lanaprof.lut.testing import throw_away_server
 
 NAME = "shared_store"
+KINDS = ("sqlite", "postgresql")
 SAMPLES = 64
 OPERATORS = 200
 
@@ -115,15 +118,18 @@ def start_writer(url: str, index: int, options: dict[str, Any], folder: Path) ->
     return subprocess.Popen([sys.executable, __file__, "--write", *given])
 
 
-def run_writers(options: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """Return what became of all that was written while writers were killed and the server crashed."""
+def run_writers(options: dict[str, Any], folder: Path, *, server: bool) -> list[dict[str, Any]]:
+    """Return what became of all that was written while writers were killed and, if there is one, the server crashed."""
     count, wanted = options["writers"], options["writers"] * options["records"]
     chance = random.Random(0)
     for path in folder.glob("*.txt"):
         path.unlink()  # of a server that is no more
     kills = crashes = 0
-    with throw_away_server(durable=True) as server:
-        url = server.url()
+    for path in folder.glob("shared.db*"):
+        path.unlink()
+    with ExitStack() as stack:
+        place = stack.enter_context(throw_away_server(durable=True)) if server else None
+        url = place.url() if place is not None else str(folder / "shared.db")
         with open_store(url, create=True) as store:
             store.add([*operators(), environment()])
         began_s = time.monotonic()
@@ -133,9 +139,9 @@ def run_writers(options: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
             done = (
                 sum(path.stat().st_size for path in folder.glob("*.txt")) // 33
             )  # 32 digits and a line's end
-            if not crashes and done >= wanted / 2:
-                server.stop("immediate")
-                server.start()
+            if place is not None and not crashes and done >= wanted / 2:
+                place.stop("immediate")
+                place.start()
                 crashes += 1
             elif kills < options["kills"] and done >= wanted * kills / options["kills"]:
                 index = chance.choice(sorted(running))
@@ -156,9 +162,10 @@ def run_writers(options: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
         report = check(url)
     return [
         {
-            "writers": count, "records": options["records"], "batch": options["batch"], "samples": SAMPLES,
-            "kills": kills, "crashes": crashes, "acknowledged": len(set(noted)), "stored": len(stored),
-            "lost": len(set(noted) - set(stored)), "twice": len(stored) - len(set(stored)),
+            "kind": "postgresql" if server else "sqlite", "writers": count, "records": options["records"],
+            "batch": options["batch"], "samples": SAMPLES, "kills": kills, "crashes": crashes,
+            "acknowledged": len(set(noted)), "stored": len(stored), "lost": len(set(noted) - set(stored)),
+            "twice": len(stored) - len(set(stored)),
             "problems": len(report.problems), "wall_s": seconds, "records_per_s": len(stored) / seconds,
         }
     ]  # fmt: skip
@@ -224,8 +231,8 @@ def run_size(rows: int, folder: Path) -> list[dict[str, Any]]:
 
 def run_part(harness: Harness, part: str) -> list[dict[str, Any]]:
     """Return the results of one part."""
-    if part == "writers":
-        return run_writers(harness.options, harness.folder(part))
+    if part.startswith("writers"):
+        return run_writers(harness.options, harness.folder(part), server=part == "writers")
     return run_size(int(part.partition("/")[2]), harness.folder(part))
 
 
@@ -234,7 +241,8 @@ def show(runs: Sequence[dict[str, Any]]) -> None:
     for result in (run["result"] for run in runs):
         if "writers" in result:
             print(
-                f"{result['writers']} × {result['records']} records, {result['kills']} writers killed, "
+                f"{result['kind']}: {result['writers']} × {result['records']} records, "
+                f"{result['kills']} writers killed, "
                 f"{result['crashes']} crash of the server: {result['acknowledged']} acknowledged, "
                 f"{result['lost']} lost, {result['twice']} twice, {result['records_per_s']:.0f} records/s"
             )
@@ -261,6 +269,7 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=int, default=50_000, help="measurements whose size is taken, and a fifth of it"
     )
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS, help="which databases")
     parser.add_argument("--write", nargs=5, help="(a writer of this benchmark)")
     given = parser.parse_args()
     if given.write:
@@ -270,8 +279,10 @@ def main() -> None:
     if given.quick:
         given.writers, given.records, given.kills, given.rows = 2, 100, 1, 200
     names = ("writers", "records", "batch", "kills")
+    parts = ["writers/sqlite"] if "sqlite" in given.kinds else []
+    if "postgresql" in given.kinds:
+        parts += ["writers", f"size/{given.rows // 5}", f"size/{given.rows}"]
     harness = harness_from(NAME, given, {name: getattr(given, name) for name in names} | {"rows": given.rows})
-    parts = ["writers", f"size/{given.rows // 5}", f"size/{given.rows}"]
     harness.parts(parts, lambda part: run_part(harness, part))
     show(harness.finish())
     say(f"results: {harness.out}")

@@ -147,9 +147,10 @@ def test_shared_store_runs(tmp_path: Path) -> None:
         find_programs()
     except StoreError as error:
         pytest.skip(f"no PostgreSQL server: {error.message}")
-    writers, *sizes = run("shared_store", tmp_path)
+    file, writers, *sizes = run("shared_store", tmp_path)
 
-    assert (writers["stored"], writers["lost"], writers["twice"], writers["problems"]) == (200, 0, 0, 0)
+    for each in (file, writers):
+        assert (each["stored"], each["lost"], each["twice"], each["problems"]) == (200, 0, 0, 0)
     assert [size["rows"] for size in sizes] == [40, 200]
 
 
