@@ -74,7 +74,8 @@ def read(
 
     number = 0
     try:
-        with ParquetFile(path, page_checksum_verification=True) as file:
+        # Not buffered ahead: what was read would be kept until the file is closed.
+        with ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
             # Measurements are nearly all there is: where they are not asked for, their columns are not read.
             _refuse_bombs(file.metadata)
             light = kinds is not None and "measurement" not in kinds

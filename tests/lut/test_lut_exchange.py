@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import sqlite3
 from pathlib import Path
@@ -22,7 +23,9 @@ from lanaprof.lut import (
     import_files,
     merge,
     open_store,
+    parquet,
 )
+from lanaprof.lut.filerow import Manifest
 
 FORMATS = ("jsonl", "jsonl.zst", "parquet", "sqlite", "db")
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -314,6 +317,31 @@ def test_file_cut_short_gives_what_came_before(store: Store, make: Any, tmp_path
             assert report.added + report.known > 500
             assert len(report.refused) == 1
             assert "cut short" in report.refused[0].reason or "ends" in report.refused[0].reason
+
+
+def test_a_long_parquet_file_is_not_kept_in_memory(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read of it is let go: its row groups come one after the other, however many there are."""
+    import pyarrow as pa
+
+    monkeypatch.setattr(parquet, "_ROW_GROUP", 25)
+    monkeypatch.setattr(parquet, "_BATCH", 25)
+    chance = random.Random(0)
+    out, rounds = tmp_path / "out.parquet", tuple(range(500))
+    records = (
+        make.measurement(samples=tuple(chance.random() for _ in rounds), rounds=rounds) for _ in range(1000)
+    )
+    manifest = Manifest(schema="s", tool_version="0", time="2026-01-01T00:00:00Z")
+    parquet.write(out, manifest, records)
+    before, most, count = pa.total_allocated_bytes(), 0, 0
+    for row in parquet.read(out, None):
+        assert row.record is not None, row.problem
+        count += 1
+        most = max(most, pa.total_allocated_bytes() - before)
+
+    assert count == 1000
+    assert most < out.stat().st_size / 4
 
 
 def test_tampered_parquet_row_is_refused(store: Store, make: Any, tmp_path: Path) -> None:
