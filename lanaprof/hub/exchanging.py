@@ -12,6 +12,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, BackgroundTasks, Query, Request
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 
 from lanaprof.digest import canonical_json
 from lanaprof.hub.asking import After, Chosen, Digest, Here, Kind
@@ -176,8 +177,11 @@ async def upload(request: Request, hub: Here) -> Submitted:
     with hub.upload(token.id), tempfile.TemporaryDirectory(prefix="lanaprof-hub-") as folder:
         bundle = Path(folder) / "bundle"
         with bundle.open("wb") as file:
-            async for chunk in request.stream():
-                file.write(chunk)
+            try:
+                async for chunk in request.stream():
+                    file.write(chunk)
+            except ClientDisconnect as error:  # nobody is left to read this: it is for the counters
+                raise RequestProblem(400, "the bundle ended before its end", hint="send it again") from error
         return await run_sync(_submit, hub, bundle, token, address_of(request.scope))
 
 

@@ -80,6 +80,11 @@ class Hub:
         with _place(self._bundles, wait_s=_WAIT_S):
             yield
 
+    def uploading(self, token: str) -> int:
+        """Return how many bundles of a token are on their way, by its id."""
+        with self._lock:
+            return self._uploads[token]
+
     @contextmanager
     def upload(self, token: str) -> Iterator[None]:
         """Take one of a token's places for bundles on their way, or refuse: who is slow delays nobody else."""

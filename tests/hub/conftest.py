@@ -137,10 +137,23 @@ class Running:
     """A hub that answers at ``url``, with a token of each kind; ``paths`` are pages that a test visits."""
 
     url: str
-    store: Store
-    ledger: Ledger
+    hub: Hub
     tokens: dict[str, str]
     paths: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def store(self) -> Store:
+        return self.hub.store
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.hub.ledger
+
+    def uploading(self, who: str) -> int:
+        """Return how many bundles of a token are on their way."""
+        token = self.ledger.find_token(self.tokens[who])
+        assert token is not None
+        return self.hub.uploading(token.id)
 
     def client(self, who: str = "") -> httpx.Client:
         """Return a client with a token of `tokens`; empty: with none."""
@@ -184,8 +197,7 @@ def start(tmp_path: Path, empty_database: Path) -> Iterator[Start]:
             stack.callback(thread.join)
             stack.callback(setattr, server, "should_exit", True)
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            until_s = time.monotonic() + 20
-            while not server.started and time.monotonic() < until_s:
+            while not server.started and thread.is_alive():
                 time.sleep(0.01)
             assert server.started
             tokens = {
@@ -194,7 +206,7 @@ def start(tmp_path: Path, empty_database: Path) -> Iterator[Start]:
                 "robots": ledger.new_token("bob", scope="write", team="robots")[1],
                 "admin": ledger.new_token("root", scope="admin")[1],
             }
-            return Running(url, store, ledger, tokens)
+            return Running(url, hub, tokens)
 
         yield begin
 
