@@ -146,7 +146,7 @@ def handled(bench: Bench, queue: Queue, jobs: Sequence[Job]) -> tuple[list[Any],
         await asyncio.wait([measuring])
         return list(ended)
 
-    ended = asyncio.run(asyncio.wait_for(main(), 30))
+    ended = asyncio.run(asyncio.wait_for(main(), 600))
     lock.give_back()
     return ended, report
 

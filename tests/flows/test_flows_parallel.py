@@ -111,7 +111,7 @@ class Endless(LocalRig):
     def run(self, visits: Sequence[PlannedVisit]) -> list[TimedRun]:
         """Wait to be killed, and answer as if nothing had happened."""
         self._began.set()
-        assert self._killed.wait(30)
+        assert self._killed.wait(300)
         return super().run(visits)
 
     def kill(self) -> None:
@@ -123,7 +123,7 @@ def failing(began: threading.Event, error: BaseException) -> Callable[[Progress]
     """Return a report that fails once another worker is in the middle of a round."""
 
     def report(_progress: Progress) -> None:
-        assert began.wait(30)
+        assert began.wait(300)
         raise error
 
     return report
@@ -178,7 +178,7 @@ def test_an_ended_share_goes_on_later(tmp_path: Path) -> None:
     def rig() -> Rig:
         class Together(LocalRig):
             def run(self, visits: Sequence[PlannedVisit]) -> list[TimedRun]:
-                stop.wait(30)
+                stop.wait(300)
                 return super().run(visits)
 
             def kill(self) -> None:

@@ -78,7 +78,7 @@ class Worker:
             if self.cores != machine.first:
                 machine.busy.add(self.cores)
                 before = machine.rounds
-                assert machine.changed.wait_for(lambda: machine.rounds > before, 30)
+                assert machine.changed.wait_for(lambda: machine.rounds > before, 300)
                 machine.busy.discard(self.cores)
                 return []
             machine.most_busy.append(1 + len(machine.busy))

@@ -158,7 +158,7 @@ class Running:
     def client(self, who: str = "") -> httpx.Client:
         """Return a client with a token of `tokens`; empty: with none."""
         headers = {"Authorization": f"Bearer {self.tokens[who]}"} if who else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30.0, trust_env=False)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=300.0, trust_env=False)
 
     def push(self, who: str, body: bytes) -> httpx.Response:
         """Submit a bundle."""

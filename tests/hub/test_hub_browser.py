@@ -78,7 +78,7 @@ def filled(start: Any, make: Any) -> Any:
 def page_of(browser: Any, hub: Any, **options: Any) -> Iterator[Any]:
     """Yield a page that is signed in; what the browser complains of is kept in ``page.complaints``."""
     context = browser.new_context(base_url=hub.url, **{"viewport": DESK, **options})
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(300_000)  # milliseconds: a busy machine is slow, not broken
     page = context.new_page()
     page.complaints = []
     page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)

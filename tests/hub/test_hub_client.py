@@ -233,7 +233,7 @@ def test_a_hub_that_is_killed_loses_nothing_it_acknowledged(
     try:
         start()
         remote = Remote("lab", f"http://127.0.0.1:{port}", made.stdout.strip())
-        with httpx.Client(transport=httpx.HTTPTransport(), trust_env=False) as client:
+        with httpx.Client(transport=httpx.HTTPTransport(), timeout=300.0, trust_env=False) as client:
             while started[0].poll() is None:
                 with suppress(httpx.ConnectError):
                     client.get(f"{remote.url}/healthz")

@@ -19,14 +19,14 @@ def test_whoever_asks_meanwhile_gets_what_was_found_before() -> None:
         answer = next(answers)
         if answer == "new":
             entered.set()
-            assert go_on.wait(10)
+            assert go_on.wait(300)
         return answer
 
     kept = Kept(find, clock=lambda: 0.0)  # takes no time: never fresh
     first = kept.get()
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(kept.get)
-        assert entered.wait(10)
+        assert entered.wait(300)
         meanwhile = kept.get()
         go_on.set()
 
@@ -44,7 +44,7 @@ def test_the_first_who_ask_wait_for_one() -> None:
     kept = Kept(find, clock=iter([0.0, 1e6, *[0.0] * 9]).__next__)
 
     def ask() -> int:
-        waiting.wait(10)
+        waiting.wait(300)
         return kept.get()
 
     with ThreadPoolExecutor(4) as pool:
