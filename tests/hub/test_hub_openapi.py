@@ -62,7 +62,7 @@ def test_nothing_that_is_sent_breaks_the_hub(start: Any, make: Any, who: str) ->
                 suppress_health_check=list(HealthCheck),
             )  # fmt: skip
             def ask(case: Any) -> None:
-                answer = case.call(headers=headers)
+                answer = case.call(headers=headers, timeout=300)
                 seen.append((f"{case.method} {case.path}", answer.status_code))
                 assert answer.status_code < 500
                 if answer.status_code >= 400:
@@ -85,6 +85,7 @@ def test_the_client_library_is_not_needed(hub: Any) -> None:
     answer = httpx.get(
         f"{hub.url}/api/v1/whoami",
         headers={"Authorization": f"Bearer {hub.tokens['vision']}"},
+        timeout=300.0,
         trust_env=False,
     )
 
