@@ -16,7 +16,8 @@ from lanaprof.errors import BadInput
 from lanaprof.hub.ledger import Token
 from lanaprof.hub.limits import Limits
 from lanaprof.hub.problems import RequestProblem
-from lanaprof.lut import ImportReport, Record, Store, import_files, jsonl
+from lanaprof.hub.rehearsing import rehearse
+from lanaprof.lut import ImportReport, Record, Store, import_files, jsonl, parquet
 
 __all__ = ["judge_for", "submit", "unpack"]
 
@@ -30,7 +31,7 @@ def submit(store: Store, bundle: Path, token: Token, *, limits: Limits, now_s: f
 
     Args:
         store: the shared database.
-        bundle: JSON lines with their manifest, plain or zstd; a file ``plain`` is made beside it.
+        bundle: JSON lines with their manifest, plain or zstd (then a file ``plain`` is made beside it), or Parquet.
         token: whose submission it is.
         limits: of size and time.
         now_s: seconds since 1970.
@@ -38,14 +39,32 @@ def submit(store: Store, bundle: Path, token: Token, *, limits: Limits, now_s: f
     Raises:
         RequestProblem: too large, or no bundle at all; then nothing is added.
     """
+    sound = _looked_at(bundle, limits)
+    try:
+        return import_files(store, [sound], judge=judge_for(store, token, limits=limits, now_s=now_s))
+    except BadInput as error:
+        raise _unreadable(error, sound) from error
+
+
+def _looked_at(bundle: Path, limits: Limits) -> Path:
+    """Return a file in a form that may be imported: a database would be as well, but who knows what is in it."""
+    with bundle.open("rb") as file:
+        start = file.read(len(parquet.MAGIC))
+    if start == parquet.MAGIC:
+        rehearse(bundle, limits)
+        return bundle
     plain = bundle.with_name("plain")
     unpack(bundle, plain, limits)
     try:
         jsonl.check(plain)
-        return import_files(store, [plain], judge=judge_for(store, token, limits=limits, now_s=now_s))
     except BadInput as error:
-        hint = "send JSON lines as `lanaprof lut export --out F.jsonl.zst` writes them"
-        raise RequestProblem(400, error.message.replace(str(plain), "the body"), hint=hint) from error
+        raise _unreadable(error, plain) from error
+    return plain
+
+
+def _unreadable(error: BadInput, path: Path) -> RequestProblem:
+    hint = "send what `lanaprof lut export` writes: .jsonl, .jsonl.zst or .parquet"
+    return RequestProblem(400, error.message.replace(str(path), "the body"), hint=hint)
 
 
 def unpack(bundle: Path, plain: Path, limits: Limits) -> None:

@@ -164,13 +164,16 @@ def download(
             "required": True,
             "content": {
                 media: {"schema": {"type": "string", "format": "binary"}}
-                for media in (JSON_LINES, "application/zstd", "application/octet-stream")
+                for media in (*_FORMATS.values(), "application/octet-stream")
             },
         }
     },
 )
 async def upload(request: Request, hub: Here) -> Submitted:
-    """Add what the token may add of a bundle: JSON lines with a manifest, plain or zstd. Again changes nothing."""
+    """Add what the token may add of a bundle: JSON lines with a manifest, plain or zstd, or Parquet.
+
+    Again changes nothing.
+    """
     token = token_of(request)
     if not token.may_write:
         raise RequestProblem(403, "this token may read only", hint="ask the hub's owner for one of your team")

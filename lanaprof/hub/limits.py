@@ -21,6 +21,7 @@ class Limits:
         body_bytes: of a submitted bundle as it comes over the wire.
         content_bytes: of the same bundle unpacked.
         line_bytes: of one record in it; the largest known is 0.6 MB.
+        reader_bytes, reader_s: memory and processor time of the process that reads a Parquet file first.
         request_bytes: of any other request's body.
         refusals_listed: how many refused rows a report lists; all are counted.
         ahead_s: how far a record's time may lie in the future: the newest row counts for many.
@@ -35,6 +36,8 @@ class Limits:
     body_bytes: int = 64 * 2**20
     content_bytes: int = 512 * 2**20
     line_bytes: int = 4 * 2**20
+    reader_bytes: int = 3 * 2**30
+    reader_s: int = 120
     request_bytes: int = 2**20
     refusals_listed: int = 1_000
     ahead_s: float = 86_400.0

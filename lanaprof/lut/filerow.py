@@ -17,12 +17,16 @@ FORMAT = "lanaprof-lut/1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRow:
-    """A row of a file: its number from 1, its id, and the record, or None and the problem with it."""
+    """A row of a file: its number from 1, its id, and the record, or None and the problem with it.
+
+    ``breaks``: nothing of the file can be read from here on.
+    """
 
     row: int
     id: str
     record: Record | None = None
     problem: str = ""
+    breaks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

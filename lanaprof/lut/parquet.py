@@ -92,7 +92,8 @@ def read(
                         yield row
     except (pa.ArrowException, OSError, ValueError) as error:
         if kinds is None:
-            yield FileRow(row=number + 1, id="", problem=f"the file is damaged from here on: {error}")
+            problem = f"the file is damaged from here on: {error}"
+            yield FileRow(row=number + 1, id="", problem=problem, breaks=True)
 
 
 def _refuse_bombs(metadata: Any) -> None:

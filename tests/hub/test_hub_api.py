@@ -9,7 +9,7 @@ import pytest
 import zstandard
 
 from lanaprof.hub.limits import Limits
-from lanaprof.lut import import_files, open_store
+from lanaprof.lut import export_file, import_files, open_store
 
 
 def _filled(hub: Any, make: Any, *records: Any) -> None:
@@ -125,6 +125,22 @@ def test_compressed_bundles_are_taken(hub: Any, make: Any) -> None:
     packed = zstandard.ZstdCompressor().compress(body[:99]) + zstandard.ZstdCompressor().compress(body[99:])
 
     assert hub.push("admin", packed).json()["added"] == 4
+
+
+def test_a_parquet_file_is_a_bundle(hub: Any, make: Any, tmp_path: Any) -> None:
+    """Parquet is judged row by row, as JSON lines are."""
+    rows = [make.measurement(), make.measurement(16, team="robots")]
+    make.database(str(tmp_path / "own.db"), *make.base(), *rows)
+    with open_store(str(tmp_path / "own.db")) as own:
+        file = export_file(own, tmp_path / "own.parquet").path
+
+    found = hub.push("vision", file.read_bytes()).json()
+
+    assert (found["added"], found["known"], [each["id"] for each in found["refusals"]]) == (
+        5,
+        0,
+        [rows[1].id],
+    )
 
 
 def test_an_admin_submits_for_every_team(hub: Any, make: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import time
 from collections.abc import Callable
@@ -339,11 +340,36 @@ def json_bombs(case: Case) -> None:
         assert refused(client.post("/api/v1/lacking", content=deep, headers=headers), 400)
 
 
-@attack("a SQLite or Parquet file, an archive, or noise as a bundle", "400: JSON lines only")
+@attack(
+    "a SQLite file, an archive, noise or half a Parquet file as a bundle", "400: JSON lines or Parquet only"
+)
 def other_formats(case: Case) -> None:
     hub = case.start()
     for body in (b"SQLite format 3\0", b"PAR1\0\0\0\0", b"PK\x03\x04", b"\x1f\x8b\x08", b"", b"\xff" * 9):
         assert refused(hub.push("vision", body), 400)
+
+
+@attack(
+    "a Parquet file that unfolds into more than memory",
+    "400 or 413, by a process that may fall over; the hub stays",
+)
+def parquet_bomb(case: Case) -> None:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    limits = Limits(reader_bytes=2**29, content_bytes=2**40, line_bytes=2**40)
+    hub, file = case.start(limits=limits), io.BytesIO()
+    schema = pa.schema(
+        [("record", pa.string()), ("id", pa.string()), ("json", pa.dictionary(pa.int32(), pa.string()))],
+        metadata={b"lanaprof": case.make.bundle().strip()},
+    )
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 1_500, pa.int32()), pa.array(["x" * 2**20]))
+    kind = pa.array(["operator"] * 1_500)
+    with ParquetWriter(file, schema, compression="zstd") as writer:
+        writer.write_table(pa.Table.from_arrays([kind, kind, text], schema=schema))
+    assert len(file.getvalue()) < 10_000
+    assert hub.push("vision", file.getvalue()).status_code in (400, 413)
+    assert hub.push("vision", case.make.bundle(*case.make.base())).status_code == 200
 
 
 @attack("names that are scripts, in a browser", "shown as text; no script but the hub's own may run")

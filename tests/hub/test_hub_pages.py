@@ -18,7 +18,9 @@ EVIL = "<script>alert(1)</script>"
 def browser(hub: Any) -> httpx.Client:
     """Return a client that behaves like a browser: cookies, redirects, Origin with forms."""
     headers = {"Origin": hub.url, "Accept": "text/html"}
-    return httpx.Client(base_url=hub.url, headers=headers, follow_redirects=True, timeout=300.0, trust_env=False)
+    return httpx.Client(
+        base_url=hub.url, headers=headers, follow_redirects=True, timeout=300.0, trust_env=False
+    )
 
 
 @contextmanager
