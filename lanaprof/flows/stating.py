@@ -328,12 +328,10 @@ def own_selections(project: Project, store: Store | None) -> tuple[Selection, ..
 
 def _fits(project: Project, selection: Selection) -> bool:
     try:
-        return (
-            project.space.named(Architecture("", selection.choices).complete(project.space))
-            == selection.choices
-        )
+        choices = Architecture("", selection.choices).complete(project.space)
     except BadArchitecture:
         return False
+    return dict(project.space.named(choices)) == dict(selection.choices)  # a record's are sorted by name
 
 
 def _select_step(selections: Sequence[Selection], scores: Sequence[Score], devices: Sequence[Device]) -> Step:
