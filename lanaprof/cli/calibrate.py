@@ -33,7 +33,7 @@ def calibrate(
     device: str | None, database: str | None, team: str | None, policy: str | None, count: int
 ) -> Outcome:
     """Time whole architectures and fit the table to them."""
-    from lanaprof.flows.networks import calibrate as run
+    from lanaprof.flows.calibrating import calibrate as run
 
     with project_bench(device, database, team, create=True, policy=policy) as (project, bench, exporting):
         report = run(project, bench, count=count, exporting=exporting)
@@ -46,6 +46,7 @@ def calibrate(
     document = {
         "device": name,
         "networks": report.networks,
+        "refused": [one.to_json() for one in report.refused],
         "residual_sd": report.residual_sd,
         "weights": list(report.weights),
         "repeatability": report.repeatability,
@@ -57,6 +58,7 @@ def calibrate(
     def show(console: Console) -> None:
         console.print(
             f"calibrated on {report.networks} networks: they scatter by {report.residual_sd:.2%} around the fit"
+            + (f"; {len(report.refused)} more were refused by the runtime" if report.refused else "")
         )
 
     return Outcome(document, show)

@@ -257,6 +257,7 @@ def _outcome(
         "rounds": selection.rounds,
         "common_factor": proof.common_factor if proof else None,
         "too_noisy": proof.too_noisy if proof else None,
+        "refused": [one.to_json() for one in proof.refused] if proof else [],
         "margin_s": chosen.margin_s,
         "confidence": question.confidence,
         "device": question.device.text,

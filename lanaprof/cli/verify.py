@@ -14,7 +14,7 @@ from lanaprof.cli.benches import project_bench
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lanaprof.flows.networks import VerifyReport
+    from lanaprof.flows.verifying import VerifyReport
     from lanaprof.space import Space
 
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @team_option
 def verify(device: str | None, database: str | None, team: str | None, **options: Any) -> Outcome:
     """Build and time whole networks; predicted against measured."""
-    from lanaprof.flows.networks import verify as run
+    from lanaprof.flows.verifying import verify as run
     from lanaprof.flows.predicting import open_predictor
     from lanaprof.flows.verified import note_verified
     from lanaprof.space import Architecture, load_architecture, random_architecture
@@ -70,7 +70,10 @@ def verify(device: str | None, database: str | None, team: str | None, **options
             "too noisy: the machine did not repeat itself well enough to judge the errors; close other programs, "
             "or run it again at a calmer time"
         )
-    return Outcome(_document(report, project.space), lambda console: _show(console, report))
+    missing = len(dict.fromkeys(chosen)) > len(report.networks)
+    return Outcome(
+        _document(report, project.space), lambda console: _show(console, report), 3 if missing else 0
+    )
 
 
 def _document(report: VerifyReport, space: Space) -> dict[str, Any]:
@@ -88,6 +91,7 @@ def _document(report: VerifyReport, space: Space) -> dict[str, Any]:
             }
             for row in report.networks
         ],
+        "refused": [one.to_json() for one in report.refused],
         "common_factor": report.common_factor,
         "bias": report.bias,
         "median_error": report.median_error,

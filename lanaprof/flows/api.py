@@ -20,8 +20,8 @@ from lanaprof.space import Architecture, Space
 if TYPE_CHECKING:
     from torch import nn
 
-    from lanaprof.flows.networks import VerifyReport
     from lanaprof.flows.students import ExportedStudent
+    from lanaprof.flows.verifying import VerifyReport
     from lanaprof.profiler.calibration import Prediction
     from lanaprof.solver import Problem
 
@@ -86,7 +86,7 @@ class OpenProject:
 
     def verify(self, archs: Sequence[Architecture], device: str | None = None) -> VerifyReport:
         """Build and time architectures on this machine beside the calibration's networks."""
-        from lanaprof.flows.networks import verify
+        from lanaprof.flows.verifying import verify
 
         chosen = self._project.device(device)
         with self._store() as store:

@@ -221,6 +221,8 @@ def _timed(
     found = []
     for number, one in enumerate(entered, start=1):
         timed = held.get(one.choices)
+        if timed is None and one.measurement is None:
+            continue  # refused, as was told
         if timed is not None:
             one = replace(one, measurement=timed.measurement, inside=timed.inside)  # noqa: PLW2901
             if not timed.inside:

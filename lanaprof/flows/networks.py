@@ -1,64 +1,40 @@
-"""Whole networks: timing them beside each other, calibrating on them, checking predictions against them."""
+"""Whole networks: which are timed to calibrate, and timing them beside each other."""
 
 from __future__ import annotations
 
 import math
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from lanaprof.errors import BackendError, UserError
+from lanaprof.errors import BackendError
 from lanaprof.flows.bench import Bench
 from lanaprof.flows.operators import Choices, export_networks
-from lanaprof.flows.predicting import Predictor, open_predictor, table_digest
+from lanaprof.flows.predicting import Predictor
 from lanaprof.flows.project import Project
-from lanaprof.lut import Calibration, Measurement, utc_now
+from lanaprof.lut import Measurement
 from lanaprof.ops import TEACHER
-from lanaprof.profiler.calibration import FitResult, Prediction, fit
 from lanaprof.profiler.campaign import Target
 from lanaprof.profiler.protocol import NETWORK
 from lanaprof.space import Architecture, random_architecture
 
 __all__ = [
-    "CalibrateReport",
+    "LEAST_NETWORKS",
+    "TWICE_LEAST",
     "TimedNetworks",
-    "VerifiedNetwork",
-    "VerifyReport",
-    "calibrate",
     "calibration_networks",
+    "common_factor",
+    "latency_of",
     "time_networks",
-    "verify",
 ]
 
+LEAST_NETWORKS = 5  # fewer fit nothing
+TWICE_LEAST = 8  # networks built twice
 _GOOD = ("ok", "noisy")
 _TOO_NOISY_MEDIAN = 0.010  # two builds of one network differ by more than this in the median: judge nothing
 _TOO_NOISY_P95 = 0.025
-_TWICE_LEAST = 8  # networks built twice
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrateReport:
-    """A calibration with what it rests on; errors are leave-one-out, relative.
-
-    Attributes:
-        networks: how many.
-        residual_sd: standard deviation of the error.
-        weights: of the features.
-        seconds: that it took.
-        repeatability, repeatability_p95: median and 95 % point of the difference between two builds.
-        too_noisy: the machine repeated itself too badly to calibrate well.
-    """
-
-    networks: int
-    residual_sd: float
-    weights: tuple[float, ...]
-    seconds: float
-    repeatability: float
-    repeatability_p95: float
-    too_noisy: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +44,12 @@ class TimedNetworks:
     Attributes:
         measurements: by architecture.
         differences: of a second build to the first, as shares, for some of them: how well the machine repeats.
+        refused: networks that could not be exported, built or run, each with the reason.
     """
 
     measurements: Mapping[Choices, Measurement]
     differences: tuple[float, ...] = ()
+    refused: Mapping[Choices, str] = field(default_factory=dict)
 
     @property
     def repeatability(self) -> tuple[float, float]:
@@ -96,7 +74,7 @@ def time_networks(
     twice: int = 0,
     exporting: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> TimedNetworks:
-    """Return a new measurement of each network, all interleaved in one campaign.
+    """Return a new measurement of each network, all interleaved in one campaign; what is refused is left out.
 
     Args:
         project: whose networks.
@@ -106,9 +84,17 @@ def time_networks(
         exporting: told (done, total).
 
     Raises:
-        BackendError: a network could not be timed; the message names the reason.
+        BackendError: the campaign was cut short.
     """
-    keys = export_networks(project, bench.device, bench.store, architectures, progress=exporting)
+    refused: dict[Choices, str] = {}
+    keys = export_networks(
+        project,
+        bench.device,
+        bench.store,
+        architectures,
+        progress=exporting,
+        refuse=refused.setdefault,
+    )
     # Two architectures may be one network (skip where a candidate is the identity): timed once.
     distinct = list(dict.fromkeys(keys.values()))
     again = set(distinct[:: max(1, len(distinct) // twice)][:twice] if twice else ())
@@ -119,16 +105,18 @@ def time_networks(
     timed = {}
     for choices, key in keys.items():
         record = result.measurements.get(key)
-        if record is None or record.status not in _GOOD:
-            why = record.message if record is not None else "the campaign was cut short"
-            raise BackendError(f"a whole network could not be timed: {why}")
-        timed[choices] = record
+        if record is None:
+            raise BackendError("a whole network could not be timed: the campaign was cut short")
+        if record.status in _GOOD:
+            timed[choices] = record
+        else:
+            refused[choices] = record.message or record.status
     differences = [
-        copy_s / _latency_s(result.measurements[key]) - 1
+        copy_s / latency_of(result.measurements[key]) - 1
         for key, copy_s in result.copies.items()
         if key in result.measurements and result.measurements[key].status in _GOOD
     ]
-    return TimedNetworks(timed, tuple(differences))
+    return TimedNetworks(timed, tuple(differences), refused)
 
 
 def calibration_networks(predictor: Predictor, count: int, seed: int) -> list[Choices]:
@@ -184,191 +172,6 @@ def _leaning(
     return Architecture("", named).complete(space)
 
 
-def calibrate(
-    project: Project,
-    bench: Bench,
-    *,
-    count: int = 16,
-    exporting: Callable[[int, int], None] = lambda _done, _total: None,
-) -> CalibrateReport:
-    """Time whole architectures, fit the calibration and store it.
-
-    Raises:
-        UserError: fewer than two networks, or a space with too few architectures.
-        MissingMeasurement: the operators are not measured yet.
-    """
-    if count < 5:
-        raise UserError(
-            f"a calibration needs at least 5 networks, not {count}", hint="lanaprof calibrate -n 16"
-        )
-    began_s = time.monotonic()
-    team = bench.provenance.team
-    predictor = open_predictor(
-        project, bench.device, bench.store, team=team, environment=bench.environment.id
-    )
-    predictor.expect_teacher()
-    networks = calibration_networks(predictor, count, project.config.seed)
-    found = time_networks(project, bench, networks, twice=_TWICE_LEAST, exporting=exporting)
-    timed = found.measurements
-    rows = [predictor.features(choices) for choices in networks]
-    fitted = fit(rows, [_latency_s(timed[choices]) for choices in networks])
-    store_calibration(predictor, bench, fitted, [timed[choices].id for choices in networks])
-    return CalibrateReport(
-        len(networks),
-        fitted.residual_sd,
-        fitted.weights,
-        time.monotonic() - began_s,
-        *found.repeatability,
-        found.too_noisy,
-    )
-
-
-def store_calibration(predictor: Predictor, bench: Bench, fitted: FitResult, networks: Sequence[str]) -> None:
-    """Add a calibration to the database."""
-    device = predictor.device
-    bench.store.add(
-        [
-            Calibration(
-                environment=bench.environment.id,
-                space=predictor.project.space.relay_digest(device.batch, precision=device.precision),
-                table=table_digest(predictor.table, predictor.operators),
-                weights=fitted.weights,
-                features=predictor.feature_names,
-                covariance=fitted.covariance,
-                residual_sd=fitted.residual_sd,
-                degrees=fitted.degrees,
-                networks=tuple(dict.fromkeys(networks)),
-                team=bench.provenance.team,
-                time=utc_now(),
-            )
-        ]
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiedNetwork:
-    """One network, predicted and measured.
-
-    Attributes:
-        choices: its operations.
-        table_s: what the table and the stored calibration say.
-        predicted: what the calibration says when its networks are timed beside this one, with its interval.
-        measured: what it took.
-    """
-
-    choices: Choices
-    table_s: float
-    predicted: Prediction
-    measured: Measurement
-
-    @property
-    def error(self) -> float:
-        """Return predicted over measured, minus 1."""
-        return self.predicted.latency_s / _latency_s(self.measured) - 1
-
-    @property
-    def is_inside(self) -> bool:
-        """Say whether the measured latency lies in the predicted interval."""
-        return self.predicted.low_s <= _latency_s(self.measured) <= self.predicted.high_s
-
-    @property
-    def width(self) -> float:
-        """Return the interval's width as a share of the measured latency."""
-        return (self.predicted.high_s - self.predicted.low_s) / _latency_s(self.measured)
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """Predictions against measurements.
-
-    Attributes:
-        networks: those verified.
-        common_factor: measured over predicted by the stored calibration, mean of its networks timed beside them:
-            how much faster or slower the machine is now as a whole.
-        bias, median_error, p95_error: of the errors with the calibration's networks timed again.
-        coverage: share of measurements inside their interval.
-        interval_width: median width of the intervals, as a share.
-        repeatability, repeatability_p95: median and 95 % point of the difference between two builds of one network
-            in the same campaign.
-        too_noisy: the machine repeated itself so badly that the errors say nothing.
-        seconds: that it took.
-    """
-
-    networks: tuple[VerifiedNetwork, ...]
-    common_factor: float
-    bias: float
-    median_error: float
-    p95_error: float
-    coverage: float
-    interval_width: float
-    repeatability: float
-    repeatability_p95: float
-    too_noisy: bool
-    seconds: float
-
-
-def verify(
-    project: Project,
-    bench: Bench,
-    architectures: Sequence[Choices],
-    *,
-    anchors: int = 16,
-    level: float = 0.9,
-    exporting: Callable[[int, int], None] = lambda _done, _total: None,
-) -> VerifyReport:
-    """Build and time networks, the calibration's networks re-timed beside them.
-
-    Args:
-        project: whose networks.
-        bench: where to time them.
-        architectures: what to verify.
-        anchors: how many calibration networks are timed again.
-        level: of the intervals.
-        exporting: told (done, total).
-    """
-    began_s = time.monotonic()
-    team = bench.provenance.team
-    predictor = open_predictor(
-        project, bench.device, bench.store, team=team, environment=bench.environment.id
-    )
-    predictor.expect_teacher()
-    wanted = list(dict.fromkeys(architectures))
-    beside = calibration_networks(predictor, anchors, project.config.seed)
-    everything = [*wanted, *(choices for choices in beside if choices not in set(wanted))]
-    twice = max(_TWICE_LEAST, len(everything) // 4)
-    timed = time_networks(project, bench, everything, twice=twice, exporting=exporting)
-    measured = timed.measurements
-    again = {choices: measured[choices] for choices in beside}
-    # A machine at another speed is not slower in everything alike: what waits for memory shifts more. So the
-    # calibration is fitted to what its networks take now; the factor only says how far that is from the stored one.
-    fitted = fit([predictor.features(c) for c in beside], [_latency_s(again[c]) for c in beside])
-    here = replace(predictor, fitted=fitted)
-    rows = [
-        VerifiedNetwork(
-            choices,
-            predictor.predict(choices).latency_s,
-            here.predict(choices, level=level, common=False),
-            measured[choices],
-        )
-        for choices in wanted
-    ]
-    errors = np.array([row.error for row in rows])
-    median, high = timed.repeatability
-    return VerifyReport(
-        networks=tuple(rows),
-        common_factor=common_factor(predictor, again),
-        bias=float(np.median(errors)),
-        median_error=float(np.median(np.abs(errors))),
-        p95_error=float(np.quantile(np.abs(errors), 0.95)),
-        coverage=float(np.mean([row.is_inside for row in rows])),
-        interval_width=float(np.median([row.width for row in rows])),
-        repeatability=median,
-        repeatability_p95=high,
-        too_noisy=timed.too_noisy,
-        seconds=time.monotonic() - began_s,
-    )
-
-
 def common_factor(predictor: Predictor, timed: Mapping[Choices, Measurement]) -> float:
     """Return the mean of measured over predicted, outliers pulled in.
 
@@ -376,13 +179,14 @@ def common_factor(predictor: Predictor, timed: Mapping[Choices, Measurement]) ->
     median would; one network that met a disturbance must not decide.
     """
     logs = np.array(
-        [math.log(_latency_s(record) / predictor.predict(c).latency_s) for c, record in timed.items()]
+        [math.log(latency_of(record) / predictor.predict(c).latency_s) for c, record in timed.items()]
     )
     middle = float(np.median(logs))
     spread = 3 * 1.4826 * float(np.median(np.abs(logs - middle)))  # three standard deviations of a normal
     return math.exp(float(np.clip(logs, middle - spread, middle + spread).mean()))
 
 
-def _latency_s(record: Measurement) -> float:
+def latency_of(record: Measurement) -> float:
+    """Return the latency of a good measurement, in seconds."""
     assert record.latency_s is not None
     return record.latency_s

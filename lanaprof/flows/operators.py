@@ -253,6 +253,7 @@ def export_networks(
     *,
     teacher: Teacher | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    refuse: Callable[[Choices, str], object] | None = None,
 ) -> dict[Choices, str]:
     """Return the operator of every whole network, making those that are new.
 
@@ -260,8 +261,10 @@ def export_networks(
     teacher as it was exported; otherwise it is built and exported. A network's operator holds no weights, so
     seeded initial weights serve for candidates not trained yet.
 
+    ``refuse`` is told of a network that cannot be exported, and why; it is then left out of what is returned.
+
     Raises:
-        UnsupportedOperator: a network that cannot be exported.
+        UnsupportedOperator: a network that cannot be exported, where nobody is told.
     """
     _refuse_precision(device)
     known = find_networks(project, device, store, architectures)
@@ -276,16 +279,22 @@ def export_networks(
         records: list[Record] = []
         for choices in chunk:
             graph = composed.get(choices)
-            if graph is None:
-                teacher = teacher if teacher is not None else project.load_teacher()
-                graph = _exported_network(project, device, teacher, choices)
-            network = Operator(graph=graph)
-            records += [network, network_record(project, device, choices, network)]
-            known[choices] = network.id
+            try:
+                if graph is None:
+                    teacher = teacher if teacher is not None else project.load_teacher()
+                    graph = _exported_network(project, device, teacher, choices)
+            except UnsupportedOperator as error:
+                if refuse is None:
+                    raise
+                refuse(choices, error.message)
+            else:
+                network = Operator(graph=graph)
+                records += [network, network_record(project, device, choices, network)]
+                known[choices] = network.id
             done += 1
             progress(done, len(todo))
         store.add(records)
-    return {choices: known[choices] for choices in architectures}
+    return {choices: known[choices] for choices in architectures if choices in known}
 
 
 def _exported_network(project: Project, device: Device, teacher: Teacher, choices: Choices) -> Graph:

@@ -2,6 +2,7 @@
 
 A budget is a promise about the device, not about the table. Several neighbouring budgets are proposed per round, so
 that one campaign, in which the calibration's networks are timed again beside them, usually brackets the budget.
+A proposal that the runtime refuses is ruled out, and the loop goes on with the others.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lanaprof.errors import InfeasibleBudget
-from lanaprof.flows.attempts import RESERVE, Attempt, Held, round_line
+from lanaprof.errors import BackendError, InfeasibleBudget
+from lanaprof.flows.attempts import RESERVE, Attempt, Held, Proof, held_of, mean_of, noisy_line, round_line
 from lanaprof.flows.bench import Bench
-from lanaprof.flows.networks import calibration_networks, common_factor, time_networks
+from lanaprof.flows.networks import TimedNetworks, calibration_networks, common_factor, time_networks
 from lanaprof.flows.operators import Choices
 from lanaprof.flows.predicting import Predictor
 from lanaprof.flows.project import Project
+from lanaprof.flows.refusing import Refused, find_suspects, refusal_lines, too_few, without
 from lanaprof.flows.selecting import choices_of
 from lanaprof.lut import Measurement
 from lanaprof.ops import TEACHER
@@ -27,6 +29,7 @@ from lanaprof.solver import Problem, Solution, solve
 __all__ = ["Held", "Proof", "prove", "time_beside"]
 
 _ROUNDS = 6
+_MOST_REFUSED = 6  # campaigns of which nothing new came through
 _USED = 0.96  # below this share of the budget it is worth trying for more
 _NEARLY_USED = 0.94  # from this share on, one round that gains nothing is enough
 # Budgets proposed per round, relative to the corrected one.
@@ -34,49 +37,6 @@ _SPREAD = (1.0, 0.97, 0.98, 0.99, 1.01, 1.02, 1.03)
 _CONFIRMED = 3  # attempts that are timed once more together
 _TWICE = 8  # networks built twice per round, to see how well the machine repeats
 _OWN_WEIGHT = 4.0  # a proposal says more about its neighbours than a random network does
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """How the loop ended.
-
-    Attributes:
-        status: ``verified`` or ``over_budget``.
-        choices: the answer, or the best attempt.
-        score: its score.
-        measurement: its latency, from a fresh process when verified.
-        teacher: the teacher's, timed beside it; None when nothing was inside.
-        rounds: campaigns of the loop.
-        corrected: the predictor, corrected by all that was timed.
-        allowed_s: up to this latency, by the corrected predictor, networks turned out to be inside the budget.
-        factors: how much slower the machine was than at its calibration, in everything, in each campaign.
-        too_noisy: whether in some campaign it repeated itself too badly to be trusted.
-        budget_s: what the answer had to lie inside; of a relative budget, by the teacher timed beside it.
-        fraction: of the teacher's latency, where the budget was relative.
-    """
-
-    status: str
-    choices: Choices
-    score: float
-    measurement: Measurement
-    teacher: Measurement | None
-    rounds: int
-    corrected: Predictor
-    allowed_s: float
-    factors: tuple[float, ...]
-    too_noisy: bool
-    budget_s: float
-    fraction: float | None
-
-    @property
-    def predicted_s(self) -> float:
-        """Return what the corrected predictor says of the answer."""
-        return self.corrected.predict(self.choices).latency_s
-
-    @property
-    def common_factor(self) -> float:
-        """Return how much slower the machine was than at its calibration, on average over the campaigns."""
-        return _mean(self.factors)
 
 
 def prove(
@@ -104,7 +64,9 @@ def prove(
         tell: told how it goes.
 
     Raises:
-        InfeasibleBudget: nothing is cheap enough even before timing.
+        InfeasibleBudget: nothing is cheap enough even before timing, or only what the runtime refuses is.
+        UserError: the runtime refuses whatever is proposed, or all of the calibration's networks.
+        BackendError: the teacher, which a relative budget needs, could not be timed.
     """
     loop = _Loop(
         project,
@@ -149,6 +111,8 @@ class _Loop:
     too_noisy: bool = False
     factors: list[float] = field(default_factory=list)
     gained: bool = True
+    refused: dict[Choices, str] = field(default_factory=dict)
+    refusals: int = 0
 
     @property
     def budget_s(self) -> float:
@@ -174,7 +138,7 @@ class _Loop:
     @property
     def usual_factor(self) -> float:
         """Return how much slower than at its calibration the machine is, on average over the campaigns so far."""
-        return _mean(self.factors)
+        return mean_of(self.factors)
 
     @property
     def is_near(self) -> bool:
@@ -196,7 +160,7 @@ class _Loop:
         try:
             proposals = _proposals(
                 self.project,
-                self.problem_of(self.current),
+                self._problem(),
                 self.budgets,
                 self.predictor.cost_name,
                 self.budget_s / self.ratio,
@@ -208,14 +172,18 @@ class _Loop:
         new = {choices: score for choices, score in proposals.items() if choices not in self.attempts}
         if not new:
             return False
-        self.rounds += 1
         before = self.inside[0].score if self.inside else -math.inf
         asked = dict.fromkeys([*new, *self.beside, *([self.teacher] if self.fraction is not None else [])])
-        timed = time_networks(self.project, self.bench, list(asked), twice=_TWICE)
+        timed = self._time(list(asked), twice=_TWICE)
         measured = timed.measurements
+        new = {choices: score for choices, score in new.items() if choices in measured}
+        if not new:
+            self._give_up_after(timed)
+            return True
+        self.rounds += 1
         if timed.too_noisy:
             self.too_noisy = True
-            self.tell(_noisy_line(timed.repeatability))
+            self.tell(noisy_line(timed.repeatability))
         self._level(measured)
         for choices, score in new.items():
             self.attempts[choices] = Attempt(choices, score, measured[choices], self.factors[-1])
@@ -224,12 +192,53 @@ class _Loop:
         self.tell(round_line(self.rounds, self.attempts.values(), self.inside, self.budget_s))
         return True
 
+    def _problem(self) -> Problem:
+        """Return the problem as the corrected predictor sees it, without what the runtime refuses."""
+        space = self.project.space
+        suspects = find_suspects(space, self.refused, [*self.attempts, *self.beside])
+        return without(self.problem_of(self.current), space, self.refused, suspects)
+
+    def _time(self, asked: Sequence[Choices], *, twice: int = 0) -> TimedNetworks:
+        """Time networks; tell of those that are refused, and never propose or time them again."""
+        timed = time_networks(self.project, self.bench, asked, twice=twice)
+        for line in refusal_lines(self.project.space, timed):
+            self.tell(line)
+        self.refused.update(timed.refused)
+        self.beside = [choices for choices in self.beside if choices in timed.measurements]
+        if not self.beside:
+            raise too_few(
+                self.project.space, timed, "none of the calibration's networks is left to compare with"
+            )
+        return timed
+
+    def _give_up_after(self, timed: TimedNetworks) -> None:
+        """Count a campaign of which nothing new came through; after several of them the next would not differ.
+
+        Raises:
+            UserError: that was the last.
+        """
+        self.refusals += 1
+        if self.refusals >= _MOST_REFUSED:
+            raise too_few(
+                self.project.space, timed, f"{self.refusals} times nothing that was proposed could be timed"
+            )
+
     def _level(self, measured: Mapping[Choices, Measurement]) -> None:
         """Note how fast the machine was in a campaign, and what the teacher takes at the speed of its calibration."""
         self.anchored = {choices: measured[choices] for choices in self.beside}
         self.factors.append(common_factor(self.predictor, self.anchored))
         if self.fraction is not None:
-            self.teacher_levels_s.append((measured[self.teacher].latency_s or 0.0) / self.factors[-1])
+            self.teacher_levels_s.append((self._teacher_of(measured).latency_s or 0.0) / self.factors[-1])
+
+    def _teacher_of(self, measured: Mapping[Choices, Measurement]) -> Measurement:
+        """Return the teacher's measurement in a campaign.
+
+        Raises:
+            BackendError: the runtime refused it.
+        """
+        if self.teacher not in measured:
+            raise BackendError(f"the teacher could not be timed: {self.refused.get(self.teacher)}")
+        return measured[self.teacher]
 
     def _correct(self, newest: Iterable[Choices]) -> None:
         """Fit the calibration to what was timed; what still lies above it must not be proposed again as if inside."""
@@ -253,21 +262,26 @@ class _Loop:
         while best := self.inside[:_CONFIRMED]:
             # Beside as many others as before: among few a small network would find its weights in the caches.
             asked = dict.fromkeys([*(attempt.choices for attempt in best), self.teacher, *self.beside])
-            fresh = time_networks(self.project, self.bench, list(asked)).measurements
+            fresh = self._time(list(asked)).measurements
             self._level(fresh)
+            teacher = self._teacher_of(fresh)
             for attempt in best:
+                if attempt.choices not in fresh:  # built once, refused this time: no promise can rest on it
+                    self.attempts[attempt.choices] = replace(attempt, refuted=True)
+                    self.refuted = True
+                    continue
                 again = replace(
                     attempt, measurement=fresh[attempt.choices], factor=self.factors[-1], refuted=True
                 )
-                held = _held(
+                held = held_of(
                     again,
                     self.usual_factor,
                     self.budget_s,
                     fraction=self.fraction,
-                    teacher=fresh[self.teacher],
+                    teacher=teacher,
                 )
                 if held.inside:
-                    return self._proof("verified", again, held.budget_s, fresh[self.teacher])
+                    return self._proof("verified", again, held.budget_s, teacher)
                 self.tell(f"timed once more it takes {held.held_s / held.budget_s:.1%} of the budget")
                 self.attempts[again.choices] = again
                 self.refuted = True
@@ -293,26 +307,8 @@ class _Loop:
             self.too_noisy,
             budget_s,
             self.fraction,
+            tuple(Refused(self.project.space.named(choices), why) for choices, why in self.refused.items()),
         )
-
-
-def _held(
-    attempt: Attempt, usual: float, budget_s: float, *, fraction: float | None, teacher: Measurement
-) -> Held:
-    """Judge a network that was timed once more.
-
-    Args:
-        attempt: the network.
-        usual: the machine's factor, averaged over the campaigns.
-        budget_s: what it must lie inside at that speed, where the budget is absolute.
-        fraction: of the teacher, where the budget is relative: then both are of one campaign, whatever its speed.
-        teacher: timed beside it.
-    """
-    if fraction is None:
-        held_s = attempt.held_s(usual)
-    else:
-        held_s, budget_s = attempt.confirmed_high_s, fraction * (teacher.latency_s or 0.0)
-    return Held(attempt.measurement, held_s, budget_s)
 
 
 def time_beside(
@@ -336,20 +332,30 @@ def time_beside(
         networks: what to time.
         budget_s: what they must lie inside, where the budget is absolute.
         anchors: calibration networks timed beside them.
-        tell: told when the machine repeats itself too badly to judge.
+        tell: told when the machine repeats itself too badly to judge, and what is refused, hence left out.
+
+    Raises:
+        UserError: the teacher, or all of the calibration's networks, were refused.
     """
     beside = calibration_networks(predictor, anchors, project.config.seed)
     teacher = (TEACHER,) * len(project.space.layers)
     asked = list(dict.fromkeys([*networks, teacher, *beside]))
     timed = time_networks(project, bench, asked, twice=_TWICE)
     if timed.too_noisy:
-        tell(_noisy_line(timed.repeatability))
-    now = common_factor(predictor, {choices: timed.measurements[choices] for choices in beside})
-    usual = _mean((*proof.factors, now))
+        tell(noisy_line(timed.repeatability))
+    for line in refusal_lines(project.space, timed):
+        tell(line)
+    anchored = {choices: timed.measurements[choices] for choices in beside if choices in timed.measurements}
+    if teacher not in timed.measurements or not anchored:
+        raise too_few(project.space, timed, "nothing is left to compare finalists with")
+    now = common_factor(predictor, anchored)
+    usual = mean_of((*proof.factors, now))
     found = {}
     for choices in networks:
+        if choices not in timed.measurements:
+            continue
         attempt = Attempt(choices, 0.0, timed.measurements[choices], now)
-        found[choices] = _held(
+        found[choices] = held_of(
             attempt, usual, budget_s, fraction=proof.fraction, teacher=timed.measurements[teacher]
         )
     return found
@@ -380,15 +386,3 @@ def _corrected(
     rows = [predictor.features(choices) for choices in timed]
     weights = [_OWN_WEIGHT if choices in own else 1.0 for choices in timed]
     return replace(predictor, fitted=fit(rows, list(timed.values()), weights))
-
-
-def _noisy_line(repeatability: tuple[float, float]) -> str:
-    median, high = repeatability
-    return (
-        f"too noisy: two builds of one network differ by {median:.1%}, some by {high:.1%}; stop what else runs here "
-        "(lanaprof doctor says what), then select again"
-    )
-
-
-def _mean(factors: Sequence[float]) -> float:
-    return sum(factors) / len(factors) if factors else 1.0

@@ -11,7 +11,7 @@ from lanaprof.flows.project import Project, write_json
 
 if TYPE_CHECKING:
     from lanaprof.config import Device
-    from lanaprof.flows.networks import VerifyReport
+    from lanaprof.flows.verifying import VerifyReport
 
 __all__ = ["TimedNetwork", "find_verified", "note_verified"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from lanaprof.distill.stopping import SpaceCosts
 from lanaprof.flows.artifacts import without_precision
-from lanaprof.flows.networks import VerifiedNetwork, VerifyReport
+from lanaprof.flows.verifying import VerifiedNetwork, VerifyReport
 from lanaprof.flows.predicting import open_predictor
 from lanaprof.flows.shrinking import space_costs
 from lanaprof.flows.stating import own_selections
