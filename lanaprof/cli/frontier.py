@@ -34,6 +34,12 @@ _SHOWN = 20
     help="Draw it, with the teacher and what was selected.",
 )
 @click.option(
+    "--store",
+    "keep",
+    is_flag=True,
+    help="Keep its points in the database: `push` brings them to a hub's explorer.",
+)
+@click.option(
     "--scores", metavar="FILE", type=click.Path(path_type=Path), help="CSV or JSON: layer, operation, score."
 )
 @click.option("--metric", metavar="NAME", help="Which scores [default: the newest].")
@@ -43,7 +49,7 @@ _SHOWN = 20
 @policy_option
 def frontier(device: str | None, database: str | None, team: str | None, **options: Any) -> Outcome:
     """Show the best score for every latency budget."""
-    from lanaprof.flows.choosing import project_frontier
+    from lanaprof.flows.frontiers import project_frontier, store_frontier
     from lanaprof.flows.predicting import open_predictor
     from lanaprof.flows.project import default_team
     from lanaprof.flows.selecting import find_scores, scores_from_file
@@ -55,22 +61,20 @@ def frontier(device: str | None, database: str | None, team: str | None, **optio
             if options["scores"]
             else find_scores(project, store, options["metric"])
         )
-        predictor = open_predictor(
-            project,
-            chosen,
-            store,
-            team=default_team(team, project.config),
-            environment=options["environment"],
-        )
+        name = default_team(team, project.config)
+        predictor = open_predictor(project, chosen, store, team=name, environment=options["environment"])
         points = project_frontier(project, predictor, scores)
         selections = own_selections(project, store)
+        kept = store_frontier(project, predictor, points, store, team=name) if options["keep"] else None
     for warning in predictor.warnings:
         notice(warning)
-    document = {
+    document: dict[str, Any] = {
         "device": chosen.text,
         "teacher_s": predictor.teacher_s,
         "points": [{"latency_s": p.latency_s, "score": p.score, "choices": dict(p.choices)} for p in points],
     }
+    if kept is not None:
+        document["stored"] = {"points": kept.added, "time": kept.time}
     if options["plot"]:
         from lanaprof.flows.marks import selection_marks
         from lanaprof.flows.plotting import write_frontier
@@ -93,5 +97,8 @@ def frontier(device: str | None, database: str | None, team: str | None, **optio
         console.print(table)
         rest = f"; {len(shown)} are shown, --json and --plot have all" if len(shown) < len(points) else ""
         console.print(f"{len(points)} architectures on the frontier{rest}")
+        if kept is not None:
+            said = "stored" if kept.added else f"stored already at {kept.time}"
+            console.print(f"{said} in {store.name}: lanaprof push brings them to a hub")
 
     return Outcome(document, show)

@@ -1,4 +1,4 @@
-"""select and frontier as the commands mean them: predictors, scores, budgets, a solution, a stored selection."""
+"""select as the command means it: predictors, scores, budgets, a solution, a stored selection."""
 
 from __future__ import annotations
 
@@ -27,17 +27,15 @@ from lanaprof.flows.selecting import (
 )
 from lanaprof.lut import Selection, Store, utc_now
 from lanaprof.profiler.calibration import Prediction
-from lanaprof.solver import Problem, Solution, frontier, solve_diverse
+from lanaprof.solver import Problem, Solution, solve_diverse
 from lanaprof.units import RelativeBudget, format_duration, parse_latency_budget
 
 __all__ = [
     "Chosen",
-    "FrontierPoint",
     "Question",
     "ask",
     "choose",
     "choose_diverse",
-    "project_frontier",
     "store_selection",
 ]
 
@@ -257,22 +255,3 @@ def store_selection(question: Question, store: Store, choices: Choices, **fields
     if report.refused:
         raise LanaprofError(f"the selection was refused by the database: {report.refused[0].reason}")
     return record
-
-
-@dataclass(frozen=True, slots=True)
-class FrontierPoint:
-    """The best architecture at one latency."""
-
-    latency_s: float
-    score: float
-    choices: Mapping[str, str]
-
-
-def project_frontier(project: Project, predictor: Predictor, scores: Scores) -> tuple[FrontierPoint, ...]:
-    """Return the best score for every latency, cheapest first."""
-    problem = build_problem(project, [predictor], scores)
-    found = frontier(problem, predictor.cost_name)
-    return tuple(
-        FrontierPoint(solution.costs[predictor.cost_name], solution.score, dict(solution.choices))
-        for solution in found
-    )

@@ -26,7 +26,7 @@ from lanaprof.flows.marks import Mark, described, legend, marked, teacher_line
 from lanaprof.units import format_duration
 
 if TYPE_CHECKING:
-    from lanaprof.flows.choosing import FrontierPoint
+    from lanaprof.flows.frontiers import FrontierPoint
 
 __all__ = [
     "Axis",

@@ -11,8 +11,8 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
 from lanaprof.digest import digest
-from lanaprof.flows.choosing import FrontierPoint
 from lanaprof.flows.drawing import svg_from_drawing
+from lanaprof.flows.frontiers import FrontierPoint
 from lanaprof.flows.pages import Cell, figure, hint, table
 from lanaprof.flows.plotting import Mark, frontier_chart
 from lanaprof.hub.asking import Here

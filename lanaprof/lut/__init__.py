@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lanaprof.lut.queries import RecordFilter
     from lanaprof.lut.records import (
         CACHES,
+        FRONTIER,
         GOOD_STATUSES,
         STATUSES,
         Calibration,
@@ -45,10 +46,12 @@ if TYPE_CHECKING:
     from lanaprof.lut.sending import transfer
     from lanaprof.lut.source import Source, parse_source
     from lanaprof.lut.store import Holding, Store, open_store
+    from lanaprof.lut.surveying import SelectionGroup, SharedRatio
     from lanaprof.lut.table import EnvironmentChoice, Table, choose_environment, open_table
 
 __all__ = [
     "CACHES",
+    "FRONTIER",
     "GOOD_STATUSES",
     "GRAPH_FORMAT",
     "OPERATORS_LEAST",
@@ -79,6 +82,8 @@ __all__ = [
     "Retraction",
     "Score",
     "Selection",
+    "SelectionGroup",
+    "SharedRatio",
     "Source",
     "Store",
     "Table",
@@ -118,12 +123,13 @@ _MODULES = {
     "keys": "GRAPH_FORMAT TYPE_BITS check_graph environment_key operator_key",
     "policy": "POLICIES Coverage Estimate Viewpoint check_policy coverage",
     "queries": "RecordFilter",
-    "records": "CACHES GOOD_STATUSES STATUSES Calibration Environment Measurement Operator Recipe Record "
-    "Retraction Score Selection record_from_json utc_now",
+    "records": "CACHES FRONTIER GOOD_STATUSES STATUSES Calibration Environment Measurement Operator Recipe "
+    "Record Retraction Score Selection record_from_json utc_now",
     "schema": "UpgradeReport plan_upgrade upgrade",
     "sending": "transfer",
     "source": "Source parse_source",
     "store": "Holding Store open_store",
+    "surveying": "SelectionGroup SharedRatio",
     "table": "EnvironmentChoice Table choose_environment open_table",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -29,6 +29,7 @@ from lanaprof.lut.keys import environment_key, operator_key, shown
 __all__ = [
     "CACHES",
     "CLOCKS",
+    "FRONTIER",
     "GOOD_STATUSES",
     "RECORD_TYPES",
     "STATUSES",
@@ -50,6 +51,7 @@ CACHES = ("relay", "hot", "cold")
 STATUSES = ("ok", "noisy", "failed", "unsupported", "timeout")
 GOOD_STATUSES = ("ok", "noisy")  # those with a latency
 CLOCKS = ("wall", "thread_cpu")
+FRONTIER = "frontier"  # status of a selection that nobody chose: a point of a stored frontier
 _LONGEST_NAME = (
     100  # characters: an entry of a server's index holds 2704 bytes, with four of these among them
 )
@@ -269,13 +271,14 @@ class Score(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection(Record):
-    """An architecture chosen for budgets.
+    """An architecture chosen for budgets; or a point of a stored frontier: the best one for a budget of its own latency.
 
     Attributes:
         environment: environment key; empty when none was involved.
         budgets: cost → its bound, in the cost's own unit.
         choices: layer → operation.
         bound: no architecture within the budgets scores higher.
+        status: verified, over_budget or unverified; frontier for a point of a frontier, all of which share one time.
         rounds: rounds of the proving loop.
         method: the solver that chose.
     """

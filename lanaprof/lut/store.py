@@ -14,8 +14,9 @@ from lanaprof.lut.adding import AddReport, Refusal, add_records, chunked
 from lanaprof.lut.engine import locate, repeating, translated_errors, writing
 from lanaprof.lut.models import TABLES
 from lanaprof.lut.queries import RecordFilter, within
-from lanaprof.lut.reading import Holding, Reader
+from lanaprof.lut.reading import Holding
 from lanaprof.lut.records import (
+    FRONTIER,
     RECORD_TYPES,
     Calibration,
     Recipe,
@@ -26,6 +27,7 @@ from lanaprof.lut.records import (
     utc_now,
 )
 from lanaprof.lut.schema import demand_head, open_engine
+from lanaprof.lut.surveying import Surveyor
 
 __all__ = ["AddReport", "Holding", "RecordFilter", "Refusal", "Store", "open_store"]
 
@@ -61,7 +63,7 @@ def open_store(
     return Store(engine, location)
 
 
-class Store(Reader):
+class Store(Surveyor):
     """The latency database. All methods may be called from several threads and processes at once.
 
     Every method raises StoreError when the database fails. Each read sees one consistent state; each write
@@ -134,11 +136,11 @@ class Store(Reader):
         )
 
     def selections(self) -> tuple[Selection, ...]:
-        """Return all selections, oldest first, ties by id."""
-        return _by_time(self._select(Selection))
+        """Return what was selected, oldest first, ties by id; points of stored frontiers are none of it."""
+        return _by_time(self._select(Selection, TABLES["selection"].c.status != FRONTIER))
 
     def find_selection(self, which: str = "latest") -> Selection:
-        """Return the newest selection, or the one whose id starts with a text.
+        """Return the newest selection, or the one whose id starts with a text, be it a point of a stored frontier.
 
         Raises:
             UnknownSelection: none, or several; the message lists them.
@@ -147,6 +149,10 @@ class Store(Reader):
         if which == "latest" and there:
             return there[-1]
         found = [each for each in there if which and each.id.startswith(which)]
+        if not found and which and which != "latest":  # what somebody chose comes first
+            table = TABLES["selection"]
+            points = table.c.status == FRONTIER, table.c.id.startswith(which.lower(), autoescape=True)
+            found = list(self._select(Selection, *points))
         if len(found) == 1:
             return found[0]
         # What was proved first: it is what people come back to.

@@ -14,9 +14,9 @@ from PIL import Image
 
 from lanaprof.errors import BadInput
 from lanaprof.flows.axes import axis_for, log_axis_for
-from lanaprof.flows.choosing import FrontierPoint
 from lanaprof.flows.drawing import Circle, Dots, Drawing, Polygon, Text, png_from_drawing, svg_from_drawing
 from lanaprof.flows.drawing import Path as Line
+from lanaprof.flows.frontiers import FrontierPoint
 from lanaprof.flows.marks import Mark
 from lanaprof.flows.plotting import Bar, bars_chart, frontier_chart, write_frontier
 

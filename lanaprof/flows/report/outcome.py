@@ -7,9 +7,9 @@ from html import escape
 from typing import Any
 
 from lanaprof.errors import UserError
-from lanaprof.flows.choosing import FrontierPoint, project_frontier
 from lanaprof.flows.drawing import svg_from_drawing
 from lanaprof.flows.finalists import read_finalists
+from lanaprof.flows.frontiers import FrontierPoint, project_frontier
 from lanaprof.flows.marks import Mark, selection_marks
 from lanaprof.flows.pages import Cell, Section, details, figure, hint, table
 from lanaprof.flows.plotting import frontier_chart

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from lanaprof.lut import open_store
+
 at = pytest.mark.parametrize
 
 
@@ -178,6 +180,24 @@ def test_frontier_rises(bench: Any) -> None:
     assert [p["score"] for p in points] == sorted(p["score"] for p in points)
     assert set(points[0]) == {"latency_s", "score", "choices"}
     assert set(points[0]["choices"]) == {"1.0", "1.1", "1.2"}
+
+
+def test_a_stored_frontier_is_no_selection(bench: Any) -> None:
+    """Its points are in the database once, may be named, and are never what "latest" means."""
+    points = bench.run("frontier", "--store")
+    again = bench.run("frontier", "--store")["stored"]
+    with open_store(bench.folder / "lanaprof.db") as store:
+        group = next(each for each in store.selection_groups() if each.frontier)
+        kept = store.selections_of(group)
+        chosen = store.selections()
+        named = store.find_selection(kept[0].id)
+
+    assert points["stored"] == {"points": len(points["points"]), "time": group.time}
+    assert again == {"points": 0, "time": group.time}
+    assert sorted(each.score for each in kept) == [point["score"] for point in points["points"]]
+    assert {each.status for each in kept} == {"frontier"}
+    assert named == kept[0]
+    assert not set(chosen) & set(kept)
 
 
 @at("name", ["f.html", "f.png"])
