@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 @team_option
 def verify(device: str | None, database: str | None, team: str | None, **options: Any) -> Outcome:
     """Build and time whole networks; predicted against measured."""
-    from lanaprof.flows.verifying import verify as run
     from lanaprof.flows.predicting import open_predictor
     from lanaprof.flows.verified import note_verified
+    from lanaprof.flows.verifying import verify as run
     from lanaprof.space import Architecture, load_architecture, random_architecture
 
     loaded = [load_architecture(path) for path in options["files"]]
