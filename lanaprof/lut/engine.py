@@ -21,6 +21,7 @@ from urllib.parse import quote
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
 
 from lanaprof.errors import StoreError
 from lanaprof.lut.postgres import DRIVERS, explained, may_be_repeated, postgres_engine, without_passwords
@@ -41,6 +42,8 @@ __all__ = [
 SQLITE_HEADER = b"SQLite format 3\0"
 _BUSY_S = 30.0  # how long a writer queues for the lock
 _CACHE_KIB = 32_768
+_POOL = 4  # connections to a file that are kept, with what they have in memory
+_OVERFLOW = 28  # more while several threads ask at once; whoever comes after them waits
 _NETWORK_FILE_SYSTEMS = frozenset(
     [
         "afs",
@@ -168,7 +171,12 @@ def engine_for(location: Location, *, create: bool = False, readonly: bool = Fal
             raise
         return connection
 
-    engine = create_engine("sqlite://", creator=connect)
+    # Without a file in its URL SQLAlchemy takes the database for one in memory: a connection per thread, and beyond
+    # five it closes those of other threads, in the middle of their work.
+    engine = create_engine(
+        "sqlite://", creator=connect, poolclass=QueuePool, pool_size=_POOL, max_overflow=_OVERFLOW,
+        pool_timeout=_BUSY_S, pool_use_lifo=True,
+    )  # fmt: skip
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

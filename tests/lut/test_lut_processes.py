@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +90,22 @@ def test_reader_sees_one_state_while_others_write(store: Store, make: Any, datab
 
     assert [each.record for each in (first, *stream)] == ["score", "score"]
     assert store.counts()["selection"] == 1
+
+
+def test_as_many_threads_as_a_hub_has_read_at_once(database: Path, make: Any) -> None:
+    """Each has a connection of its own until it is done with it: none is closed because others came."""
+    count = 16
+    begun = threading.Barrier(count)
+    with open_store(database, create=True) as store:
+        store.add(make.operator(channels) for channels in (8, 16, 24))
+
+        def read(_: int) -> int:
+            found = store.iter_records()
+            next(found)
+            begun.wait(600)  # all are in the middle of it
+            return 1 + len(list(found))
+
+        with ThreadPoolExecutor(count) as pool:
+            counts = list(pool.map(read, range(count)))
+
+    assert counts == [3] * count
