@@ -71,7 +71,7 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self._dress(scope, message)
+                self._dress(scope, message, time.monotonic() - began_s)
             await send(message)
 
         try:
@@ -87,8 +87,9 @@ class Gate:
             self._hub.metrics.count_request(route, scope["method"], status, time.monotonic() - began_s)
 
     @staticmethod
-    def _dress(scope: Scope, message: MutableMapping[str, Any]) -> None:
+    def _dress(scope: Scope, message: MutableMapping[str, Any], time_s: float) -> None:
         headers = MutableHeaders(raw=message.setdefault("headers", []))
+        headers["Server-Timing"] = f"total;dur={time_s * 1e3:.1f}"  # milliseconds; browsers show it
         for name, value in _HEADERS.items():
             headers.setdefault(name, value)
         if scope.get("scheme") == "https":
