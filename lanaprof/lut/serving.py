@@ -198,8 +198,8 @@ async def _connected(
         timeout=20.0,
     )  # fmt: skip
     app = App(connector=connector)
-    running: set[int] = set()
-    app.task(name=TASK, retry=_retries(), pass_context=True)(_task(app, listener, handle, running))
+    running, known = set[int](), asyncio.Event()
+    app.task(name=TASK, retry=_retries(), pass_context=True)(_task(app, listener, handle, running, known))
     async with app.open_async():
         await _recover(app, listener)
         worker: Any = Worker(  # some of its methods have no types
@@ -211,7 +211,7 @@ async def _connected(
         ended = asyncio.Event()
         sides = [
             asyncio.create_task(_stopping(worker, stop)),
-            asyncio.create_task(_attending(app, worker, listener, lock, running, ended)),
+            asyncio.create_task(_attending(app, worker, listener, lock, running, known, ended)),
         ]
         try:
             await worker.run()
@@ -229,10 +229,13 @@ async def _connected(
         return not row["waiting"]
 
 
-def _task(app: App, listener: Listener, handle: Handle, running: set[int]) -> Callable[..., Awaitable[None]]:
+def _task(
+    app: App, listener: Listener, handle: Handle, running: set[int], known: asyncio.Event
+) -> Callable[..., Awaitable[None]]:
     async def measure(engine: JobContext, /, **document: Any) -> None:
         assert engine.job.id is not None
         running.add(engine.job.id)
+        await known.wait()  # nobody works unseen: who looks for workers of other environments would miss this one
         try:
             await handle(job_from_json(document))
         except GivenBack:
@@ -274,7 +277,13 @@ async def _stopping(worker: Any, stop: asyncio.Event) -> None:
 
 
 async def _attending(
-    app: App, worker: Any, listener: Listener, lock: PlaceLock, running: set[int], ended: asyncio.Event
+    app: App,
+    worker: Any,
+    listener: Listener,
+    lock: PlaceLock,
+    running: set[int],
+    known: asyncio.Event,
+    ended: asyncio.Event,
 ) -> None:
     """Say who listens, look after the lock, and let jobs wait again that nobody works at."""
     while worker.worker_id is None and not ended.is_set():
@@ -305,6 +314,8 @@ async def _attending(
                 return
         except lost:
             pass  # the server is away: the lock is taken anew as soon as it can be, while what runs goes on
+        finally:
+            known.set()  # or as good as it can be: jobs do not wait for a server that is away
         await asyncio.sleep(listener.beat_s)
 
 

