@@ -235,8 +235,8 @@ def _task(
     async def measure(engine: JobContext, /, **document: Any) -> None:
         assert engine.job.id is not None
         running.add(engine.job.id)
-        await known.wait()  # nobody works unseen: who looks for workers of other environments would miss this one
         try:
+            await known.wait()  # nobody works unseen: who looks for other environments would miss this one
             await handle(job_from_json(document))
         except GivenBack:
             raise

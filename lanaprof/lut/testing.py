@@ -84,9 +84,7 @@ class ThrowAwayServer:
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop it: ``fast`` tells clients goodbye, ``immediate`` is what a crash of the server does."""
-        self._run(
-            "pg_ctl", "-D", str(self.folder / "data"), "-m", mode, "-t", str(_PATIENCE_S), "-w", "stop"
-        )
+        self._run("pg_ctl", "-D", str(self.folder / "data"), "-m", mode, "-t", str(_PATIENCE_S), "-w", "stop")
 
     def start(self) -> None:
         """Start it, and return when it can be used."""
