@@ -56,88 +56,13 @@ In architecture files and answers a span stands under `first..last`.
 
 ## Your own operations
 
-`--ops package.module:function` asks a function of yours, in the project's folder or in an installed package, for
-every layer. It takes the input and the output shape of one sample, (C, H, W) or (T, D), and returns texts,
-`Operation` objects or families; what does not fit is left out, and `teacher` comes by itself. It may build on a
-catalogue: `operations_for("quick", input_shape, output_shape)` returns the operations of one.
-
-A family of your own says without torch what it is and where it fits; its module is imported when it is built. Put
-both beside lanaprof.toml, as `mine.py`:
-
-```python
-{example}```
-
-and as `mine_modules.py`:
-
-```python
-{modules}```
-
-Then `lanaprof init --teacher T --ops mine:operations` offers them, and every later command knows the family
-because it stands in the module that lanaprof.toml names. A module may have two methods: `match_output(x, y,
-share)` starts it near the teacher's output, `fused()` returns what is deployed. Optional fields of `Family`:
-`macs` and `pieces` say what it costs and consists of; `lana`, sets of parameters, brings it into `--ops lana`.
-
-A package brings families to everybody who installs it, by an entry point that names a `Family` or several:
-
-```toml
-[project.entry-points."lanaprof.operations"]
-strip = "mine:STRIP"
-```
-"""
-
-_EXAMPLE = '''\
-from lanaprof.ops import Family, Parameter
-
-
-def fits(input_shape, output_shape, parameters):
-    """Return None, or why the operation cannot stand between these shapes."""
-    if len(input_shape) != 3 or input_shape != output_shape:
-        return f"it turns no {input_shape} into {output_shape}"
-    return None
-
-
-STRIP = Family(
-    name="strip",
-    parameters=(
-        Parameter("kernel", 7, allowed=(5, 7, 9, 11), help="length of the strips"),
-        Parameter("act", "relu", allowed=("relu", "silu"), help="activation before the last convolution"),
-    ),
-    module="mine_modules:Strip",
-    source="",
-    summary="depthwise k×1 and 1×k, then pointwise convolution",
-    applies=fits,
-    lana=({"kernel": 7}, {"kernel": 11}),
-)
-
-
-def operations(input_shape, output_shape):
-    return ["skip", "mbconv(expand=2)", "strip", "strip(kernel=11,act=silu)"]
-'''
-
-_MODULES = """\
-from torch import nn
-
-
-class Strip(nn.Module):
-    def __init__(self, input_shape, output_shape, *, kernel, act):
-        super().__init__()
-        channels, reach = input_shape[0], kernel // 2
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, (kernel, 1), padding=(reach, 0), groups=channels, bias=False),
-            nn.Conv2d(channels, channels, (1, kernel), padding=(0, reach), groups=channels, bias=False),
-            nn.BatchNorm2d(channels),
-            {"relu": nn.ReLU, "silu": nn.SiLU}[act](),
-            nn.Conv2d(channels, channels, 1),
-        )
-
-    def forward(self, x):
-        return x + self.body(x)
+A file of names, a function that chooses for each layer, or a family of your own: [how to](howto/new-operation.md).
 """
 
 
 def operations_markdown() -> str:
     """Return docs/operations.md, generated from the register (families that come with lanaprof)."""
-    lines = [_TOP.replace("{example}", _EXAMPLE).replace("{modules}", _MODULES).rstrip("\n")]
+    lines = [_TOP.rstrip("\n")]
     for family in families():
         if not family.module or family.module.startswith("lanaprof."):
             lines += _section(family)

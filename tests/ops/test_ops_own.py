@@ -1,4 +1,4 @@
-"""Operations of the user's own module, as docs/operations.md shows them."""
+"""Operations of the user's own module, as docs/howto/new-operation.md shows them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lanaprof.ops import (
 from lanaprof.profiler.export import exported_model
 
 REGISTER = registry._REGISTER
-PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "new-operation.md"
 NET = """
 from torch import nn
 
