@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lanaprof.config.devices import Device, known_devices, parse_device
 from lanaprof.config.project import (
+    PRETRAINED,
     PROJECT_FILE,
     ProjectConfig,
     input_shape_from_text,
@@ -12,6 +13,7 @@ from lanaprof.config.project import (
 )
 
 __all__ = [
+    "PRETRAINED",
     "PROJECT_FILE",
     "Device",
     "ProjectConfig",

@@ -12,9 +12,17 @@ from typing import Any
 
 from lanaprof.errors import BadProject
 
-__all__ = ["PROJECT_FILE", "ProjectConfig", "input_shape_from_text", "read_config", "write_config"]
+__all__ = [
+    "PRETRAINED",
+    "PROJECT_FILE",
+    "ProjectConfig",
+    "input_shape_from_text",
+    "read_config",
+    "write_config",
+]
 
 PROJECT_FILE = "lanaprof.toml"
+PRETRAINED = "pretrained"  # as weights: ask the source
 _TEXTS = ("teacher", "weights", "input", "ops", "data", "database", "team", "policy")
 _LISTS = ("layers", "precisions", "devices", "costs")
 

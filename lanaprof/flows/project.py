@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lanaprof.config import Device, ProjectConfig, known_devices, parse_device, read_config
+from lanaprof.config import PRETRAINED, Device, ProjectConfig, known_devices, parse_device, read_config
 from lanaprof.config.imports import make_importable
 from lanaprof.errors import BadProject, UnknownDevice
+from lanaprof.flows.weightfile import describe_file, init_command, is_described
 from lanaprof.ops import load_own_operations, names_function
 from lanaprof.space import Space, load_space
 
@@ -82,7 +83,7 @@ class Project:
 
     def load_teacher(self) -> Teacher:
         """Return the teacher with its weights; imports torch."""
-        from lanaprof.teachers import PRETRAINED, load_teacher
+        from lanaprof.teachers import load_teacher  # imports torch
 
         make_importable(self.folder)  # a metric of the user's lies there, too, whoever wrote the teacher
         weights: str | Path | None = self.config.weights or None
@@ -98,9 +99,17 @@ class Project:
         if teacher.weights_digest != self.weights_digest:
             raise BadProject(
                 "the teacher's weights are not those this project was made with",
-                hint="restore them, or start anew: lanaprof init --force",
+                hint=f"restore them, or start anew: {init_command(self.config)}",
             )
+        self._note_weights(weights)
         return teacher
+
+    def _note_weights(self, weights: str | Path | None) -> None:
+        """Note by what the file is known again, once its weights turned out to be the project's."""
+        known = self.facts.get("weights_file")
+        if isinstance(weights, Path) and not (known and is_described(weights, known)):
+            note = {**self.facts, "weights_file": describe_file(weights)}
+            write_json(self.state / _TEACHER_FILE, note)
 
 
 def load_project(folder: Path | None = None) -> Project:

@@ -6,17 +6,48 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lanaprof.config import PROJECT_FILE, ProjectConfig, known_devices, parse_device, write_config
+from lanaprof.config import PRETRAINED, PROJECT_FILE, ProjectConfig, known_devices, parse_device, write_config
 from lanaprof.errors import BadInput, BadProject
 from lanaprof.flows.project import _SPACE_FILE, _TEACHER_FILE, STATE_FOLDER, Project, write_json
 from lanaprof.flows.selecting import SIZE_COSTS
+from lanaprof.flows.weightfile import describe_file
 from lanaprof.ops import names_function
 from lanaprof.space import save_space
+
+if TYPE_CHECKING:
+    from lanaprof.teachers import Teacher
 
 __all__ = ["OFFERED_PRECISIONS", "init_project"]
 
 OFFERED_PRECISIONS = ("int8", "fp8", "fp16", "bf16")
+
+
+def _check(config: ProjectConfig, folder: Path) -> None:
+    """Refuse what cannot be meant, before anything heavy is loaded.
+
+    Raises:
+        UserError: an unknown device, cost or precision, a devices.yaml or weights that cannot be read.
+    """
+    for text in config.devices:
+        parse_device(text, folder)
+    _check_costs(config, folder)
+    _check_precisions(config)
+    known_devices(folder)
+
+
+def _check_data(config: ProjectConfig, teacher: Teacher, folder: Path) -> None:
+    """Refuse data that cannot be read, or are of another shape than the teacher takes."""
+    from lanaprof.distill import load_data  # imports torch
+
+    load_data(
+        config.data,
+        input_shape=teacher.input_shape,
+        preprocessing=dict(teacher.preprocessing) or None,
+        seed=config.seed,
+        search_path=folder,
+    )
 
 
 def _check_costs(config: ProjectConfig, folder: Path) -> None:
@@ -69,17 +100,13 @@ def init_project(
         BadProject: there is one already, or the folder cannot be written.
         UserError: teacher, weights, layers or operations cannot be found.
     """
-    from lanaprof.teachers import PRETRAINED, find_layers, load_teacher, make_space, structure_digest
+    from lanaprof.teachers import find_layers, load_teacher, make_space, structure_digest  # imports torch
 
     if (folder / PROJECT_FILE).exists() and not force:
         raise BadProject(
             f"{folder} already holds a project", hint="use another folder, or --force to replace it"
         )
-    for text in config.devices:
-        parse_device(text, folder)
-    _check_costs(config, folder)
-    _check_precisions(config)
-    known_devices(folder)
+    _check(config, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -92,15 +119,7 @@ def init_project(
         config.teacher, weights=weights, input_shape=config.input_shape, seed=config.seed, search_path=folder
     )
     if config.data:
-        from lanaprof.distill import load_data
-
-        load_data(
-            config.data,
-            input_shape=teacher.input_shape,
-            preprocessing=dict(teacher.preprocessing) or None,
-            seed=config.seed,
-            search_path=folder,
-        )
+        _check_data(config, teacher, folder)
     ops = config.ops
     if ops not in ("quick", "lana") and not names_function(ops):
         path = Path(ops).absolute()
@@ -112,6 +131,7 @@ def init_project(
     facts = {
         "weights": teacher.weights,
         "weights_digest": teacher.weights_digest,
+        "weights_file": describe_file(weights) if isinstance(weights, Path) else None,
         "seeded": teacher.seeded,
         "structure": structure_digest(teacher.module),
         "preprocessing": dict(teacher.preprocessing),

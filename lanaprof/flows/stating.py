@@ -24,6 +24,7 @@ from lanaprof.flows.predicting import Predictor, open_predictor, table_digest
 from lanaprof.flows.project import Project
 from lanaprof.flows.scales import is_teacher_at_precision
 from lanaprof.flows.shrinking import dropped_candidates
+from lanaprof.flows.weightfile import describe_state, init_command
 from lanaprof.lut import Score, Selection, Store, open_store
 from lanaprof.lut.engine import locate
 from lanaprof.profiler.environment import local_environment
@@ -46,6 +47,7 @@ _OPERATOR_S = 0.2  # building it, and three passes in each of 16 rounds
 _EXPORT_S = 0.05  # per operator, by the TorchScript exporter
 _NETWORK_S = 2.0  # building and exporting a whole network
 _NETWORKS = 16
+_LEARNT = ("distill", "score", "select", "finetune", "export")  # what rests on the teacher's weights
 _BATCH = 128  # operators in one campaign's batch
 
 
@@ -131,6 +133,8 @@ def project_steps(
     selections = own_selections(project, store)
     steps.append(_select_step(selections, scores, devices))
     steps += _student_steps(project, selections)
+    if steps[0].stale and (project.folder / project.config.weights).exists():
+        steps = [replace(step, stale=True) if step.done and step.name in _LEARNT else step for step in steps]
     return tuple(steps)
 
 
@@ -179,7 +183,12 @@ def _init_step(project: Project) -> Step:
         f"{space.teacher}: {len(space.layers)} layers, {space.candidate_count} candidates{spans}, "
         f"10^{space.log10_size:.1f} networks"
     )
-    return Step(name="init", done=True, detail=detail)
+    step = Step(name="init", done=True, detail=detail)
+    wrong = describe_state(project.folder, project.config.weights, project.facts.get("weights_file"))
+    if not wrong:
+        return step
+    detail = f"{detail}; {wrong}: put them back, or start anew with what is there"
+    return replace(step, stale=True, detail=detail, command=init_command(project.config))
 
 
 def _problem_here(device: Device) -> str:

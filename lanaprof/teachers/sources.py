@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 import torch
 from torch import Tensor, nn
 
+from lanaprof.config import PRETRAINED
 from lanaprof.errors import BadInput, UnknownTeacher
 from lanaprof.ops import seeded
 from lanaprof.teachers.imports import load_attribute
@@ -22,7 +23,6 @@ from lanaprof.teachers.weights import fit_weights, read_weights, state_digest
 
 __all__ = ["PRETRAINED", "Teacher", "bare_teacher", "load_teacher"]
 
-PRETRAINED = "pretrained"
 _SOURCES = "a TEACHER is timm:NAME, torchvision:NAME or package.module:factory"
 # Options of the two libraries that would load or download weights behind our back.
 _REFUSED = (
