@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lanaprof.version import VERSION
+
 if TYPE_CHECKING:
     from lanaprof.errors import (
         BackendError,
@@ -36,8 +38,7 @@ if TYPE_CHECKING:
     from lanaprof.solver import Problem, Solution, frontier, load_problem, solve, solve_diverse
     from lanaprof.space import Architecture, Space, load_architecture
 
-__version__ = "0.1.0"
-
+__version__ = VERSION
 _HOME = {
     "Architecture": "lanaprof.space",
     "Estimate": "lanaprof.lut",

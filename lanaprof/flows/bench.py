@@ -29,6 +29,7 @@ from lanaprof.profiler.journal import unfinished_journals
 from lanaprof.profiler.protocol import Protocol
 from lanaprof.profiler.remote import RemoteRig, WorkerSettings
 from lanaprof.profiler.rig import Rig
+from lanaprof.version import VERSION
 
 __all__ = ["Bench", "open_bench"]
 
@@ -296,8 +297,6 @@ def open_bench(
     Raises:
         DeviceUnavailable, BackendUnavailable: it is not that device, or has fewer cores; says what it needs.
     """
-    from lanaprof import __version__
-
     on_gpu = runs_on_gpu(device)
     sets = choose_core_sets(device, workers) if workers != 1 and not on_gpu else ()
     environment = local_environment(device)
@@ -313,7 +312,7 @@ def open_bench(
     elif device.lock_clocks is not None:
         notice(f"device {device.name!r} is a CPU, whose clock lanaprof does not fix")
     store.add([environment])
-    provenance = Provenance(team=team, host=host_hash(), tool_version=__version__)
+    provenance = Provenance(team=team, host=host_hash(), tool_version=VERSION)
     journals = (state or Path.cwd() / STATE_FOLDER) / "journals"
     least = _SHARE_LEAST if workers is None else 1
     return Bench(

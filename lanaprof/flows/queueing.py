@@ -22,6 +22,7 @@ from lanaprof.ops import TEACHER
 from lanaprof.profiler.campaign import Provenance
 from lanaprof.profiler.environment import host_hash, runs_on_gpu
 from lanaprof.profiler.protocol import HOT, NETWORK
+from lanaprof.version import VERSION
 
 __all__ = ["Again", "Enqueued", "enqueue_gaps", "enqueue_project"]
 
@@ -155,9 +156,7 @@ def _enqueued(
 
 def _bench(device: Device, store: Store, queue: Queue, team: str, folder: Path) -> Bench:
     """Return a bench that measures nothing: it says what the device has, as its workers or its rows tell."""
-    from lanaprof import __version__
-
-    provenance = Provenance(team=team, host=host_hash(), tool_version=__version__)
+    provenance = Provenance(team=team, host=host_hash(), tool_version=VERSION)
     environment = _environment(device, store, queue, team)
     gpu = "elsewhere" if runs_on_gpu(device) else ""
     return Bench(device, environment, provenance, store, folder, gpu=gpu)

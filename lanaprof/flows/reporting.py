@@ -31,6 +31,7 @@ from lanaprof.flows.stating import device_predictors, own_selections, project_de
 from lanaprof.flows.summary import latency_summary
 from lanaprof.lut import Score, Selection, Store, utc_now
 from lanaprof.units import format_duration
+from lanaprof.version import VERSION
 
 __all__ = ["Report", "write_report"]
 
@@ -97,7 +98,7 @@ def write_report(
         ],
         top=_extra(extra) + _tiles(known),
         sections=sections,
-        foot=f"Written by lanaprof {_version()} at {utc_now()}.",
+        foot=f"Written by lanaprof {VERSION} at {utc_now()}.",
     )
     write_text(out, html, option="--out")
     if csv is not None:
@@ -154,12 +155,6 @@ def _score_rows(project: Project, store: Store | None) -> dict[tuple[str, str], 
         for row in rows  # sorted by time: the last wins
         if (row.metric, row.data) == (newest.metric, newest.data) and (row.layer, row.operation) in own
     }
-
-
-def _version() -> str:
-    from lanaprof import __version__
-
-    return __version__
 
 
 def _extra(extra: Mapping[str, Any] | None) -> str:

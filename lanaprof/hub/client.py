@@ -27,6 +27,7 @@ from lanaprof.lut import (
 )
 from lanaprof.lut.filerow import Manifest
 from lanaprof.lut.models import HEAD
+from lanaprof.version import VERSION
 
 if TYPE_CHECKING:
     import httpx
@@ -293,9 +294,7 @@ def _parts(records: Iterable[Record]) -> Iterator[bytes]:
     """Yield records as compressed bundles, each not too large."""
     import zstandard  # a compiled library that only files and hubs need
 
-    from lanaprof.lut.exchange import tool_version
-
-    manifest = Manifest(schema=HEAD, tool_version=tool_version(), time=utc_now())
+    manifest = Manifest(schema=HEAD, tool_version=VERSION, time=utc_now())
     head = f"{canonical_json(manifest.to_json())}\n".encode()
     lines, size = [head], 0
     pack: Callable[[bytes], bytes] = zstandard.ZstdCompressor(level=3).compress

@@ -16,6 +16,7 @@ from lanaprof.hub.problems import RequestProblem
 from lanaprof.lut import Operator, Source
 from lanaprof.lut.policy import POLICIES
 from lanaprof.lut.records import Environment
+from lanaprof.version import VERSION
 
 __all__ = ["compare_sides", "router"]
 
@@ -62,12 +63,10 @@ class Coverage(BaseModel):
 @router.get("/whoami")
 def whoami(request: Request) -> Who:
     """Return what the token may do."""
-    from lanaprof.lut.exchange import tool_version
-
     token = token_of(request)
     return Who(
         name=token.name, scope=cast("Any", token.scope), team=token.team, expires_s=token.expires_s,
-        tool_version=tool_version(),
+        tool_version=VERSION,
     )  # fmt: skip
 
 

@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lanaprof.errors import BadInput, StoreError
@@ -27,6 +26,7 @@ from lanaprof.lut.queries import RecordFilter
 from lanaprof.lut.records import RECORD_TYPES, Record, utc_now
 from lanaprof.lut.schema import seal
 from lanaprof.lut.store import Store, open_store
+from lanaprof.version import VERSION
 
 __all__ = ["ExportReport", "ImportReport", "RefusedRow", "export_file", "import_files", "merge"]
 
@@ -119,7 +119,7 @@ def export_file(
     if not path.absolute().parent.is_dir():
         raise BadInput(f"the folder of {path} does not exist", hint=f"mkdir -p {path.absolute().parent}")
     _keep_databases(path)
-    manifest = Manifest(schema=HEAD, tool_version=tool_version(), time=utc_now())
+    manifest = Manifest(schema=HEAD, tool_version=VERSION, time=utc_now())
     with _replacing(path) as temporary, seldom_collecting():
         if name.endswith((".sqlite", ".db")):
             count = _write_sqlite(temporary, store, records, follow)
@@ -194,14 +194,6 @@ def merge(
     finally:
         if opened is not None:
             opened.close()
-
-
-def tool_version() -> str:
-    """Return lanaprof's version as installed."""
-    try:
-        return version("lanaprof")
-    except PackageNotFoundError:  # run from a checkout that nobody installed
-        return "0+unknown"
 
 
 _Stages = Sequence[Callable[[], Iterator[FileRow]]]

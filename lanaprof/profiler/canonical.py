@@ -22,9 +22,9 @@ from lanaprof.profiler.draft import (
     attribute_value,
     is_float,
     json_tensor,
-    normalise,
     type_name,
 )
+from lanaprof.profiler.normalising import normalise
 from lanaprof.profiler.prepare import OPSET, OPSET_FP8, is_fp8, prepared_model
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from typing import Any
 from lanaprof.errors import UnsupportedOperator
 from lanaprof.profiler.canonical import Graph, graph_from_draft
 from lanaprof.profiler.circuit import Circuit, joined_steps
-from lanaprof.profiler.draft import Draft, Node, append_graph, normalise
+from lanaprof.profiler.draft import Draft, Node, append_graph
+from lanaprof.profiler.normalising import normalise
 from lanaprof.profiler.roundings import join_roundings
 
 __all__ = ["composed_graph"]

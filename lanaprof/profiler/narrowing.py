@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from lanaprof.profiler.canonical import Graph, graph_from_draft
-from lanaprof.profiler.draft import Draft, Node, append_graph, normalise
+from lanaprof.profiler.draft import Draft, Node, append_graph
+from lanaprof.profiler.normalising import normalise
 
 __all__ = ["NARROWED", "narrowed_graph"]
 

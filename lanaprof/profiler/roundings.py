@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lanaprof.profiler.draft import Array, Draft, Node
+
 if TYPE_CHECKING:
     import onnx
-
-    from lanaprof.profiler.draft import Array, Draft, Node
 
 __all__ = ["deployed_model", "join_roundings"]
 

@@ -28,7 +28,7 @@ FLOORS = [
     {"migrations"},
     {"config"},
     {"units"},
-    {"digest", "errors"},
+    {"digest", "errors", "version"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ALLOWED = {

@@ -9,19 +9,19 @@ from html import escape
 from lanaprof.flows.artifacts import exported_files, student_file
 from lanaprof.flows.pages import Section, facts
 from lanaprof.flows.report.facts import ReportFacts
+from lanaprof.version import VERSION
 
 __all__ = ["provenance_section"]
 
 
 def provenance_section(known: ReportFacts) -> Section:
     """Return who measured, where, when, with what, and the commands that lead here."""
-    from lanaprof import __version__
     from lanaprof.profiler.environment import host_hash
 
     rows = [
         ("team", known.team),
         ("this host", host_hash()),
-        ("lanaprof", __version__),
+        ("lanaprof", VERSION),
         ("Python", f"{platform.python_version()}, {platform.system()} {platform.machine()}"),
         ("database", known.store.name if known.store is not None else ""),
         ("teacher's weights", known.project.weights_digest),

@@ -21,7 +21,8 @@ from lanaprof.profiler.backends.choices import Choice, count, mebibytes, one_of
 from lanaprof.profiler.backends.trt_cache import to_stderr
 from lanaprof.profiler.clock import Clock
 from lanaprof.profiler.gpu.clock import GpuCall, GpuClock
-from lanaprof.profiler.gpu.driver import Driver, Memory, Stream, open_driver
+from lanaprof.profiler.gpu.driver import Driver, Memory, Stream
+from lanaprof.profiler.gpu.drivers import open_driver
 from lanaprof.profiler.gpu.nvml import ClockWatch, find_nvml
 
 __all__ = ["OnnxRuntimeCuda", "OnnxRuntimeTensorRt"]

@@ -35,7 +35,8 @@ from lanaprof.profiler.backends.trt_model import kinds_of, model_for
 from lanaprof.profiler.backends.trt_run import DeviceArray, Engine, Port, Scratch
 from lanaprof.profiler.clock import Clock
 from lanaprof.profiler.gpu.clock import GpuClock
-from lanaprof.profiler.gpu.driver import Driver, driver_class
+from lanaprof.profiler.gpu.driver import Driver
+from lanaprof.profiler.gpu.drivers import driver_class
 from lanaprof.profiler.gpu.nvml import ClockWatch, find_nvml
 from lanaprof.profiler.gpu.probe import Gpu, driver_version, get_gpu
 from lanaprof.profiler.gpu.support import cuda_of_package, find_conflict, version_of

@@ -22,7 +22,8 @@ from lanaprof.profiler.backends.torch import Place, Torch
 from lanaprof.profiler.backends.trt_cache import to_stderr
 from lanaprof.profiler.clock import Clock
 from lanaprof.profiler.gpu.clock import GpuCall, GpuClock
-from lanaprof.profiler.gpu.driver import Driver, Stream, open_driver
+from lanaprof.profiler.gpu.driver import Driver, Stream
+from lanaprof.profiler.gpu.drivers import open_driver
 from lanaprof.profiler.gpu.failures import OutOfDeviceMemory, error_from_code
 from lanaprof.profiler.gpu.nvml import ClockWatch, find_nvml
 

@@ -24,6 +24,7 @@ import numpy as np
 from lanaprof.errors import BackendError, LanaprofError
 from lanaprof.profiler.gpu.clock import GpuCall, GpuClock
 from lanaprof.profiler.gpu.driver import *
+from lanaprof.profiler.gpu.drivers import *
 driver = open_driver()
 emulator = ctypes.CDLL("libcuda.so.1")
 def told(work):
@@ -336,7 +337,7 @@ def test_pycuda_comes_first(emulated: Emulated, pycuda_path: Path) -> None:
         import sys
         for missing in {missing!r}: sys.modules[missing] = None
         from lanaprof.errors import BackendUnavailable
-        from lanaprof.profiler.gpu.driver import driver_class
+        from lanaprof.profiler.gpu.drivers import driver_class
         try:
             print(driver_class().name)
         except BackendUnavailable as error:
