@@ -4,10 +4,11 @@ Needs numpy only; PuLP and HiGHS are imported when several budgets, rows, pairs 
 them.
 """
 
+from lanaprof.solver.arrays import problem_from_arrays
 from lanaprof.solver.check import Answer, Solution
 from lanaprof.solver.explain import Change, Exchange, Explanation, Neighbour, explain
 from lanaprof.solver.front import frontier
-from lanaprof.solver.problem import Candidate, Layer, Pair, Problem, Row, Span, problem_from_arrays
+from lanaprof.solver.problem import Candidate, Layer, Pair, Problem, Row, Span
 from lanaprof.solver.reading import load_problem, problem_to_json
 from lanaprof.solver.registry import Selector, get_selector, register_selector, selector_names
 from lanaprof.solver.select import solve, solve_diverse
