@@ -59,23 +59,29 @@ CSS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Path:
-    """A line through points; ``dash`` makes it broken."""
+    """A line through points; ``dash`` makes it broken, scripts find it by its ``name``."""
 
     points: tuple[Point, ...]
     colour: str
     width: float = 1.0
     dash: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Circle:
-    """A filled dot; ``title`` is shown where the pointer rests, ``hollow`` leaves the middle empty."""
+    """A filled dot; ``title`` is shown where the pointer rests.
+
+    ``hollow`` fills the middle with paper, ``open`` with nothing; scripts find it by its ``name``.
+    """
 
     centre: Point
     radius: float
     colour: str
     title: str = ""
     hollow: bool = False
+    open: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +171,7 @@ def _svg(shape: Shape) -> str:
     if isinstance(shape, Path):
         points = " ".join(f"{_number(x)},{_number(y)}" for x, y in shape.points)
         dash = ' stroke-dasharray="5 4"' if shape.dash else ""
+        dash += f' class="{escape(shape.name)}"' if shape.name else ""
         return (
             f'<polyline points="{points}" fill="none" stroke="var(--{shape.colour})" '
             f'stroke-width="{_number(shape.width)}" stroke-linejoin="round"{dash}/>'
@@ -184,10 +191,14 @@ def _svg(shape: Shape) -> str:
             f'stroke-width="{_number(2 * shape.radius)}" stroke-linecap="round"/>'
         )
     title = f"<title>{escape(shape.title)}</title>" if shape.title else ""
-    hot = ' class="hot"' if shape.title else ""
+    named = [shape.name] if isinstance(shape, Circle) and shape.name else []
+    kinds = [*(["hot"] if shape.title else []), *named]
+    hot = f' class="{escape(" ".join(kinds))}"' if kinds else ""
     fill = f'fill="var(--{shape.colour})"'
     if not isinstance(shape, Rectangle) and shape.hollow:
         fill = f'fill="var(--paper)" stroke="var(--{shape.colour})" stroke-width="2"'
+    if isinstance(shape, Circle) and shape.open:
+        fill = f'fill="none" stroke="var(--{shape.colour})" stroke-width="3"'
     if isinstance(shape, Polygon):
         outline = " ".join(f"{_number(x)},{_number(y)}" for x, y in shape.points)
         return f'<polygon points="{outline}" {fill}{hot}>{title}</polygon>'
@@ -250,8 +261,9 @@ def _paint(canvas: ImageDraw, shape: Path | Circle | Dots | Polygon | Rectangle,
     elif isinstance(shape, Circle):
         (x, y), radius = shape.centre, shape.radius
         box = [value * factor for value in (x - radius, y - radius, x + radius, y + radius)]
-        if shape.hollow:
-            canvas.ellipse(box, fill=_light("paper"), outline=colour, width=round(2 * factor))
+        if shape.hollow or shape.open:
+            middle = None if shape.open else _light("paper")
+            canvas.ellipse(box, fill=middle, outline=colour, width=round(2 * factor))
         else:
             canvas.ellipse(box, fill=colour)
     else:

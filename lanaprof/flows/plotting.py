@@ -35,6 +35,7 @@ __all__ = [
     "axis_for",
     "bars_chart",
     "frontier_chart",
+    "frontier_places",
     "write_drawing",
     "write_frontier",
     "write_text",
@@ -52,6 +53,7 @@ def frontier_chart(
     device: str,
     teacher_s: float | None,
     marks: Sequence[Mark] = (),
+    chosen: int | None = None,
 ) -> Drawing:
     """Return the chart of the best score for every latency: a staircase, the teacher, and selections.
 
@@ -60,7 +62,40 @@ def frontier_chart(
         device: named in the axis' title.
         teacher_s: the teacher's latency, drawn as a broken line; None leaves it out.
         marks: selections drawn on top.
+        chosen: the number of a point with a ring around it, which scripts find by the name ``chosen``.
     """
+    frame, name = _frontier_frame(points, teacher_s=teacher_s, marks=marks)
+    shapes = frame.shapes(f"latency on {device} ({name})", "score (teacher = 0)")
+    if teacher_s is not None:
+        shapes += teacher_line(teacher_s, frame)
+    shapes += _staircase(points, frame)
+    shapes += marked(marks, frame)
+    if chosen is not None:
+        at = frame.at(points[chosen].latency_s, points[chosen].score)
+        shapes.append(Circle(centre=at, radius=8, colour="mark", open=True, name="chosen"))
+    shapes += legend([("best score within a latency", "accent")], marks, left=_LEFT)
+    best = max(point.score for point in points)
+    label = (
+        f"Best score for every latency on {device}: {len(points)} architectures from "
+        f"{format_duration(points[0].latency_s)} to {format_duration(points[-1].latency_s)}, best score {best:.4g}"
+    )
+    return Drawing(
+        width=_WIDTH, height=_HEIGHT, label=label, shapes=tuple(shapes), description=described(marks)
+    )
+
+
+def frontier_places(
+    points: Sequence[FrontierPoint], *, teacher_s: float | None, marks: Sequence[Mark] = ()
+) -> list[tuple[float, float]]:
+    """Return where on the sheet of `frontier_chart` each point lies."""
+    frame, _ = _frontier_frame(points, teacher_s=teacher_s, marks=marks)
+    return [frame.at(point.latency_s, point.score) for point in points]
+
+
+def _frontier_frame(
+    points: Sequence[FrontierPoint], *, teacher_s: float | None, marks: Sequence[Mark]
+) -> tuple[Frame, str]:
+    """Return where the frontier's data lies, and the unit of its latencies."""
     times = [point.latency_s for point in points] + [mark.latency_s for mark in marks]
     scores = [point.score for point in points] + [mark.score for mark in marks]
     for mark in marks:
@@ -72,21 +107,7 @@ def frontier_chart(
     spread = max(times) - min(times)
     x = axis_for([*times, max(times) + 0.02 * spread], ticks=7, unit=unit)
     y = axis_for([*scores, 0.0], ticks=5)
-    frame = Frame(x, y, _LEFT, _TOP, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM)
-    shapes = frame.shapes(f"latency on {device} ({name})", "score (teacher = 0)")
-    if teacher_s is not None:
-        shapes += teacher_line(teacher_s, frame)
-    shapes += _staircase(points, frame)
-    shapes += marked(marks, frame)
-    shapes += legend([("best score within a latency", "accent")], marks, left=_LEFT)
-    best = max(scores)
-    label = (
-        f"Best score for every latency on {device}: {len(points)} architectures from "
-        f"{format_duration(points[0].latency_s)} to {format_duration(points[-1].latency_s)}, best score {best:.4g}"
-    )
-    return Drawing(
-        width=_WIDTH, height=_HEIGHT, label=label, shapes=tuple(shapes), description=described(marks)
-    )
+    return Frame(x, y, _LEFT, _TOP, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM), name
 
 
 def _staircase(points: Sequence[FrontierPoint], frame: Frame) -> list[Shape]:

@@ -1,11 +1,12 @@
-"""The frontier explorer: stored selections of one space on one device, and the best of them within a budget."""
+"""The frontier explorer: a stored frontier, the best architecture within a budget, its layers, and what changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
@@ -13,33 +14,28 @@ from fastapi.responses import HTMLResponse
 from lanaprof.digest import digest
 from lanaprof.flows.drawing import svg_from_drawing
 from lanaprof.flows.frontiers import FrontierPoint
-from lanaprof.flows.pages import Cell, figure, hint, table
-from lanaprof.flows.plotting import Mark, frontier_chart
+from lanaprof.flows.pages import Cell, details, figure, hint, table
+from lanaprof.flows.plotting import Mark, frontier_chart, frontier_places
+from lanaprof.hub.architectures import Part, changes_text, layers_of, parts_of, summary_of
 from lanaprof.hub.asking import Here
+from lanaprof.hub.layermap import layer_map, map_rows
 from lanaprof.hub.rendering import render
+from lanaprof.hub.state import Hub
 from lanaprof.hub.visiting import Seen
-from lanaprof.lut import Selection
+from lanaprof.lut import Selection, SelectionGroup
 from lanaprof.units import format_duration
 
-__all__ = ["Group", "front", "groups_of", "router"]
+__all__ = ["Explored", "front", "router"]
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 _MARKED_MOST = 40  # selections beside the frontier that are drawn
+_STEPS = 250  # of the slider, about
 Name = Annotated[str, Query(pattern="^[0-9a-f]{0,12}$")]
-Microseconds = Annotated[int | None, Query(ge=0, le=10**12)]
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Selections that can be compared: of one teacher, in one space, on one device; those with score and latency."""
-
-    name: str
-    text: str
-    selections: tuple[Selection, ...]
+Microseconds = Annotated[float | None, Query(ge=0, le=1e12, allow_inf_nan=False)]
 
 
 def latency_of(selection: Selection) -> float:
-    """Return a selection's latency: timed if it was, else predicted."""
+    """Return a selection's latency in seconds: timed if it was, else predicted."""
     found = selection.measured_s if selection.measured_s is not None else selection.predicted_s
     assert found is not None
     return found
@@ -51,19 +47,6 @@ def score_of(selection: Selection) -> float:
     return selection.score
 
 
-def groups_of(selections: Iterable[Selection]) -> tuple[Group, ...]:
-    """Return the groups that selections fall into, the largest first."""
-    found: dict[tuple[str, str, str], list[Selection]] = {}
-    for each in selections:
-        if each.score is not None and (each.measured_s is not None or each.predicted_s is not None):
-            found.setdefault((each.device, each.space, each.teacher), []).append(each)
-    groups = [
-        Group(digest(list(key))[:12], f"{key[0]}, space {key[1][:8]}, teacher {key[2][:8]}", tuple(group))
-        for key, group in found.items()
-    ]
-    return tuple(sorted(groups, key=lambda group: (-len(group.selections), group.name)))
-
-
 def front(selections: Sequence[Selection]) -> tuple[Selection, ...]:
     """Return the selections that no other one beats in both latency and score, the fastest first."""
     best: list[Selection] = []
@@ -73,69 +56,245 @@ def front(selections: Sequence[Selection]) -> tuple[Selection, ...]:
     return tuple(best)
 
 
+def _name_of(group: SelectionGroup) -> str:
+    key = [group.teacher, group.space, group.device, group.frontier, group.environment, group.team]
+    return digest([*key, group.time if group.frontier else ""])[:12]
+
+
+def _text_of(group: SelectionGroup) -> str:
+    what = f"{group.count} selections"
+    if group.frontier:
+        what = f"frontier of {group.count} points, {group.team}, {group.time[:16].replace('T', ' ')}"
+    return f"{group.device}: {what}; space {group.space[:8]}, teacher {group.teacher[:8]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    """A frontier, and the point a budget chooses.
+
+    Attributes:
+        points: from the fastest; none is beaten by another.
+        beside: selections that are drawn, too.
+        layers: that the points are made of, in order.
+        rows: by point, what stands in each layer.
+        chosen: the number of the best point within the budget; None when even the fastest is too slow.
+    """
+
+    points: tuple[Selection, ...]
+    beside: tuple[Selection, ...]
+    layers: tuple[str, ...]
+    rows: tuple[tuple[Part, ...], ...]
+    chosen: int | None
+
+    @property
+    def shown(self) -> int:
+        """Return the point whose layers are shown: the chosen one, else the fastest."""
+        return self.chosen or 0
+
+    @property
+    def marks(self) -> list[Mark]:
+        """Return the selections beside the frontier as marks of its chart."""
+        return [
+            Mark(
+                label="", latency_s=latency_of(each), score=score_of(each), measured=each.measured_s is not None,
+                title=f"{each.id[:12]} of {each.team}, {each.status}",
+            )
+            for each in self.beside
+        ]  # fmt: skip
+
+    @property
+    def line(self) -> list[FrontierPoint]:
+        """Return the points as the chart takes them."""
+        return [FrontierPoint(latency_of(each), score_of(each), {}) for each in self.points]
+
+    @property
+    def teacher_s(self) -> float | None:
+        """Return the latency of the point that keeps every layer; None without one."""
+        whole = (
+            latency_of(point)
+            for point, row in zip(self.points, self.rows, strict=True)
+            if all(part.kind == "kept" for part in row)
+        )
+        return next(whole, None)
+
+
+def _explore(hub: Hub, group: SelectionGroup, groups: Sequence[SelectionGroup]) -> Explored:
+    """Return a group's frontier; nothing is chosen yet."""
+    found = hub.store.selections_of(group)
+    points = front(found)
+    if group.frontier:
+        alike = (each for each in groups if not each.frontier and _place_of(each) == _place_of(group))
+        others = next((hub.store.selections_of(each) for each in alike), ())
+    else:
+        inside = {each.id for each in points}
+        others = tuple(each for each in found if each.id not in inside)
+    newest = sorted(others, key=lambda each: (each.time.rstrip("Z"), each.id))[-_MARKED_MOST:]
+    layers = layers_of(points)
+    return Explored(points, tuple(newest), layers, tuple(parts_of(each, layers) for each in points), None)
+
+
+def _place_of(group: SelectionGroup) -> tuple[str, str, str]:
+    return group.teacher, group.space, group.device
+
+
+@dataclass(frozen=True, slots=True)
+class Slider:
+    """Where the slider for the budget begins and ends, and its step, in microseconds; texts as HTML has them."""
+
+    least: str
+    most: str
+    step: str
+    value: str
+
+
+def _slider(points: Sequence[Selection], budget_us: float | None) -> Slider:
+    low, high = latency_of(points[0]) * 1e6, latency_of(points[-1]) * 1e6
+    span = max(high - low, abs(high) * 1e-3, 1e-3)
+    power = 10.0 ** math.floor(math.log10(span / _STEPS))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= span / _STEPS)
+    first, last = (
+        max(0, math.floor(low / step)),
+        max(1, math.ceil(high / step)),
+    )  # on steps: both ends are reached
+    value = (
+        (first + last) // 2 * step if budget_us is None else min(max(budget_us, first * step), last * step)
+    )
+    return Slider(*(f"{each:.12g}" for each in (first * step, last * step, step, value)))
+
+
 @router.get("/frontier")
 def frontier(hub: Here, visitor: Seen, group: Name = "", budget_us: Microseconds = None) -> HTMLResponse:
-    """Return the stored frontier with a slider for the budget; without a script, a button beside it asks again."""
-    groups = groups_of(hub.store.selections())
-    chosen = next((each for each in groups if each.name == group), groups[0] if groups else None)
+    """Return a stored frontier with a slider for the budget; without a script, a button beside it asks again."""
+    groups = hub.store.selection_groups()
+    chosen = next((each for each in groups if _name_of(each) == group), groups[0] if groups else None)
     if chosen is None:
-        body = hint("lanaprof select, then lanaprof push")
+        body = hint("lanaprof frontier --store, then lanaprof push")
         return render("base.html", visitor, title="Frontier", body=body, here="/frontier")
-    points = front(chosen.selections)
-    low, high = latency_of(points[0]), latency_of(points[-1])
-    least_us = int(low * 1e6)
-    step_us = max(1, int((high - low) * 1e6) // 200)
-    most_us = least_us + step_us * ceil(
-        ((high - low) * 1e6 + 1) / step_us
-    )  # on a step: the slider reaches it
-    budget = most_us if budget_us is None else budget_us
-    within = [number for number, each in enumerate(points) if latency_of(each) <= budget * 1e-6]
-    own = within[-1:]  # the front rises: the dearest within the budget is the best
+    whole = _explore(hub, chosen, groups)
+    slider = _slider(whole.points, budget_us)
+    budget = float(slider.value) if budget_us is None else budget_us
+    within = [
+        number for number, each in enumerate(whole.points) if latency_of(each) * 1e6 <= budget * (1 + 1e-9)
+    ]
+    found = Explored(whole.points, whole.beside, whole.layers, whole.rows, within[-1] if within else None)
     return render(
-        "frontier.html", visitor, title="Frontier", here="/frontier", groups=groups, chosen=chosen.name,
-        least_us=least_us, most_us=most_us, budget_us=min(max(budget, least_us), most_us),
-        step_us=step_us, said=_said(points[own[0]] if own else None, budget, low),
-        body=_chart(chosen, points) + _table(points, own),
+        "frontier.html", visitor, title="Frontier", here="/frontier",
+        groups=[(_name_of(each), _text_of(each)) for each in groups], chosen=_name_of(chosen), slider=slider,
+        said=_said(found, budget), about=_about(found, found.shown), links=_links(found, _name_of(chosen)),
+        data=json.dumps(_data(found), separators=(",", ":")),
+        body=_chart(found) + _layers(found) + _map(found) + _points(found),
     )  # fmt: skip
 
 
-def _said(best: Selection | None, budget_us: int, low: float) -> str:
+def _said(found: Explored, budget_us: float) -> str:
     budget = format_duration(budget_us * 1e-6, digits=4) if budget_us else "0 s"
-    if best is None:
-        return f"Within {budget}: none; the fastest takes {format_duration(low, digits=4)}."
-    latency = format_duration(latency_of(best), digits=4)
-    return f"Within {budget}: score {score_of(best):.4g} at {latency}, selection {best.id[:12]}."
+    if found.chosen is None:
+        return f"Within {budget}: none; the fastest takes {_time(found.points[0])}."
+    return f"Within {budget}: {_point_text(found, found.chosen)}."
 
 
-def _chart(group: Group, points: Sequence[Selection]) -> str:
-    line = [FrontierPoint(latency_of(each), score_of(each), {}) for each in points]
-    beaten = [each for each in group.selections if each not in points][-_MARKED_MOST:]
-    marks = [
-        Mark(
-            label="", latency_s=latency_of(each), score=score_of(each), measured=each.measured_s is not None,
-            title=f"{each.id[:12]} of {each.team}",
-        )
-        for each in beaten
-    ]  # fmt: skip
-    drawing = frontier_chart(line, device=points[0].device, teacher_s=None, marks=marks)
-    return figure(
-        svg_from_drawing(drawing),
-        "The stairs: the best stored score for every latency. Beside them: selections that others beat.",
+def _point_text(found: Explored, number: int) -> str:
+    point = found.points[number]
+    return f"score {score_of(point):.4g} at {_time(point)}, selection {point.id[:12]}"
+
+
+def _time(point: Selection) -> str:
+    latency_s = latency_of(point)
+    return format_duration(latency_s, digits=4) if latency_s > 0 else f"{latency_s:.4g} s"
+
+
+def _about(found: Explored, number: int) -> list[str]:
+    """Return what a point is made of, and what changes towards the next cheaper and the next dearer one."""
+    here = found.rows[number]
+    texts = [summary_of(here) + "."]
+    for word, other in (("cheaper", number - 1), ("dearer", number + 1)):
+        if not 0 <= other < len(found.points):
+            texts.append(f"There is no {word} point.")
+            continue
+        change = changes_text(found.layers, here, found.rows[other])
+        texts.append(f"The next {word} point has {_point_text(found, other)}; it changes {change}.")
+    return texts
+
+
+def _links(found: Explored, group: str) -> list[tuple[str, str]]:
+    """Return where the next cheaper and the next dearer point are shown."""
+    numbers = (("Next cheaper", found.shown - 1), ("Next dearer", found.shown + 1))
+    return [
+        (text, f"/frontier?group={group}&budget_us={latency_of(found.points[number]) * 1e6:.9g}")
+        for text, number in numbers
+        if 0 <= number < len(found.points)
+    ]
+
+
+def _data(found: Explored) -> dict[str, Any]:
+    """Return what the page's script needs to show any other point: texts once, and numbers of them by point."""
+    parts = list(dict.fromkeys(part for row in found.rows for part in row))
+    numbers = {part: number for number, part in enumerate(parts)}
+    rows = map_rows(len(found.rows))
+    places = frontier_places(found.line, teacher_s=found.teacher_s, marks=found.marks)
+    return {
+        "us": [float(f"{latency_of(each) * 1e6:.12g}") for each in found.points],
+        "said": [_point_text(found, number) for number in range(len(found.points))],
+        "least": _time(found.points[0]),
+        "about": [_about(found, number) for number in range(len(found.points))],
+        "parts": [[part.text, part.kind] for part in parts],
+        "rows": [[numbers[part] for part in row] for row in found.rows],
+        "chart": [[round(x, 1), round(y, 1)] for x, y in places],
+        "map": [round(rows.middle(number), 1) for number in range(len(found.rows))],
+    }
+
+
+def _chart(found: Explored) -> str:
+    drawing = frontier_chart(
+        found.line, device=found.points[0].device, teacher_s=found.teacher_s, marks=found.marks, chosen=found.shown
+    )  # fmt: skip
+    text = "The stairs: the best stored score for every latency. The ring: the point that is shown."
+    if found.marks:
+        text += " Beside them: what was selected, filled where it was timed."
+    return figure(svg_from_drawing(drawing), text)
+
+
+def _layers(found: Explored) -> str:
+    """Return the table of the shown architecture, and what its neighbours on the frontier have instead."""
+    here = found.rows[found.shown]
+    others = [
+        found.rows[number] if 0 <= number < len(found.rows) else here
+        for number in (found.shown - 1, found.shown + 1)
+    ]
+    rows: list[list[Cell]] = []
+    own = []
+    for number, (layer, part) in enumerate(zip(found.layers, here, strict=True)):
+        changes = ["same" if other[number].text == part.text else other[number].text for other in others]
+        own += [number] if changes != ["same", "same"] else []
+        rows.append([layer, part.text, part.kind, *changes])
+    columns = ["layer", "what stands there", "it is", "next cheaper", "next dearer"]
+    note = '<p class="muted">Layers in which a neighbour on the frontier differs stand out.</p>'
+    return "<h2>Its layers</h2>" + note + table(columns, rows, label="Layers", own=own)
+
+
+def _map(found: Explored) -> str:
+    times = [latency_of(each) for each in found.points]
+    drawing = layer_map(found.layers, found.rows, times, chosen=found.shown)
+    text = "Each column is a layer, each height a latency, the fastest on top; a break is where the operation changes. "
+    return "<h2>All points by layers</h2>" + figure(
+        svg_from_drawing(drawing), text + "The line: the point that is shown."
     )
 
 
-def _table(points: Sequence[Selection], own: Sequence[int]) -> str:
+def _points(found: Explored) -> str:
     rows: list[list[Cell]] = [
         [
             each.id[:12],
-            (format_duration(latency_of(each), digits=4), latency_of(each)),
+            (_time(each), latency_of(each)),
             (f"{score_of(each):.4g}", score_of(each)),
             "measured" if each.measured_s is not None else "predicted",
             each.status,
             each.team,
             each.time[:10],
         ]
-        for each in points
+        for each in found.points
     ]
     columns = ["selection", "#latency", "#score", "latency is", "status", "team", "day"]
-    return table(columns, rows, label="Frontier", marked=True, own=own)
+    shown = [] if found.chosen is None else [found.chosen]
+    text = f"The frontier in numbers: {len(rows)} points"
+    return details(text, table(columns, rows, label="Points", marked=True, own=shown, sortable=True))

@@ -34,24 +34,53 @@ header nav{margin:0 0 1.25rem}td:last-child{white-space:nowrap}figure svg.chart{
 .fields input,.fields select,.fields button{font:inherit;color:var(--ink);background:var(--paper);max-width:100%;
 border:1px solid var(--muted);border-radius:6px;padding:.35rem .6rem}
 .fields input[type=range]{padding:0;width:20rem;accent-color:var(--accent)}
+.plain{list-style:none;padding:0;margin:.5rem 0}.plain li{margin:.25rem 0}
 .fields button{cursor:pointer;border-color:var(--accent);color:var(--accent)}
 button:focus-visible,input:focus-visible,select:focus-visible{outline:2px solid var(--accent)}
 """
 
-# Moves the mark to the best row within the budget while the slider is moved; rows are sorted by latency.
+# Shows another point while the slider is moved; every word is the server's.
 _BUDGET_SCRIPT = """
-const slider = document.getElementById("budget"), said = document.getElementById("said");
-const rows = [...document.querySelectorAll("tbody tr")];
-slider.addEventListener("input", () => {
-  const budget = slider.value * 1e-6;
-  const within = rows.filter((row) => Number(row.cells[1].dataset.v) <= budget);
-  rows.forEach((row) => row.classList.toggle("own", row === within.at(-1)));
-  const text = budget < 1e-3 ? `${slider.value} µs` : `${(budget * 1e3).toPrecision(4)} ms`;
-  const cells = within.length ? [...within.at(-1).cells].map((cell) => cell.textContent) : [];
-  said.textContent = cells.length
-    ? `Within ${text}: score ${cells[2]} at ${cells[1]}, selection ${cells[0]}.`
-    : `Within ${text}: none; the fastest takes ${rows[0].cells[1].textContent}.`;
-});
+const slider = document.getElementById("budget"), explorer = document.getElementById("explorer");
+const data = JSON.parse(explorer.dataset.points);
+const body = (label) => explorer.querySelector(`[aria-label="${label}"] tbody`);
+const layers = [...body("Layers").rows], points = [...body("Points").rows];
+const ring = explorer.querySelector("circle.chosen"), line = explorer.querySelector("polyline.chosen");
+const lineAt = Number(line.getAttribute("points").split(/[ ,]/)[1]);
+const links = document.getElementById("links");
+const show = () => {
+  const us = Number(slider.value), within = data.us.filter((each) => each <= us * (1 + 1e-9)).length;
+  const at = Math.max(0, within - 1);
+  const text = us < 1e3 ? `${Number(us.toPrecision(4))} µs` : `${Number((us / 1e3).toPrecision(4))} ms`;
+  document.getElementById("said").textContent = within
+    ? `Within ${text}: ${data.said[at]}.`
+    : `Within ${text}: none; the fastest takes ${data.least}.`;
+  [...document.getElementById("about").children].forEach((item, n) => item.textContent = data.about[at][n]);
+  points.forEach((row, n) => row.classList.toggle("own", within > 0 && n === at));
+  ring.setAttribute("cx", data.chart[at][0]);
+  ring.setAttribute("cy", data.chart[at][1]);
+  line.setAttribute("transform", `translate(0 ${data.map[at] - lineAt})`);
+  const here = data.rows[at], beside = [data.rows[at - 1] ?? here, data.rows[at + 1] ?? here];
+  layers.forEach((row, n) => {
+    const changes = beside.map((other) => other[n] === here[n] ? "same" : data.parts[other[n]][0]);
+    const texts = [...data.parts[here[n]], ...changes];
+    texts.forEach((text, m) => row.cells[m + 1].textContent = text);
+    row.classList.toggle("own", changes.some((change) => change !== "same"));
+  });
+  const there = new URL(location);
+  there.searchParams.set("group", document.getElementById("group").value);
+  const to = (n) => { there.searchParams.set("budget_us", n); return there.href; };
+  links.replaceChildren(...[["Next cheaper", at - 1], ["Next dearer", at + 1]].flatMap(([text, n]) => {
+    if (data.us[n] === undefined) return [];
+    const link = document.createElement("a");
+    link.href = to(data.us[n]);
+    link.textContent = text;
+    return [link, " "];
+  }));
+  return to(slider.value);
+};
+slider.addEventListener("input", show);
+slider.addEventListener("change", () => history.replaceState(null, "", show()));
 """
 
 

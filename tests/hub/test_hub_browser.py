@@ -39,6 +39,12 @@ LEAST_CONTRAST = """() => {
   return least;
 }"""
 
+# Where the marks of the chosen point are drawn, on their sheets.
+PLACES_OF = """(all) => all.flatMap((each) => {
+  const box = each.getBBox(), moved = each.transform.baseVal.numberOfItems ? each.transform.baseVal[0].matrix.f : 0;
+  return [box.x, box.y + moved];
+})"""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -63,7 +69,13 @@ def filled(start: Any, make: Any) -> Any:
         for channels in (8, 16, 24)
         for team, factor in (("vision", 1.0), ("robots", 1.1))
     ]
-    chosen = [make.selection(score=-1 / step, predicted_s=step * 1e-3) for step in range(1, 6)]
+    chosen = [
+        make.selection(
+            score=-1 / step, predicted_s=step * 1e-3, status="frontier",
+            choices={"a": "teacher", "b": "teacher" if step == 5 else f"slim(width=0.{step})"},
+        )
+        for step in range(1, 6)
+    ]  # fmt: skip
     assert not hub.store.add([*make.base(), *rows, *chosen]).refused
     paths = {
         "overview": "/", "operators": "/operators", "operator": f"/operators/{make.operator().id}",
@@ -172,9 +184,27 @@ def test_the_slider_moves_the_mark(browser: Any, filled: Any) -> None:
         page.goto("/frontier")
         page.focus("#budget")
         page.keyboard.press("Home")
-        least = (page.inner_text("tr.own td"), page.inner_text("#said"))
+        read = lambda: (  # noqa: E731
+            page.locator("[aria-label=Points] tr.own td").first.text_content(), page.inner_text("#said")
+        )  # fmt: skip
+        least = read()
         page.keyboard.press("End")
-        most = (page.inner_text("tr.own td"), page.inner_text("#said"))
+        most = read()
 
         assert ["score -1 at 1 ms" in least[1], "score -0.2 at 5 ms" in most[1]] == [True, True]
         assert [one[0] in one[1] for one in (least, most)] == [True, True]
+
+
+def test_the_explorer_says_the_same_with_and_without_its_script(browser: Any, filled: Any) -> None:
+    """Wherever the slider is moved, the script shows what the hub answers for that budget."""
+    parts = ("#said", "#about", "[aria-label=Layers] table", "#links")
+    with page_of(browser, filled) as moved, page_of(browser, filled, java_script_enabled=False) as asked:
+        moved.goto("/frontier")
+        moved.focus("#budget")
+        for key in ("Home", "PageUp", "End", "PageDown", "ArrowLeft"):
+            moved.keyboard.press(key)
+            asked.goto(f"/frontier?budget_us={moved.input_value('#budget')}")
+            for part in parts:
+                assert moved.inner_text(part).split() == asked.inner_text(part).split(), (key, part)
+            places = [page.locator(".chosen").evaluate_all(PLACES_OF) for page in (moved, asked)]
+            assert places[0] == pytest.approx(places[1], abs=0.2)

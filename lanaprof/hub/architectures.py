@@ -1,0 +1,81 @@
+"""What architectures are made of, told from their choices alone: layers in order, what became of each, what differs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lanaprof.lut import Selection
+from lanaprof.space.places import place_ends
+
+__all__ = ["KINDS", "Part", "changes_text", "kind_of", "layers_of", "natural", "parts_of", "summary_of"]
+
+# What may become of a layer, in words; the order is that of the legend.
+KINDS = ("kept", "replaced", "skipped", "part of a span", "not named")
+_NAMED_MOST = 6  # changes that a sentence names
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What stands in one layer: the operation with its span's ends if it has one, and what became of the layer."""
+
+    text: str
+    kind: str
+
+
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Return what names are sorted by so that numbers in them count as numbers.
+
+    >>> sorted(["blocks.10", "blocks.2", "head"], key=natural)
+    ['blocks.2', 'blocks.10', 'head']
+    """
+    pieces = re.findall(r"\d{1,18}|\D+|\d", name)
+    return tuple((0, int(piece), "") if piece[0] in "0123456789" else (1, 0, piece) for piece in pieces)
+
+
+def layers_of(selections: Iterable[Selection]) -> tuple[str, ...]:
+    """Return the layers that any of these names, in natural order: the teacher's where modules are numbered."""
+    names = {end for each in selections for name, _ in each.choices for end in place_ends(name)}
+    return tuple(sorted(names, key=natural))
+
+
+def parts_of(selection: Selection, layers: Sequence[str]) -> tuple[Part, ...]:
+    """Return what stands in each layer; a span stands in all layers between its ends."""
+    numbers = {name: number for number, name in enumerate(layers)}
+    found = [Part("–", "not named")] * len(layers)
+    for name, operation in selection.choices:
+        first, last = (numbers[end] for end in place_ends(name))
+        if first == last:
+            found[first] = Part(operation, kind_of(operation))
+        for number in range(first, last + 1) if first < last else ():
+            found[number] = Part(f"{operation} over {name}", "part of a span")
+    return tuple(found)
+
+
+def kind_of(operation: str) -> str:
+    """Return what becomes of a layer in which an operation stands.
+
+    >>> kind_of("teacher"), kind_of("skip"), kind_of("mbconv(expand=4)@int8"), kind_of("teacher@int8")
+    ('kept', 'skipped', 'replaced', 'replaced')
+    """
+    return {"teacher": "kept", "skip": "skipped"}.get(operation, "replaced")
+
+
+def summary_of(parts: Sequence[Part]) -> str:
+    """Return how many layers became what."""
+    counts = ((kind, sum(part.kind == kind for part in parts)) for kind in KINDS)
+    said = [f"{count} {kind}" for kind, count in counts if count]
+    return f"Of {len(parts)} layers: " + ", ".join(said)
+
+
+def changes_text(layers: Sequence[str], before: Sequence[Part], after: Sequence[Part]) -> str:
+    """Return which layers differ between two architectures, and how."""
+    found = [
+        f"{layer}: {a.text} → {b.text}"
+        for layer, a, b in zip(layers, before, after, strict=True)
+        if a.text != b.text
+    ]
+    rest = f"; and {len(found) - _NAMED_MOST} more" if len(found) > _NAMED_MOST else ""
+    count = f"{len(found)} layer{'' if len(found) == 1 else 's'} of {len(layers)}"
+    return f"{count}: {'; '.join(found[:_NAMED_MOST])}{rest}" if found else "no layer"
