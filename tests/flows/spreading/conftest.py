@@ -102,7 +102,11 @@ def nodes() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    health = {  # milliseconds: a node that is killed is noticed soon, and one that is slow never taken for dead
+        "health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "health_check_timeout_ms": 600_000,
+    }  # fmt: skip
+    head = {**small, "include_dashboard": False, "_system_config": health}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(**small)
     yield cluster
     cluster.shutdown()
