@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,12 @@ def costs_of(problem: Problem, items: tuple[int, ...] | Ints) -> tuple[float, ..
 
 
 def iter_violations(
-    problem: Problem, budgets: Mapping[str, float], items: tuple[int, ...] | Ints, *, leniency: float = 1.0
+    problem: Problem,
+    budgets: Mapping[str, float],
+    items: tuple[int, ...] | Ints,
+    *,
+    leniency: float = 1.0,
+    costs: Sequence[float] | None = None,
 ) -> Iterator[str]:
     """Yield, for people, everything the chosen items break: coverage, budgets, rows, require, forbid.
 
@@ -101,6 +106,7 @@ def iter_violations(
         budgets: upper bound per cost.
         items: the chosen items, spans included.
         leniency: multiplies the slack for rounding.
+        costs: what `costs_of` says of the items, where it has been asked.
     """
     chosen = np.asarray(items, dtype=np.int64)
     covered = np.zeros(len(problem.layer_names), dtype=np.int64)
@@ -112,7 +118,8 @@ def iter_violations(
         covered[span.first : span.last + 1] += 1
     for layer in np.flatnonzero(covered != 1).tolist():
         yield f"layer {problem.layer_names[layer]!r} is chosen {covered[layer]} times"
-    costs = costs_of(problem, items) if budgets else ()
+    if costs is None:
+        costs = costs_of(problem, chosen) if budgets else ()
     for name, budget in budgets.items():
         k = problem.cost_index(name)
         if costs[k] > budget + leniency * slack_of(budget, float(problem.fixed[k])):
@@ -142,33 +149,35 @@ def check_answer(
     Raises:
         LanaprofError: the answer breaks the problem or its own bound; a fault of the selector, never the user's.
     """
-    for violation in iter_violations(problem, budgets, answer.items, leniency=2.0):
+    items = np.asarray(answer.items, dtype=np.int64)
+    costs = costs_of(problem, items)
+    for violation in iter_violations(problem, budgets, items, leniency=2.0, costs=costs):
         raise LanaprofError(
             f"the selector {answer.method!r} gave a wrong answer: {violation}",
             hint="please report it with the problem; another --method may do meanwhile",
         )
-    score = score_of(problem, answer.items)
-    scale = math.fsum(np.abs(problem.scores[np.asarray(answer.items, dtype=np.int64)]).tolist())
+    score = score_of(problem, items)
+    scale = float(np.abs(problem.scores[items]).sum())
     # A thousand roundings of the scores' sum: a bound below the score by more is a wrong bound.
     if answer.bound < score - 1e-9 * max(scale, abs(answer.bound)):
         raise LanaprofError(
             f"the selector {answer.method!r} gave the bound {answer.bound} below the score {score}"
         )
     starts, count = problem.starts, problem.candidate_count
-    ordered = np.sort(np.asarray(answer.items, dtype=np.int64))
+    ordered = np.sort(items)
     single = ordered[ordered < count]
     layers = np.searchsorted(starts, single, side="right") - 1
-    choices = {
-        problem.layer_names[layer]: problem.candidate_names[layer][at]
-        for layer, at in zip(layers.tolist(), (single - starts[layers]).tolist(), strict=True)
-    }
+    held, places = layers.tolist(), (single - starts[layers]).tolist()
+    rows = map(problem.candidate_names.__getitem__, held)
+    candidates = [row[place] for row, place in zip(rows, places, strict=True)]
+    choices = dict(zip(map(problem.layer_names.__getitem__, held), candidates, strict=True))
     choices.update(problem.item_names(int(item)) for item in ordered[ordered >= count])
     return Solution(
         status="optimal" if answer.proved else "feasible",
         score=score,
         bound=score if answer.proved else max(answer.bound, score),
         proved=answer.proved,
-        costs=dict(zip(problem.cost_names, costs_of(problem, answer.items), strict=True)),
+        costs=dict(zip(problem.cost_names, costs, strict=True)),
         choices=choices,
         solve_s=solve_s,
         method=answer.method,

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lanaprof.solver.hull import hull_edges
 from lanaprof.solver.problem import Bools, Floats, Ints
-from lanaprof.solver.stairs import Stairs, hull_of
+from lanaprof.solver.stairs import Stairs
 
 __all__ = ["Core", "Swept", "open_core", "sweep"]
 
@@ -31,16 +32,21 @@ class Core:
 
     Attributes:
         layers: (core,) layer numbers in the order of the sweep.
-        steps: per core layer, its open steps, the base's among them.
-        regrets: per core layer, what each step loses against the base at the critical slope.
+        rivals: (core,) what the best open step besides the base's loses against it at the critical slope; rising.
+        firsts, counts: (core,) the layer's part of the open steps.
+        steps: (open steps,) layer by layer, the base's among them.
+        regrets: (open steps,) what each loses.
         edges_cost, edges_score, edges_rank: (edges,) hull edges of the open steps, steepest first; rank is the
             layer's place in the order.
         edges_taken: (edges,) whether the base is above the edge.
     """
 
-    layers: tuple[int, ...]
-    steps: tuple[Ints, ...]
-    regrets: tuple[Floats, ...]
+    layers: Ints
+    rivals: Floats
+    firsts: Ints
+    counts: Ints
+    steps: Ints
+    regrets: Floats
     edges_cost: Floats
     edges_score: Floats
     edges_rank: Ints
@@ -66,33 +72,30 @@ def open_core(stairs: Stairs, base: Ints, regret: Floats, limit: float) -> Core:
     keep[base] = True
     step = np.flatnonzero(keep)
     layer = stairs.layer[step]
-    counts = np.bincount(layer, minlength=len(base))
-    wide = counts[layer] > 1
+    wide = np.bincount(layer, minlength=len(base))[layer] > 1
     step, layer = step[wide], layer[wide]
-    if len(step) == 0:
-        none = np.zeros(0)
-        return Core((), (), (), none, none, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_))
-    firsts = np.flatnonzero(np.concatenate([[True], layer[1:] != layer[:-1]]))
+    firsts = np.flatnonzero(np.diff(layer, prepend=-1))
     rival = regret[step]
     rival[step == base[layer]] = np.inf
-    order = np.argsort(np.minimum.reduceat(rival, firsts), kind="stable")
-    groups = np.split(step, firsts[1:])
+    rivals = np.minimum.reduceat(rival, firsts) if len(firsts) else rival
+    order = np.argsort(rivals, kind="stable")
+    counts = np.diff(firsts, append=len(step))
     rank = np.empty(len(firsts), dtype=np.int64)
     rank[order] = np.arange(len(firsts))
-    rank_of_step = np.repeat(rank, np.diff(np.append(firsts, len(step))))
-    hull = hull_of(layer, stairs.cost[step], stairs.score[step])
-    edge = np.flatnonzero(layer[hull[1:]] == layer[hull[:-1]])
-    start, end = step[hull[edge]], step[hull[edge + 1]]
-    cost, score = stairs.cost[end] - stairs.cost[start], stairs.score[end] - stairs.score[start]
+    rank_of_step = np.repeat(rank, counts)
+    start, end, cost, score = hull_edges(layer, stairs.cost[step], stairs.score[step])
     steepest = np.argsort(-score / cost, kind="stable")
     return Core(
-        layers=tuple(layer[firsts][order].tolist()),
-        steps=tuple(groups[i] for i in order.tolist()),
-        regrets=tuple(regret[groups[i]] for i in order.tolist()),
+        layers=layer[firsts[order]],
+        rivals=rivals[order],
+        firsts=firsts[order],
+        counts=counts[order],
+        steps=step,
+        regrets=regret[step],
         edges_cost=cost[steepest],
         edges_score=score[steepest],
-        edges_rank=rank_of_step[hull[edge]][steepest],
-        edges_taken=(end <= base[stairs.layer[end]])[steepest],
+        edges_rank=rank_of_step[start[steepest]],
+        edges_taken=(step[end] <= base[layer[end]])[steepest],
     )
 
 
@@ -175,11 +178,13 @@ def sweep(
     states = _States(np.zeros(1), np.zeros(1), np.full(1, ceiling), none, none)
     history: list[tuple[int, Ints, Ints]] = []  # (place in the order, parents, steps)
     open_gain, is_late = -math.inf, False
-    for rank, steps in enumerate(core.steps):
-        at = base[core.layers[rank]]
-        mine = steps[(core.regrets[rank] < ceiling - search.gain) | (steps == at)]
-        if len(mine) == 1:
-            continue
+    for rank, first in enumerate(core.firsts.tolist()):
+        if core.rivals[rank] >= ceiling - search.gain:
+            break  # of this layer and all behind it only the base's steps are left
+        layer = int(core.layers[rank])
+        at = int(base[layer])
+        mine, regrets = (part[first : first + core.counts[rank]] for part in (core.steps, core.regrets))
+        mine = mine[(regrets < ceiling - search.gain) | (mine == at)]
         search.swept = len(history)
         made: list[_States] = []
         for block in _iter_expanded(stairs, states, mine, at=at, corners=suffix.after(rank), search=search):
@@ -195,7 +200,7 @@ def sweep(
             break
         states, dropped = _narrow(made, search.floor, width)
         open_gain = max(open_gain, dropped)
-        history.append((core.layers[rank], states.parent.astype(np.int32), states.step.astype(np.int32)))
+        history.append((layer, states.parent.astype(np.int32), states.step.astype(np.int32)))
         if len(states.cost) == 0:
             break
     if search.best is None:

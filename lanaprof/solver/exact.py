@@ -17,15 +17,17 @@ import numpy as np
 
 from lanaprof.solver.check import Answer, score_of
 from lanaprof.solver.core import open_core, sweep
-from lanaprof.solver.problem import Bools, Ints, Problem, slack_of
+from lanaprof.solver.problem import Bools, Floats, Ints, Problem, slack_of
 from lanaprof.solver.restrict import empty_layers, raise_infeasible, restrict
-from lanaprof.solver.stairs import Stairs, build_stairs, whole_spare
+from lanaprof.solver.stairs import Relaxation, Stairs, build_stairs, sum_of, whole_spare
 from lanaprof.solver.structured import solve_structured
 
 __all__ = ["Found", "solve_exact", "solve_stairs", "stairs_of"]
 
 _WIDTHS = (5_000, 100_000, 1_000_000)  # states kept a layer, sweep after sweep
 _MOST_HISTORY = 40_000_000  # states remembered in one sweep: 320 MB
+_SHARES = (1 / 64, 1.0)  # of the gap: what steps may lose to be exchanged for, a few steps before all
+_MANY = 10_000  # steps, from which on looking at a few before all pays
 _EXCHANGES = 30  # single exchanges before the sweeps; they do the rest better
 
 
@@ -82,18 +84,16 @@ def stairs_of(problem: Problem, allowed: Bools, k: int, *, budget: float) -> tup
     Every layer must have an allowed candidate. When the spare amount is negative nothing is left out of the stairs.
     """
     count = problem.candidate_count
-    item = np.flatnonzero(allowed[:count])
-    layer, cost, score = problem.layer_of_items(), problem.costs[k, :count], problem.scores[:count]
-    if len(item) < count:
-        layer, cost, score = layer[item], cost[item], score[item]
+    item: Ints | None = None
+    starts, cost, score = problem.starts, problem.costs[k, :count], problem.scores[:count]
+    if not allowed[:count].all():
+        item = np.flatnonzero(allowed[:count])
+        starts, cost, score = np.searchsorted(item, starts), cost[item], score[item]
     fixed = float(problem.fixed[k])
-    starts = np.searchsorted(layer, np.arange(len(problem.layer_names)))
-    least = math.fsum([fixed, *np.minimum.reduceat(cost, starts).tolist()])
     slack = slack_of(budget, fixed)
-    spare = budget + slack - least
-    stairs = build_stairs(
-        layer, item, cost=cost, score=score, spare=spare if spare >= 0 else math.inf, unit=slack * 1e12
-    )
+    spare = budget + slack - sum_of(np.append(np.minimum.reduceat(cost, starts[:-1]), fixed))
+    reach = spare if spare >= 0 else math.inf
+    stairs = build_stairs(starts, item, cost=cost, score=score, spare=reach, unit=slack * 1e12)
     return stairs, spare
 
 
@@ -144,11 +144,11 @@ def solve_stairs(stairs: Stairs, capacity: float, *, slack: float = 0.0, deadlin
     ceiling = max(0.0, float(top.sum() + slope * (capacity - slack) - relaxed.score))
     rounding = 1e-13 * (abs(relaxed.score) + slope * capacity)  # of the sums the gap is the difference of
     room = capacity - relaxed.cost
-    steps, gain = _first_choice(stairs, base, relaxed.taken, room=room)
+    steps, gain = _first_choice(stairs, relaxed, regret, room=room, ceiling=ceiling)
     open_gain, last_width = math.inf, 0
     for widest in _WIDTHS:
         core = open_core(stairs, base, regret, ceiling - gain)
-        if not core.layers or ceiling - gain <= rounding:
+        if not len(core.layers) or ceiling - gain <= rounding:
             return Found(steps, relaxed.score + gain, True)
         width = min(widest, max(_WIDTHS[0], _MOST_HISTORY // len(core.layers)))
         if width <= last_width or time.perf_counter() > deadline:
@@ -169,33 +169,55 @@ def solve_stairs(stairs: Stairs, capacity: float, *, slack: float = 0.0, deadlin
     return Found(steps, relaxed.score + ceiling, False, open_steps)
 
 
-def _first_choice(stairs: Stairs, base: Ints, taken: int, *, room: float) -> tuple[Ints, float]:
-    """Return a good choice inside the capacity and its gain: the base, or the base and one edge more, exchanged."""
-    beyond = base.copy()
-    edge = stairs.hull_to[taken]
-    beyond[stairs.layer[edge]] = edge
-    choices = [_exchange(stairs, start, base, room) for start in (base, beyond)]
-    return max((c for c in choices if c is not None), key=lambda choice: choice[1])
+def _first_choice(
+    stairs: Stairs, relaxed: Relaxation, regret: Floats, *, room: float, ceiling: float
+) -> tuple[Ints, float]:
+    """Return a good choice inside the capacity and its gain: the base, or the base and one edge more, exchanged.
 
-
-def _exchange(stairs: Stairs, start: Ints, base: Ints, room: float) -> tuple[Ints, float] | None:
-    """Return the choice after the best single exchanges, with its gain over the base; None if it stays too dear."""
-    steps = start.copy()
-    for _ in range(_EXCHANGES):
-        spent = float((stairs.cost[steps] - stairs.cost[base]).sum())
-        cost = stairs.cost - stairs.cost[steps][stairs.layer]
-        score = stairs.score - stairs.score[steps][stairs.layer]
-        inside = spent + cost <= room
-        if spent <= room:
-            inside &= score > 0
-        best = int(np.argmax(np.where(inside, score, -math.inf)))
-        if not inside[best]:
+    Regrets and gain make up for the ceiling at most, so steps that lose much need no look once a good choice is found.
+    """
+    edge = stairs.hull_to[relaxed.taken]
+    best = relaxed.steps, 0.0
+    for share in _SHARES if len(regret) > _MANY else _SHARES[-1:]:
+        allowed = np.flatnonzero(regret < share * ceiling)
+        for first in (None, edge):
+            choice = _exchange(stairs, relaxed.steps, first, room=room, allowed=allowed)
+            if choice is not None and choice[1] > best[1]:
+                best = choice
+        if ceiling - best[1] <= share * ceiling:
             break
-        steps[stairs.layer[best]] = best
-    spent = float((stairs.cost[steps] - stairs.cost[base]).sum())
-    if spent > room:
-        return None
-    return steps, float((stairs.score[steps] - stairs.score[base]).sum())
+    return best
+
+
+def _exchange(
+    stairs: Stairs, base: Ints, first: int | None, *, room: float, allowed: Ints
+) -> tuple[Ints, float] | None:
+    """Return the choice after the best single exchanges, with its gain over the base; None if it stays too dear.
+
+    Args:
+        stairs: all steps.
+        base: (layers,) the choice to begin with.
+        first: a step to exchange for before all others.
+        room: how much more than the base the choice may cost.
+        allowed: the steps to exchange for.
+    """
+    steps, spent, gain, best = base.copy(), 0.0, 0.0, first
+    layer, cost, score = stairs.layer[allowed], stairs.cost[allowed], stairs.score[allowed]
+    for _ in range(_EXCHANGES):
+        if best is not None:
+            old = steps[stairs.layer[best]]
+            spent += float(stairs.cost[best] - stairs.cost[old])
+            gain += float(stairs.score[best] - stairs.score[old])
+            steps[stairs.layer[best]] = best
+        there = steps[layer]
+        better = score - stairs.score[there]
+        inside = spent + (cost - stairs.cost[there]) <= room
+        if spent <= room:
+            inside &= better > 0
+        if not inside.any():
+            break
+        best = int(allowed[np.argmax(np.where(inside, better, -math.inf))])
+    return None if spent > room else (steps, gain)
 
 
 def _answer(problem: Problem, stairs: Stairs, found: Found) -> Answer:

@@ -89,6 +89,8 @@ def _layers_of_key(problem: Problem, key: str) -> tuple[int, int]:
 def empty_layers(problem: Problem, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the layers that no allowed candidate or span covers."""
     count = problem.candidate_count
+    if allowed[:count].all():
+        return np.zeros(0, dtype=np.int64)
     held = np.add.reduceat(allowed[:count].astype(np.int64), problem.starts[:-1])
     for number, span in enumerate(problem.spans):
         held[span.first : span.last + 1] += allowed[count + number]

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
+from lanaprof.solver.hull import BLOCK, hull_edges
 from lanaprof.solver.problem import Bools, Floats, Ints
 
 __all__ = [
@@ -20,10 +22,10 @@ __all__ = [
     "Stairs",
     "build_stairs",
     "complete_front",
-    "hull_of",
     "power_of_two",
     "rises",
     "starts_of",
+    "sum_of",
     "thin",
     "undominated",
     "whole_spare",
@@ -33,7 +35,6 @@ _PIVOT_SLOPES = (1.0, 6.0, 1 / 6)  # of a layer's diagonal: one pivot in the mid
 _WHOLE = 1e-6  # this near to a whole number is one: floats below a thousand million are good to 1e-7
 _MOST_WHOLE = 1e9
 _FEW = 32  # candidates of the largest layer: sorting them all is faster than thinning first
-_MANY_HULL_PASSES = 40  # most hulls need under ten passes; after these the rest is done layer by layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,56 +94,91 @@ class Relaxation:
 
 
 def build_stairs(
-    layer: Ints, item: Ints, *, cost: Floats, score: Floats, spare: float, unit: float
+    starts: Ints, item: Ints | None, *, cost: Floats, score: Floats, spare: float, unit: float
 ) -> Stairs:
     """Return the stairs of candidates sorted by layer.
 
     Args:
-        layer: (candidates,) layer of each, rising, none missing.
-        item: (candidates,) the caller's number of each.
+        starts: (layers + 1,) first candidate of each layer, and their number; no layer is empty.
+        item: (candidates,) the caller's number of each; None numbers them as they stand.
         cost: (candidates,) not negative.
         score: (candidates,) higher is better.
         spare: how much may be spent above the sum of least costs; dearer candidates are left out. May be infinite.
         unit: the largest number among budget and fixed cost; differences below 1e-18 of it count as nothing.
     """
-    starts = starts_of(layer)
-    sizes = np.diff(starts)
-    low = np.minimum.reduceat(cost, starts[:-1])
-    shifted = cost - np.repeat(low, sizes)
-    keep = shifted <= spare
-    if not keep.all():
-        layer, item, shifted, score = layer[keep], item[keep], shifted[keep], score[keep]
-    if sizes.max() > _FEW:
-        layer, item, shifted, score = thin(layer, item, shifted, score)
-    top = np.maximum.reduceat(score, starts_of(layer)[:-1])
-    score = score - np.repeat(top, np.diff(starts_of(layer)))
+    parts = [
+        _steps_of(starts[a : b + 1], cost=cost, score=score, spare=spare, least=1e-18 * unit)
+        for a, b in pairwise(_cuts(starts))
+    ]
+    step, counts, shifted, score, low, top = (np.concatenate(part) for part in zip(*parts, strict=True))
+    layer = np.repeat(np.arange(len(counts)), counts)
     cost_scale, score_scale = power_of_two(shifted.max()), power_of_two(-score.min())
-    shifted = shifted / cost_scale
-    shifted[shifted < 1e-18 * unit / cost_scale] = 0.0
-    order = undominated(layer, shifted, score)
-    layer, item, shifted, score = layer[order], item[order], shifted[order], score[order] / score_scale
-    starts = starts_of(layer)
-    hull = hull_of(layer, shifted, score)
-    edge = np.flatnonzero(layer[hull[1:]] == layer[hull[:-1]])
-    start, end = hull[edge], hull[edge + 1]
-    slope = (score[end] - score[start]) / (shifted[end] - shifted[start])
-    order = np.argsort(-slope, kind="stable")
-    start, end, slope = start[order], end[order], slope[order]
+    shifted /= cost_scale
+    score /= score_scale
+    start, end, dearer, better = hull_edges(layer, shifted, score)
+    slope = better / dearer
+    order = _order_of(-slope)
     return Stairs(
         layer=layer,
-        item=item,
+        item=step if item is None else item[step],
         cost=shifted,
         score=score,
-        starts=starts,
-        low_cost=math.fsum(low.tolist()),
-        top_score=math.fsum(top.tolist()),
+        starts=np.concatenate([[0], np.cumsum(counts)]),
+        low_cost=sum_of(low),
+        top_score=sum_of(top),
         cost_scale=cost_scale,
         score_scale=score_scale,
-        hull_from=start,
-        hull_to=end,
-        slope=slope,
-        hull_cost=np.cumsum(shifted[end] - shifted[start]),
+        hull_from=start[order],
+        hull_to=end[order],
+        slope=slope[order],
+        hull_cost=np.cumsum(dearer[order]),
     )
+
+
+def _cuts(starts: Ints) -> list[int]:
+    """Return where to cut a row of layers into blocks whose arrays stay in the processor's cache."""
+    cuts = np.unique(np.searchsorted(starts[:-1], np.arange(0, starts[-1], BLOCK)))
+    return [*cuts[cuts < len(starts) - 1].tolist(), len(starts) - 1]
+
+
+def _steps_of(
+    starts: Ints, *, cost: Floats, score: Floats, spare: float, least: float
+) -> tuple[Ints, Ints, Floats, Floats, Floats, Floats]:
+    """Return the steps of some layers: numbers, how many in each layer, shifted costs and scores, and the shifts.
+
+    Args:
+        starts: of these layers, in the arrays of all.
+        cost: (candidates of all layers,).
+        score: (candidates of all layers,).
+        spare: the most that a step may cost above the layer's cheapest.
+        least: what costs less than this above it costs nothing.
+    """
+    begin = int(starts[0])
+    cost, score, starts = cost[begin : starts[-1]], score[begin : starts[-1]], starts - begin
+    low = np.minimum.reduceat(cost, starts[:-1])
+    step, layer = undominated(starts, cost, score, spare=spare)
+    shifted = cost[step] - low[layer]
+    shifted[shifted < least] = 0.0
+    # Of steps that cost the same the last one scores most.
+    keep = np.ones(len(step), dtype=np.bool_)
+    keep[:-1] = (shifted[1:] > shifted[:-1]) | (layer[1:] != layer[:-1])
+    keep &= shifted <= spare
+    step, layer, shifted = step[keep], layer[keep], shifted[keep]
+    counts = np.bincount(layer, minlength=len(low))
+    score = score[step]
+    top = score[np.cumsum(counts) - 1]
+    return begin + step, counts, shifted, score - top[layer], low, top
+
+
+def _order_of(values: Floats) -> Ints:
+    """Return the stable order of values, by the quick sort that is not: what is equal is put right afterwards."""
+    order = np.argsort(values)
+    ordered = values[order]
+    same = ordered[1:] == ordered[:-1]
+    if same.any():
+        run = np.concatenate([[0], np.cumsum(~same)])  # counts different values
+        order = np.sort(run * len(order) + order) % len(order)
+    return order
 
 
 def complete_front(stairs: Stairs, most: int) -> list[Ints] | None:
@@ -188,18 +224,28 @@ def _common_unit(values: Floats) -> float:
     if len(values) == 0:
         return 0.0
     largest = float(values.max())
+    # A few values tell measured floats apart at once.
+    parts = [values[:32], *(values[at : at + BLOCK] for at in range(32, len(values), BLOCK))]
     for power in range(13):
         factor = 10.0**power
         if largest * factor > _MOST_WHOLE:
             return 0.0
-        for some in (values[:32], values):  # a few values tell measured floats apart at once
-            scaled = some * factor
+        unit = 0
+        for part in parts:
+            scaled = part * factor
             whole = np.round(scaled)
             if (np.abs(scaled - whole) > _WHOLE).any() or whole.min() < 1:
                 break
+            if unit != 1:
+                unit = math.gcd(unit, int(np.gcd.reduce(whole.astype(np.int64))))
         else:
-            return float(np.gcd.reduce(whole.astype(np.int64))) / factor
+            return unit / factor
     return 0.0
+
+
+def sum_of(values: Floats) -> float:
+    """Return a sum that is good to its last digits; `math.fsum`, which is exact, needs a Python object a number."""
+    return math.fsum(values.tolist()) if len(values) < BLOCK else float(values.sum(dtype=np.longdouble))
 
 
 def starts_of(layer: Ints) -> Ints:
@@ -234,34 +280,61 @@ def thin(layer: Ints, item: Ints, cost: Floats, score: Floats) -> tuple[Ints, In
     return layer, item, cost, score
 
 
-def undominated(layer: Ints, cost: Floats, score: Floats) -> Ints:
-    """Return which steps no other of their layer dominates, by layer, then by rising cost and score.
+def undominated(starts: Ints, cost: Floats, score: Floats, *, spare: float) -> tuple[Ints, Ints]:
+    """Return which candidates no other of their layer dominates, by layer, then by rising cost and score.
+
+    Of several that cost the same more than one may come back; the last scores most.
 
     Args:
-        layer: (steps,) rising, none missing.
-        cost: (steps,).
-        score: (steps,).
+        starts: (layers + 1,) first candidate of each layer, and their number; no layer is empty.
+        cost: (candidates,).
+        score: (candidates,).
+        spare: how much more than the cheapest of its layer one may cost where some have to be left out.
+
+    Returns:
+        Their numbers and their layers.
     """
-    starts = starts_of(layer)
     sizes = np.diff(starts)
-    width = int(sizes.max())
-    if width * len(sizes) > 3 * len(layer):
+    if sizes.max() <= _FEW:
+        return _rising_of(starts, cost, score)
+    layer = np.repeat(np.arange(len(sizes)), sizes)
+    shifted, step = cost - np.repeat(np.minimum.reduceat(cost, starts[:-1]), sizes), np.arange(len(cost))
+    near = shifted <= spare
+    if not near.all():
+        layer, step, shifted, score = layer[near], step[near], shifted[near], score[near]
+    layer, step, shifted, score = thin(layer, step, shifted, score)
+    found, layer = _rising_of(starts_of(layer), shifted, score)
+    return step[found], layer
+
+
+def _rising_of(starts: Ints, cost: Floats, score: Floats) -> tuple[Ints, Ints]:
+    sizes = np.diff(starts)
+    rows, width = len(sizes), int(sizes.max())
+    if width * rows > 3 * len(cost):
+        layer = np.repeat(np.arange(rows), sizes)
         order = np.lexsort((-score, cost, layer))
-        return order[rises(layer[order], score[order])]
+        found = order[rises(layer[order], score[order])]
+        return found, layer[found]
     # Layers of about one size are the rows of a table, and rows are sorted many times faster than keys.
-    rows = np.repeat(np.arange(len(sizes)), sizes)
-    columns = np.arange(len(layer)) - np.repeat(starts[:-1], sizes)
-    costs, scores = np.full((len(sizes), width), np.inf), np.full((len(sizes), width), -np.inf)
-    costs[rows, columns], scores[rows, columns] = cost, score
-    order = np.argsort(costs, axis=1)
-    scores = np.take_along_axis(scores, order, axis=1)
-    keep = np.ones(scores.shape, dtype=np.bool_)
-    keep[:, 1:] = scores[:, 1:] > np.maximum.accumulate(scores, axis=1)[:, :-1]
-    found = (order + starts[:-1, None])[keep]
-    # Of steps that cost the same the last one kept scores most: the sort left their order open.
-    last = np.ones(len(found), dtype=np.bool_)
-    last[:-1] = (cost[found[1:]] > cost[found[:-1]]) | (layer[found[1:]] != layer[found[:-1]])
-    return found[last]
+    shift = width * np.arange(rows) - starts[:-1]
+    if width * rows > len(cost):
+        place = np.arange(len(cost)) + np.repeat(shift, sizes)
+        costs, scores = np.full(rows * width, np.inf), np.full(rows * width, -np.inf)
+        costs[place], scores[place] = cost, score
+        cost, score = costs, scores
+    order = np.argsort(cost.reshape(rows, width), axis=1)
+    order += width * np.arange(rows)[:, None]
+    ranked = np.take(score, order)
+    keep = np.ones(ranked.shape, dtype=np.bool_)
+    if width > _FEW:
+        keep[:, 1:] = ranked[:, 1:] > np.maximum.accumulate(ranked, axis=1)[:, :-1]
+    else:  # column by column: accumulating along short rows takes longer
+        best = ranked[:, 0].copy()
+        for column in range(1, width):
+            np.greater(ranked[:, column], best, out=keep[:, column])
+            np.maximum(ranked[:, column], best, out=best)
+    row = np.repeat(np.arange(rows), np.count_nonzero(keep, axis=1))
+    return order[keep] - shift[row], row
 
 
 def rises(layer: Ints, score: Floats) -> Bools:
@@ -274,43 +347,3 @@ def rises(layer: Ints, score: Floats) -> Bools:
     keep = np.ones(len(score), dtype=np.bool_)
     keep[1:] = rank[1:] > np.maximum.accumulate(rank)[:-1]
     return keep
-
-
-def hull_of(layer: Ints, cost: Floats, score: Floats) -> Ints:
-    """Return the steps on each layer's upper convex hull, for steps that rise in cost and score."""
-    hull = np.arange(len(layer), dtype=np.int64)
-    for _ in range(_MANY_HULL_PASSES):
-        bad = _below_neighbours(layer[hull], cost[hull], score[hull])
-        if not bad.any():
-            return hull
-        hull = hull[~bad]
-    unfinished = np.unique(layer[hull[_below_neighbours(layer[hull], cost[hull], score[hull])]])
-    drop = np.zeros(len(layer), dtype=np.bool_)
-    for one in unfinished.tolist():
-        mine = hull[layer[hull] == one]
-        drop[mine] = True
-        drop[_chain(mine, cost[mine].tolist(), score[mine].tolist())] = False
-    return hull[~drop[hull]]
-
-
-def _below_neighbours(layer: Ints, cost: Floats, score: Floats) -> Bools:
-    same = layer[1:] == layer[:-1]
-    slope = np.zeros(len(same))
-    np.divide(score[1:] - score[:-1], cost[1:] - cost[:-1], out=slope, where=same)
-    bad = np.zeros(len(layer), dtype=np.bool_)
-    # A step on or under the line between two others of its layer is not on the hull, so all go at once.
-    bad[1:-1] = same[1:] & same[:-1] & (slope[:-1] <= slope[1:])
-    return bad
-
-
-def _chain(steps: Ints, cost: list[float], score: list[float]) -> Ints:
-    """Return the hull of one layer's steps by Andrew's monotone chain: linear time, but in Python."""
-    kept: list[int] = []
-    for i in range(len(cost)):
-        while len(kept) > 1:
-            a, b = kept[-2], kept[-1]
-            if (score[b] - score[a]) * (cost[i] - cost[b]) > (score[i] - score[b]) * (cost[b] - cost[a]):
-                break
-            kept.pop()
-        kept.append(i)
-    return steps[kept]

@@ -21,7 +21,7 @@ from lanaprof.solver.labels import Bound, Front, Limits, front_of_block
 from lanaprof.solver.links import Terms, build_chain, neighbour_terms
 from lanaprof.solver.problem import Bools, Floats, Ints, Problem, slack_of
 from lanaprof.solver.restrict import Restriction, raise_infeasible
-from lanaprof.solver.stairs import Stairs, build_stairs, whole_spare
+from lanaprof.solver.stairs import Stairs, build_stairs, starts_of, whole_spare
 
 __all__ = ["Search", "cheapest_items", "maximised", "merged", "solve_structured", "steps_of"]
 
@@ -288,9 +288,8 @@ def merged(chain: Chain, fronts: list[Front], *, capacity: float, unit: float) -
     cost = np.concatenate([chain.cost[lone], *(front.cost for front in fronts)])
     score = np.concatenate([chain.score[lone], *(front.score for front in fronts)])
     order = np.argsort(layer, kind="stable")
-    return build_stairs(
-        layer[order], item[order], cost=cost[order], score=score[order], spare=capacity, unit=unit
-    )
+    starts = starts_of(layer[order])
+    return build_stairs(starts, item[order], cost=cost[order], score=score[order], spare=capacity, unit=unit)
 
 
 def steps_of(chain: Chain, fronts: list[Front], chosen: Ints) -> Ints:
