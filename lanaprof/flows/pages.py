@@ -88,6 +88,12 @@ footer{margin-top:3rem;color:var(--muted);font-size:.85rem}
 """
 )
 
+# How it went → class of the style sheet.
+_MARKED = {
+    "verified": "good", "over_budget": "bad", "measured": "good", "failed": "bad", "unsupported": "bad",
+    "timeout": "bad", "missing": "muted",
+}  # fmt: skip
+
 
 # Sorts by data-v where a cell has one, else by its text; what has no number stays last.
 SCRIPT = """
@@ -196,7 +202,7 @@ def table(
         columns: a name that starts with ``#`` is a column of numbers.
         rows: one cell per column.
         label: what the table holds, for screen readers.
-        marked: the texts ``verified``, ``over_budget`` and ``stale`` are coloured.
+        marked: texts that say how it went, such as ``verified`` and ``missing``, are coloured, too.
         sortable: whether the page's script lets readers sort it.
         own: numbers of the rows that stand out.
         foot: a last row that stays below however the others are sorted.
@@ -227,7 +233,7 @@ def _cell(cell: Cell, attributes: str, *, marked: bool) -> str:
     text, value = (cell, None) if isinstance(cell, str) else cell
     if value is not None:
         attributes += f' data-v="{value:.6g}"'
-    kind = {"verified": "good", "over_budget": "bad"}.get(text) if marked else None
+    kind = _MARKED.get(text) if marked else None
     inside = f'<span class="{kind}">{escape(text)}</span>' if kind else escape(text).replace(",", ",<wbr>")
     return f"<td{attributes}>{inside}</td>"
 

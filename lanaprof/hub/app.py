@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from lanaprof.errors import LanaprofError
 from lanaprof.flows import pages as flows_pages
-from lanaprof.hub import exchanging, exploring, pages, reading, rendering, visiting
+from lanaprof.hub import comparing, covering, exchanging, exploring, pages, reading, rendering, visiting
 from lanaprof.hub.asking import Here
 from lanaprof.hub.gate import API, Gate, token_of
 from lanaprof.hub.problems import RequestProblem, answer, problem_from_error
@@ -71,8 +71,8 @@ def make_app(hub: Hub) -> FastAPI:
     app.add_api_route(
         "/metrics", metrics, methods=["GET"], response_class=PlainTextResponse, responses=responses
     )
-    for part in (pages.router, exploring.router, visiting.router, rendering.router):
-        app.include_router(part)
+    for part in (pages, covering, comparing, exploring, visiting, rendering):
+        app.include_router(part.router)
     app.add_exception_handler(visiting.SignInFirst, _sign_in_first)
     for kind in (HTTPException, RequestValidationError, LanaprofError, Exception):
         app.add_exception_handler(kind, _failed)

@@ -1,13 +1,16 @@
-"""How the samples of one measurement lie: a histogram, and round by round."""
+"""How numbers lie: the samples of one measurement, also round by round, and the ratios of a comparison."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 from lanaprof.flows.axes import Axis, Frame, axis_for, time_unit
+from lanaprof.flows.comparing import SourceComparison
 from lanaprof.flows.drawing import Dots, Drawing, Path, Rectangle, Shape
 from lanaprof.lut import Measurement
 from lanaprof.units import format_duration
 
-__all__ = ["histogram", "rounds_chart"]
+__all__ = ["histogram", "ratios_histogram", "rounds_chart"]
 
 _WIDTH, _HEIGHT = 860.0, 300.0
 _LEFT, _TOP, _RIGHT, _BOTTOM = 70.0, 20.0, 20.0, 52.0
@@ -41,6 +44,48 @@ def histogram(row: Measurement) -> Drawing:
         x = frame.at(value, 0.0)[0]
         shapes.append(Path(points=((x, frame.top), (x, frame.bottom)), colour="mark", width=1.5, dash=dash))
     return _sheet(shapes, f"{len(samples)} samples between {_text(low)} and {_text(high)}", row)
+
+
+def ratios_histogram(found: SourceComparison) -> Drawing:
+    """Return how many operators have which ratio B / A; there is one at least.
+
+    Inside a bar, a narrow one counts those that changed beyond their intervals.
+    """
+    ratios = sorted(row.ratio for row in found.ratios)
+    axis = axis_for([*ratios, 1.0], ticks=10)
+    bins = min(_BINS_MOST, max(10, round(2 * len(ratios) ** 0.5)))
+    edges = [axis.low + (axis.high - axis.low) * number / bins for number in range(bins + 1)]
+    counts, changed = [0] * bins, [0] * bins
+    for row in found.ratios:
+        place = min(bins - 1, max(0, bisect_right(edges, row.ratio) - 1))
+        counts[place] += 1
+        changed[place] += row.disagree or row.changed
+    frame = _frame(axis, axis_for([0.0, float(max(counts))], ticks=4))
+    shapes = frame.shapes("latency new / old", "operators")
+    for number, count in enumerate(counts):
+        for many, share, colour in ((count, 1.0, "soft"), (changed[number], 0.4, "mark")):
+            left, top = frame.at(edges[number], float(many))
+            width = frame.at(edges[number + 1], 0.0)[0] - left
+            title = (
+                f"{count} between {edges[number]:.3f} and {edges[number + 1]:.3f}, {changed[number]} changed"
+            )
+            if many:
+                shapes.append(
+                    Rectangle(
+                        corner=(left + width * (1 - share) / 2, top), width=max(0.5, width * share - 1),
+                        height=frame.bottom - top, colour=colour, title=title,
+                    )
+                )  # fmt: skip
+    lines = [(1.0, "muted", False)]
+    if found.common_ratio is not None:
+        lines.append((found.common_ratio, "accent", True))
+    for value, colour, dash in lines:
+        x = frame.at(value, 0.0)[0]
+        shapes.append(Path(points=((x, frame.top), (x, frame.bottom)), colour=colour, width=1.5, dash=dash))
+    label = (
+        f"Ratios of {len(ratios)} operators from {ratios[0]:.3f} to {ratios[-1]:.3f}; {sum(changed)} changed"
+    )
+    return Drawing(width=_WIDTH, height=_HEIGHT, label=label, shapes=tuple(shapes))
 
 
 def rounds_chart(row: Measurement) -> Drawing:

@@ -1,23 +1,16 @@
-"""The pages: what is measured where, one operator, one measurement with its samples, two sides of a comparison."""
+"""The pages: what is measured where, one operator, one measurement with its samples."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
-from pydantic import StringConstraints
 
-from lanaprof.errors import UserError
-from lanaprof.flows.comparing import SourceComparison, difference_text
 from lanaprof.flows.drawing import svg_from_drawing
 from lanaprof.flows.pages import Cell, Link, facts, figure, table, tiles
-from lanaprof.flows.ratiochart import ratios_chart
-from lanaprof.flows.sources import devices_of_environment, environment_text, known_here
-from lanaprof.hub.asking import After, Here, Identity, Plain
+from lanaprof.flows.sources import devices_of_environment, known_here
+from lanaprof.hub.asking import After, Here, Identity
 from lanaprof.hub.charts import histogram, rounds_chart
-from lanaprof.hub.problems import RequestProblem, problem_from_error
-from lanaprof.hub.reading import compare_sides
+from lanaprof.hub.problems import RequestProblem
 from lanaprof.hub.rendering import render
 from lanaprof.hub.state import Hub
 from lanaprof.hub.visiting import Seen
@@ -28,9 +21,6 @@ __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 _ROWS = 100  # a page
-_RATIOS = 200  # operators of a comparison that are listed
-_DRAWN = 2_000  # and drawn: more would be a page of megabytes
-Key = Annotated[str, StringConstraints(pattern="^[0-9a-f]{0,32}$")]
 
 
 @router.get("/")
@@ -227,70 +217,3 @@ def measurement(hub: Here, visitor: Seen, identity: Identity) -> HTMLResponse:
     else:
         body += '<p class="todo">No samples: it could not be timed.</p>'
     return render("base.html", visitor, title=f"Measurement {identity[:12]}", body=body)
-
-
-@router.get("/compare")
-def compare(
-    hub: Here,
-    visitor: Seen,
-    a_environment: Key = "",
-    a_team: Plain = "",
-    b_environment: Key = "",
-    b_team: Plain = "",
-) -> HTMLResponse:
-    """Return two environments or teams side by side."""
-    a, b = (a_environment, a_team), (b_environment, b_team)
-    body, holdings = "", hub.holdings.get()
-    if any((*a, *b)):
-        try:
-            body = _compared(compare_sides(hub, a, b))
-        except UserError as error:  # nothing in common, or several environments: said beside the form
-            told = problem_from_error(error, hub.store.name)
-            body = facts([("cannot be compared", str(told.detail))])
-    used = {each.environment for each in holdings}
-    return render(
-        "compare.html",
-        visitor,
-        title="Side by side",
-        body=body,
-        here="/compare",
-        sides=[
-            {"name": name, "environment": environment, "team": team}
-            for name, (environment, team) in (("a", a), ("b", b))
-        ],
-        environments=[
-            (each.id, environment_text(each)) for each in hub.store.environments() if each.id in used
-        ],
-        teams=sorted({team for each in holdings for team in each.teams}),
-    )
-
-
-def _compared(found: SourceComparison) -> str:
-    about = [("A", environment_text(found.a)), ("B", environment_text(found.b))]
-    about += [("differs", difference_text(each)) for each in found.differences]
-    if not found.ratios or found.common_ratio is None:
-        return facts([*about, ("in common", "no operator in the same cache state and space")])
-    apart = sum(1 for row in found.ratios if row.disagree)
-    about += [
-        ("operators in both", str(len(found.ratios))),
-        ("as a whole B / A", f"{found.common_ratio:.3f}"),
-        ("differ by more than their intervals", str(apart)),
-    ]
-    rows: list[list[Cell]] = [
-        [
-            Link(row.operator[:12], f"/operators/{row.operator}"),
-            found.name(row.operator),
-            part.cache,
-            (f"{row.ratio:.3f}", row.ratio),
-            f"{row.low:.3f} … {'∞' if row.high is None else f'{row.high:.3f}'}",
-            "yes" if row.disagree else "",
-            "yes" if row.changed else "",
-        ]
-        for part, row in found.rows[:_RATIOS]
-    ]
-    columns = ["operator", "what it is", "cache", "#B / A", "95 % interval", "disagree", "of its own"]
-    chart = ""
-    if len(found.ratios) <= _DRAWN:
-        caption = "Latency in B over latency in A, with 95 % intervals."
-        chart = figure(svg_from_drawing(ratios_chart(found)), caption)
-    return facts(about) + chart + table(columns, rows, label="Operators in both", sortable=True)

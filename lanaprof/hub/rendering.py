@@ -21,7 +21,9 @@ _PLACES = (
     ("Devices", "/devices"),
     ("Environments", "/environments"),
     ("Operators", "/operators"),
+    ("Coverage", "/coverage"),
     ("Compare", "/compare"),
+    ("Drift", "/drift"),
     ("Frontier", "/frontier"),
 )
 _MORE_STYLE = """

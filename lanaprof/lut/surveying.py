@@ -66,7 +66,7 @@ class Surveyor(Reader):
         return {operator: STATUSES[rank] for operator, rank in self._rows(query)}
 
     def shared_ratio(
-        self, a: str, b: str, states: Iterable[tuple[str, str]], *, most: int = 400
+        self, a: str, b: str, states: Iterable[tuple[str, str]], *, most: int = 100
     ) -> SharedRatio | None:
         """Return how latencies in environment ``b`` compare with those in ``a``, from some of the operators in both.
 

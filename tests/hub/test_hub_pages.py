@@ -14,7 +14,7 @@ import pytest
 from lanaprof.hub.exploring import _slider
 from lanaprof.hub.limits import Limits
 
-PATHS = ("/", "/devices", "/environments", "/operators", "/compare", "/frontier")
+PATHS = ("/", "/devices", "/environments", "/operators", "/coverage", "/compare", "/drift", "/frontier")
 EVIL = "<script>alert(1)</script>"
 
 
