@@ -80,13 +80,10 @@ def init(**options: Any) -> Outcome:
     }
 
     def show(console: Console) -> None:
-        from lanaprof.cli.tables import space_table, span_words
+        from lanaprof.cli.tables import space_table
+        from lanaprof.flows.counting import space_words
 
         console.print(space_table(space, {}))
-        console.print(
-            f"{len(space.layers)} layers, {space.candidate_count} candidates{span_words(space)}, "
-            f"10^{space.log10_size:.1f} networks. "
-            f"Next: [bold]{following}[/bold]"
-        )
+        console.print(f"{space_words(space)}. Next: [bold]{following}[/bold]")
 
     return Outcome(document, show)

@@ -77,8 +77,9 @@ def _workers(_context: click.Context, _parameter: click.Parameter, text: str) ->
 )
 def measure(files: tuple[Path, ...], **options: Any) -> Outcome:
     """Fill the latency database for this project, for ONNX FILEs, or for whatever the database lacks."""
-    from lanaprof.config import PROJECT_FILE, parse_device
+    from lanaprof.config import PROJECT_FILE
     from lanaprof.flows.bench import open_bench
+    from lanaprof.flows.devicing import device_to_measure
     from lanaprof.flows.project import default_team, load_project
     from lanaprof.lut import open_store
     from lanaprof.units import parse_duration
@@ -88,15 +89,12 @@ def measure(files: tuple[Path, ...], **options: Any) -> Outcome:
     )
     here = Path.cwd()
     project = load_project(here) if (here / PROJECT_FILE).exists() else None
-    config = None
-    if project is not None:
-        config = project.config
-        fallback = "cpu" if files and not config.devices else None
-        device = project.device(options["device"] or fallback)
-        database = project.database(options["database"])
-    else:
-        device = parse_device(options["device"] or "cpu", here)
-        database = database_from(options["database"])
+    config = project.config if project is not None else None
+    own = config if config is not None and (config.devices or not files) else None
+    device = device_to_measure(options["device"], own, here)
+    database = (
+        project.database(options["database"]) if project is not None else database_from(options["database"])
+    )
     if options["lock_clocks"] and device.lock_clocks is None:
         device = replace(device, lock_clocks=0)
     team = default_team(options["team"], config)
@@ -170,19 +168,18 @@ def _code(report: MeasureReport, *, plan: bool) -> int:
     return 3 if (broken or report.incomplete) and not plan else 0
 
 
-def _line(report: MeasureReport) -> str:
+def _line(report: MeasureReport, of: str = "") -> str:
+    """Return what was done, for people; ``of`` says how many operators there are."""
     from lanaprof.units import format_duration
 
-    parts = [f"{report.measured} measured", f"{report.reused} reused"]
-    parts += [f"{getattr(report, state)} {state}" for state in _STATES if getattr(report, state)]
     tail = " (stopped by the limit; the same command goes on)" if report.incomplete else ""
-    return ", ".join(parts) + f" in {format_duration(report.seconds, digits=3)}{tail}"
+    return f"{of}{report.words} in {format_duration(report.seconds, digits=3)}{tail}"
 
 
 def _project(project: Project, bench: Bench, options: dict[str, Any], limit_s: float | None) -> Outcome:
     from lanaprof.flows.measuring import measure_project
 
-    with meter("exporting") as bar:
+    with meter("exporting candidates") as bar:
         report = measure_project(
             project,
             bench,
@@ -196,13 +193,14 @@ def _project(project: Project, bench: Bench, options: dict[str, Any], limit_s: f
     document = _document(report)
     if options["plan"]:
         return _plan(project, bench, document)
+    document["operators"] = report.operators
     from lanaprof.flows.summary import latency_summary
 
     summary = latency_summary(project, bench.device, bench.store, team=bench.provenance.team)
     document |= summary.to_json() if summary is not None else {}
 
     def show(console: Console) -> None:
-        console.print(_line(report))
+        console.print(_line(report, f"{report.operators} operators: "))
         if summary is not None:
             summary.show(console)
 

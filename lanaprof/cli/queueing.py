@@ -27,7 +27,7 @@ def enqueue(
         if project is None:
             done = enqueue_gaps(device, store, queue, team=team, again=again)
         else:
-            with meter("exporting") as bar:
+            with meter("exporting candidates") as bar:
                 done = enqueue_project(
                     project,
                     device,
@@ -45,6 +45,7 @@ def enqueue(
         "waiting": report.waiting,
         "running": report.running,
         "reused": done.reused,
+        "operators": done.operators,
         "exported": done.exported,
         "unsupported": done.unexportable,
         "cache": done.cache,
@@ -54,8 +55,8 @@ def enqueue(
 
     def show(console: Console) -> None:
         console.print(
-            f"{report.added} enqueued on {done.queue} ({done.cache}), {report.waiting} waited and {report.running} ran "
-            f"already, {done.reused} are measured"
+            f"{report.added} jobs enqueued on {done.queue} ({done.cache}), {report.waiting} waited and "
+            f"{report.running} ran already; {done.reused} of {done.operators} operators are measured"
         )
         if done.workers:
             console.print(f"{done.workers} workers listen: lanaprof farm --watch")

@@ -61,12 +61,10 @@ def space(device: str | None, database: str | None) -> Outcome:
     }
 
     def show(console: Console) -> None:
-        from lanaprof.cli.tables import space_table, span_words
+        from lanaprof.cli.tables import space_table
+        from lanaprof.flows.counting import operator_words, space_words
 
         console.print(space_table(space, operators.candidates))
-        known = f"{len(operators.keys)} operators" if operators.keys else "operators not exported yet"
-        console.print(
-            f"{space.candidate_count} candidates{span_words(space)}, {known}, 10^{space.log10_size:.1f} networks"
-        )
+        console.print(f"{space_words(space)}; {operator_words(operators)}")
 
     return Outcome(document, show)

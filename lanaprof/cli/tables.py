@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from lanaprof.space import Space
 
-__all__ = ["plain_table", "space_table", "span_words"]
+__all__ = ["plain_table", "space_table"]
 
 
 def plain_table(*columns: str) -> Table:
@@ -42,8 +42,3 @@ def space_table(space: Space, operators: Mapping[tuple[str, str], str | None]) -
             str(len(keys)) if keys else "–",
         )
     return table
-
-
-def span_words(space: Space) -> str:
-    """Return how many spans there are, to be said behind the number of candidates; nothing without any."""
-    return f", {len(space.spans)} spans" if space.spans else ""

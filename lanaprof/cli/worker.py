@@ -41,8 +41,8 @@ def worker(**options: Any) -> Outcome:
 
     SIGTERM or Ctrl-C ends the round in progress, stores what is done and gives the rest back.
     """
-    from lanaprof.config import parse_device
     from lanaprof.flows.bench import open_bench
+    from lanaprof.flows.devicing import device_to_measure
     from lanaprof.flows.farming import listener_of, work
     from lanaprof.flows.project import default_team
     from lanaprof.flows.sources import find_config, source_from
@@ -55,9 +55,7 @@ def worker(**options: Any) -> Outcome:
     )
     here = Path.cwd()
     config = find_config(here)
-    device = parse_device(
-        options["device"] or (config.devices[0] if config and config.devices else "cpu"), here
-    )
+    device = device_to_measure(options["device"], config, here)
     database = source_from(None, options["database"], here).database
     demand_server(database)
     with open_store(database, create=True) as store, meter("measuring") as bar:
@@ -80,9 +78,8 @@ def worker(**options: Any) -> Outcome:
     def show(console: Console) -> None:
         from lanaprof.units import format_duration
 
-        parts = [f"{report.measured} measured", f"{report.reused} reused"]
-        for state in ("noisy", "failed", "unsupported", "timeout", "refused"):
-            parts += [f"{document[state]} {state}"] if document[state] else []
+        parts = [report.words]
+        parts += [f"{report.refused} refused"] if report.refused else []
         parts += [f"{report.given_back} given back"] if report.given_back else []
         console.print(f"{', '.join(parts)} in {format_duration(report.seconds, digits=3)}")
 

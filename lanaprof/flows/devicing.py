@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-from lanaprof.config import Device, known_devices, parse_device
+from lanaprof.config import Device, ProjectConfig, known_devices, parse_device
 from lanaprof.errors import BackendUnavailable, BadInput, DeviceUnavailable, UnknownDevice
 from lanaprof.flows.project import Project
 from lanaprof.lut import Environment, Store
 from lanaprof.profiler.environment import is_device, local_environment
 
-__all__ = ["DeviceState", "default_device", "device_states", "devices_of"]
+__all__ = ["DeviceState", "default_device", "device_states", "device_to_measure", "devices_of"]
 
 
 def devices_of(environments: Iterable[Environment], devices: Iterable[Device]) -> tuple[Device, ...]:
@@ -47,6 +48,26 @@ def default_device(project: Project, store: Store, text: str | None) -> Device:
         f"no device was named, lanaprof.toml names none, and {store.name} has measurements of {listed}",
         hint="add --device cpu",
     )
+
+
+def device_to_measure(text: str | None, config: ProjectConfig | None, folder: Path) -> Device:
+    """Return what is measured, for whoever measures, enqueues, or listens to a queue.
+
+    The device asked for, else the first in lanaprof.toml; ``cpu`` outside a project.
+
+    Raises:
+        UnknownDevice: there is no such device, or a project names none.
+    """
+    if text is None and config is None:
+        text = "cpu"
+    if text is None and config is not None and config.devices:
+        text = config.devices[0]
+    if text is None:
+        raise UnknownDevice(
+            f"no device was named, and lanaprof.toml names none; known: {', '.join(known_devices(folder))}",
+            hint="add --device cpu",
+        )
+    return parse_device(text, folder)
 
 
 @dataclass(frozen=True, slots=True)

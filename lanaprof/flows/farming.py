@@ -25,6 +25,7 @@ from lanaprof.config import Device
 from lanaprof.digest import digest
 from lanaprof.errors import DeviceUnavailable, StoreError
 from lanaprof.flows.bench import Bench
+from lanaprof.flows.tally import Tally
 from lanaprof.lut import Measurement, Store, environment_differences, record_from_json
 from lanaprof.lut.jobs import Job
 from lanaprof.lut.placelock import PlaceLock
@@ -58,25 +59,12 @@ def place_of(bench: Bench) -> str:
 
 
 @dataclass(slots=True)
-class FarmReport:
+class FarmReport(Tally):
     """What a worker did: jobs by what became of them."""
 
-    measured: int = 0
-    reused: int = 0
-    noisy: int = 0
-    failed: int = 0
-    unsupported: int = 0
-    timeout: int = 0
     refused: int = 0
     given_back: int = 0
     seconds: float = 0.0
-
-    def take(self, record: Measurement) -> None:
-        """Count a record."""
-        if record.status in ("ok", "noisy"):
-            self.measured += 1
-        if record.status != "ok":
-            setattr(self, record.status, getattr(self, record.status) + 1)
 
 
 class Outbox:
@@ -274,7 +262,7 @@ class Worker:
                 self._outbox.keep(record)
                 settle(record.operator, away[0])
                 return
-            self.report.take(record)
+            self.report.count(record)
             settle(record.operator)
 
         @cache

@@ -17,6 +17,7 @@ from lanaprof.flows.operators import (
     find_operators,
 )
 from lanaprof.flows.project import Project
+from lanaprof.flows.tally import Tally
 from lanaprof.lut import Measurement, Operator, utc_now
 from lanaprof.ops import SKIP, TEACHER
 from lanaprof.profiler.campaign import BATCH_OPERATORS, CampaignResult, Target
@@ -40,15 +41,19 @@ _NO_LAYER = ""
 
 
 @dataclass(slots=True)
-class MeasureReport:
-    """What ``measure`` did: operators by what became of them."""
+class MeasureReport(Tally):
+    """What ``measure`` did: operators by what became of them.
 
-    measured: int = 0
-    reused: int = 0
-    noisy: int = 0
-    failed: int = 0
-    unsupported: int = 0
-    timeout: int = 0
+    Attributes:
+        operators: of the project; those of the teacher around its layers are not among them.
+        exported: of them in this run.
+        seconds: that it took.
+        incomplete: stopped before everything was measured.
+        cache: state of the caches.
+        workers, slowdown: how many measured at once, and by how much they slowed each other.
+    """
+
+    operators: int = 0
     exported: int = 0
     seconds: float = 0.0
     incomplete: bool = False
@@ -60,13 +65,8 @@ class MeasureReport:
         """Count a campaign's records of these operators."""
         self.workers, self.slowdown = result.workers, result.slowdown
         for key in keys:
-            record = result.measurements.get(key)
-            if record is None:
-                continue
-            if record.status in ("ok", "noisy"):
-                self.measured += 1
-            if record.status != "ok":
-                setattr(self, record.status, getattr(self, record.status) + 1)
+            if (record := result.measurements.get(key)) is not None:
+                self.count(record)
         self.incomplete = self.incomplete or result.incomplete
 
 
@@ -153,6 +153,7 @@ def measure_project(
     )
     need = needed(project, bench, retry=retry, force=force)
     report = MeasureReport(exported=exported.operators, unsupported=need.operators.unexportable)
+    report.operators = len(need.operators.keys)
     report.cache = need.protocol.cache
     report.reused = len(need.good.intersection(need.operators.keys))
     if need.anything and not plan_only:
@@ -178,6 +179,11 @@ def _run_campaign(
     layers_of = need.operators.layers_of if need.relayed else lambda _key: ()
     targets = [Target(key, layers_of(key)) for key in need.wanted]
     targets += [Target(key, (), True) for key in need.segments]
+    if need.segments:
+        bench.notice(
+            f"measuring {len(need.wanted)} operators, and of the teacher {len(need.segments)} pieces around its layers "
+            f"and the whole: {len(targets) + 1} in all"
+        )
     started, environment = utc_now(), bench.environment.id
 
     def still_wanted(key: str) -> bool:

@@ -47,7 +47,8 @@ class Enqueued:
     Attributes:
         queue: the device's.
         report: jobs that are new, that waited already, and that ran already.
-        reused: operators that are measured.
+        reused, operators: how many operators are measured, and how many there are; the pieces of the teacher around
+            its layers, which are jobs, too, are not among them.
         cache: how the others will be: ``relay`` or ``hot``.
         exported: operators that were exported for it; ``unexportable`` ones could not be.
         environment: whose measurements were counted; empty where the device was never measured.
@@ -57,6 +58,7 @@ class Enqueued:
     queue: str
     report: EnqueueReport
     reused: int
+    operators: int
     cache: str
     exported: int
     unexportable: int
@@ -98,8 +100,8 @@ def enqueue_project(
     report = queue.enqueue(queue_of(device), jobs, contexts)
     reused = len(need.good.intersection(need.operators.keys))
     return _enqueued(
-        queue, device, bench, report, reused, cache=need.protocol.cache, exported=exported.operators,
-        unexportable=need.operators.unexportable,
+        queue, device, bench, report, reused, operators=len(need.operators.keys), cache=need.protocol.cache,
+        exported=exported.operators, unexportable=need.operators.unexportable,
     )  # fmt: skip
 
 
@@ -139,7 +141,15 @@ def enqueue_gaps(
     jobs = [Job(operator=key, protocol=HOT.text, since=again.since) for key in wanted]
     report = queue.enqueue(queue_of(device), jobs)
     return _enqueued(
-        queue, device, bench, report, total - len(wanted), cache="hot", exported=0, unexportable=0
+        queue,
+        device,
+        bench,
+        report,
+        total - len(wanted),
+        operators=total,
+        cache="hot",
+        exported=0,
+        unexportable=0,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from lanaprof.errors import UserError
 from lanaprof.flows.artifacts import read_evaluations, trained_candidates
+from lanaprof.flows.counting import space_words
 from lanaprof.flows.pages import facts, page, tiles
 from lanaprof.flows.plotting import write_text
 from lanaprof.flows.project import Project
@@ -92,10 +93,7 @@ def write_report(
     space = project.space
     html = page(
         f"{space.teacher}",
-        lead=[
-            f"{len(space.layers)} layers, {space.candidate_count} candidates, 10^{space.log10_size:.1f} networks; "
-            f"latencies on {known.device.text}"
-        ],
+        lead=[f"{space_words(space)}; latencies on {known.device.text}"],
         top=_extra(extra) + _tiles(known),
         sections=sections,
         foot=f"Written by lanaprof {VERSION} at {utc_now()}.",

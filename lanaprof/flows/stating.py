@@ -17,6 +17,7 @@ from lanaprof.flows.artifacts import (
     training_seconds,
     without_precision,
 )
+from lanaprof.flows.counting import operator_words, space_words
 from lanaprof.flows.devicing import devices_of
 from lanaprof.flows.learning import wanted_candidates
 from lanaprof.flows.operators import find_operators
@@ -177,12 +178,7 @@ def device_predictors(
 
 
 def _init_step(project: Project) -> Step:
-    space = project.space
-    spans = f", {len(space.spans)} spans" if space.spans else ""
-    detail = (
-        f"{space.teacher}: {len(space.layers)} layers, {space.candidate_count} candidates{spans}, "
-        f"10^{space.log10_size:.1f} networks"
-    )
+    detail = f"{project.space.teacher}: {space_words(project.space)}"
     step = Step(name="init", done=True, detail=detail)
     wrong = describe_state(project.folder, project.config.weights, project.facts.get("weights_file"))
     if not wrong:
@@ -207,14 +203,10 @@ def _measure_step(project: Project, store: Store | None, device: Device, predict
     estimates = [predictor.table.find(key) for key in operators.keys] if predictor is not None else []
     tried = [estimate for estimate in estimates if estimate is not None]
     good = sum(1 for estimate in tried if estimate.latency_s is not None)
-    failed = len(tried) - good + operators.unexportable
     missing = len(operators.keys) - len(tried) + operators.missing
-    wanted = good + failed + missing
-    parts = [f"{good} of {wanted} operators measured"]
-    if failed:
-        parts.append(f"{failed} failed")
-    if operators.missing:
-        parts.append(f"{operators.missing} not exported yet")
+    parts = [operator_words(operators, measured=good)]
+    if len(tried) > good:
+        parts.append(f"{len(tried) - good} failed")
     if not missing:
         if predictor is not None and predictor.teacher_s is not None:
             parts.append(f"teacher {format_duration(predictor.teacher_s)}")

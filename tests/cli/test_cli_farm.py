@@ -65,7 +65,7 @@ def test_enqueuing_says_what_to_type_next(cli: Callable[..., Any], url: str) -> 
     first = cli("measure", "--queue", "--device", "t4", "--database", url)
     again = cli("measure", "--queue", "--device", "t4", "--database", url, "--json")
 
-    assert "2 enqueued on t4 (hot)" in first.out
+    assert "2 jobs enqueued on t4 (hot)" in first.out
     assert "lanaprof worker --device t4" in first.out
     assert (0, 2, 0) == (again.json["enqueued"], again.json["waiting"], again.json["workers"])
 
