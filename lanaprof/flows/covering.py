@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lanaprof.config import Device, parse_device
@@ -17,10 +17,12 @@ from lanaprof.flows.sources import (
     known_here,
     viewpoint_of,
 )
-from lanaprof.lut import GOOD_STATUSES, Environment, Measurement, Source, Store, Viewpoint, choose_environment
-from lanaprof.lut.policy import choose
+from lanaprof.lut import GOOD_STATUSES, Environment, Source, Store, Viewpoint, choose_environment
+from lanaprof.lut.policy import statuses_from
+from lanaprof.lut.records import Timing
+from lanaprof.lut.standing import Standings
 
-__all__ = ["Covered", "covered", "covered_devices"]
+__all__ = ["Covered", "covered", "covered_at", "covered_devices"]
 
 _TABLE_CACHES = ("relay", "hot")  # what predictions are made from; cold numbers only when asked for
 
@@ -44,9 +46,9 @@ class Covered:
     noisy: int
     failed: Mapping[str, str]
     missing: tuple[str, ...]
-    unexported: Mapping[str, tuple[tuple[str, str], ...]]
-    unexportable: Mapping[str, str]
-    candidates: Mapping[str, tuple[tuple[str, str], ...]]
+    unexported: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    unexportable: Mapping[str, str] = field(default_factory=dict)
+    candidates: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
     @property
     def failed_count(self) -> int:
@@ -108,28 +110,39 @@ def covered(
     policy = source.policy or (project.config.policy if project is not None else "")
     viewpoint = viewpoint_of(device, team=team, wanted=wanted, policy=policy)
     environment, warning = _environment(store, device, source, folder, viewpoint, cache=cache, space=space)
-    statuses = {}
+    found: Mapping[str, str] = {}
     if environment is not None:
-        rows = store.measurements(
-            environment=environment.id,
-            operators=wanted,
-            cache=cache,
-            team=source.team or None,
-            since=source.since or None,
-            protocol=source.protocol or None,
+        rows: Iterable[Timing] = store.timings(
+            environment.id, cache=cache, team=source.team, since=source.since, protocol=source.protocol
         )
-        statuses = _statuses(rows, viewpoint, cache=cache, space=space)
-    good = [status for status in statuses.values() if status in GOOD_STATUSES]
+        if space is not None:
+            caches = (cache,) if cache is not None else _TABLE_CACHES
+            rows = [row for row in rows if row.space in ("", space) and row.cache in caches]
+        found = statuses_from(rows, viewpoint)
+    if project is None:
+        return _covered(environment, warning, wanted, found)
+    assert operators is not None
+    return replace(
+        _covered(environment, warning, wanted, found),
+        unexported=_unexported(project, device, operators),
+        unexportable=dict(operators.problems),
+        candidates=_candidates(operators),
+    )
+
+
+def _covered(
+    environment: Environment | None, warning: str, wanted: Iterable[str], found: Mapping[str, str]
+) -> Covered:
+    """Return how much of what is wanted is measured, from the status that counts by operator."""
+    statuses = {key: found.get(key) for key in wanted}
+    present = [status for status in statuses.values() if status in GOOD_STATUSES]
     return Covered(
         environment=environment,
         warning=warning,
-        present=len(good),
-        noisy=good.count("noisy"),
-        failed={key: statuses[key] for key in wanted if statuses.get(key, "ok") not in GOOD_STATUSES},
-        missing=tuple(key for key in wanted if key not in statuses),
-        unexported=_unexported(project, device, operators) if project is not None else {},
-        unexportable=dict(operators.problems) if operators is not None else {},
-        candidates=_candidates(operators),
+        present=len(present),
+        noisy=present.count("noisy"),
+        failed={key: status for key, status in statuses.items() if status and status not in GOOD_STATUSES},
+        missing=tuple(key for key, status in statuses.items() if status is None),
     )
 
 
@@ -146,25 +159,67 @@ def covered_devices(
 
     An environment that no known device means stands under ``environment KEY``.
     """
-    used = store.used_environments()
-    there = [environment for environment in store.environments() if environment.id in used]
-    known = known_here(folder)
-    texts = [parse_device(text, folder).text for text in project.config.devices] if project else []
-    found: dict[str, Covered] = {}
-    unnamed = []
-    for environment in there:
-        names = devices_of_environment(environment, known)
-        texts += names
-        unnamed += [environment] if not names else []
-    if project is not None and not texts:
-        texts = ["cpu"]
-    for text in dict.fromkeys(texts):
-        found[text] = covered(
+    if project is None:
+        viewpoint = viewpoint_of(None, team=team, policy=source.policy)
+        standings = chosen = Standings(store, viewpoint)
+        standings.look()
+        if source.team or source.since or source.protocol or cache:
+            chosen = Standings(
+                store, viewpoint, cache=cache, team=source.team, since=source.since, protocol=source.protocol
+            )
+            chosen.look()
+        return covered_at(store, standings, folder, chosen=chosen, team=team, cache=cache)
+    texts = [parse_device(text, folder).text for text in project.config.devices]
+    known, used = known_here(folder), store.used_environments()
+    for environment in store.environments():
+        if environment.id in used:
+            texts += devices_of_environment(environment, known)
+    return {
+        text: covered(
             store, parse_device(text, folder), source, folder, project=project, team=team, cache=cache
         )
-    for environment in unnamed if project is None else ():
-        pinned = replace(source, environment=environment.id)
-        found[f"environment {environment.id[:12]}"] = covered(store, None, pinned, folder, cache=cache)
+        for text in dict.fromkeys(texts or ["cpu"])
+    }
+
+
+def covered_at(
+    store: Store,
+    standings: Standings,
+    folder: Path,
+    *,
+    chosen: Standings | None = None,
+    team: str = "",
+    cache: str | None = None,
+) -> dict[str, Covered]:
+    """Return what `covered_devices` returns outside a project, from what is known to stand; no measurement is read.
+
+    Args:
+        store: the database.
+        standings: of all its measurements; somebody looked.
+        folder: where devices.yaml may lie.
+        chosen: of the measurements that count; None for all.
+        team: whose measurements come first.
+        cache: the only cache state in which an environment counts as used.
+    """
+    statuses = (chosen or standings).statuses
+    wanted = store.operator_keys()
+    used = standings.used_environments()
+    there = [environment for environment in store.environments() if environment.id in used]
+    known = known_here(folder)
+    named = {each.id: devices_of_environment(each, known) for each in there}
+    found: dict[str, Covered] = {}
+    for text in dict.fromkeys(text for names in named.values() for text in names):
+        device = parse_device(text, folder)
+        viewpoint = viewpoint_of(device, team=team, wanted=wanted)
+        candidates = [each for each in there if device_matcher(device)(each)]
+        if not standings.used_environments((each.id for each in candidates), cache=cache):
+            found[text] = _covered(None, "", wanted, {})
+            continue
+        choice = choose_environment(standings, candidates, viewpoint=viewpoint, cache=cache)
+        found[text] = _covered(choice.environment, choice.warning, wanted, statuses(choice.environment.id))
+    for each in there:
+        if not named[each.id]:
+            found[f"environment {each.id[:12]}"] = _covered(each, "", wanted, statuses(each.id))
     return found
 
 
@@ -189,24 +244,6 @@ def _environment(
         return None, ""
     choice = choose_environment(store, candidates, viewpoint=viewpoint, cache=cache, space=space)
     return choice.environment, choice.warning
-
-
-def _statuses(
-    rows: Iterable[Measurement], viewpoint: Viewpoint, *, cache: str | None, space: str | None
-) -> dict[str, str]:
-    """Return the status that counts, by operator: a failure in one state does not hide a number in another."""
-    groups: dict[str, dict[tuple[str, str], list[Measurement]]] = {}
-    for row in rows:
-        if space is not None and (
-            row.space not in ("", space) or (cache is None and row.cache not in _TABLE_CACHES)
-        ):
-            continue
-        groups.setdefault(row.operator, {}).setdefault((row.cache, row.space), []).append(row)
-    order = (*GOOD_STATUSES, "failed", "unsupported", "timeout")
-    return {
-        key: min((choose(each, viewpoint).status for each in states.values()), key=order.index)
-        for key, states in groups.items()
-    }
 
 
 def _unexported(

@@ -11,13 +11,15 @@ from pathlib import Path
 
 from starlette.requests import Request
 
-from lanaprof.flows.covering import Covered, covered_devices
+from lanaprof.flows.covering import Covered, covered_at
+from lanaprof.flows.sources import viewpoint_of
 from lanaprof.hub.keeping import Kept
 from lanaprof.hub.ledger import Ledger
 from lanaprof.hub.limits import Bucket, Limits
 from lanaprof.hub.metrics import Metrics
 from lanaprof.hub.problems import RequestProblem
-from lanaprof.lut import Holding, Source, Store
+from lanaprof.lut import Holding, Store
+from lanaprof.lut.standing import Standings
 
 __all__ = ["Hub", "hub_of"]
 
@@ -35,6 +37,7 @@ class Hub:
         limits: how much and how often.
         metrics: its counters.
         failures: of each address, requests without a token that counts.
+        standings: what stands in each environment: what follows is made of it.
         holdings: what is measured where; ``counts``: how many records there are, by kind. All may be a little old.
         coverage: how much of the operators is measured on each device.
         public: the pages may be read without a token.
@@ -49,6 +52,7 @@ class Hub:
     public: bool = False
     secure: bool = False
     failures: Bucket = field(init=False)
+    standings: Standings = field(init=False)
     holdings: Kept[tuple[Holding, ...]] = field(init=False)
     counts: Kept[dict[str, int]] = field(init=False)
     coverage: Kept[dict[str, Covered]] = field(init=False)
@@ -60,13 +64,20 @@ class Hub:
     def __post_init__(self) -> None:
         failures = Bucket(self.limits.failures_per_s, self.limits.failures_burst)
         object.__setattr__(self, "failures", failures)
-        object.__setattr__(self, "holdings", Kept(self.store.holdings))
+        object.__setattr__(self, "standings", Standings(self.store, viewpoint_of(None)))
+        object.__setattr__(self, "holdings", Kept(self._hold))
         object.__setattr__(self, "counts", Kept(self.store.counts))
-        everything = Source(database="")
-        covered = Kept(lambda: covered_devices(self.store, everything, self.folder))
-        object.__setattr__(self, "coverage", covered)
+        object.__setattr__(self, "coverage", Kept(self._cover))
         object.__setattr__(self, "_heavy", threading.BoundedSemaphore(self.limits.heavy_at_once))
         object.__setattr__(self, "_bundles", threading.BoundedSemaphore(self.limits.bundles_at_once))
+
+    def _hold(self) -> tuple[Holding, ...]:
+        self.standings.look()
+        return self.standings.holdings()
+
+    def _cover(self) -> dict[str, Covered]:
+        self.standings.look()
+        return covered_at(self.store, self.standings, self.folder)
 
     @contextmanager
     def heavy(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lanaprof.errors import BadInput
 from lanaprof.lut.pooling import HALF_NORMAL, Pooled, log_error, pool
-from lanaprof.lut.records import GOOD_STATUSES, Measurement, Timing
+from lanaprof.lut.records import GOOD_STATUSES, STATUSES, Measurement, Timing
 
 if TYPE_CHECKING:
     from lanaprof.lut.store import Store
@@ -29,6 +29,7 @@ __all__ = [
     "disagreement",
     "estimate_from",
     "estimates_from",
+    "statuses_from",
     "why_it_counts",
 ]
 
@@ -167,6 +168,26 @@ def choose(rows: Iterable[R], viewpoint: Viewpoint = Viewpoint()) -> R:
     if best is None:
         raise ValueError("there are no rows to choose from")
     return best
+
+
+def statuses_from(rows: Iterable[Row], viewpoint: Viewpoint = Viewpoint()) -> dict[str, str]:
+    """Return the status that counts among measurements in one environment, by operator.
+
+    In each cache state and space as `choose` says; of these the best: a failure in one hides no number in another.
+    """
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.operator, row.cache, row.space), []).append(row)
+    found: dict[str, str] = {}
+    for (operator, _, _), group in groups.items():
+        alike = (
+            len({row.status for row in group}) == 1
+        )  # nearly everywhere: then it does not matter which one counts
+        status = group[0].status if alike else choose(group, viewpoint).status
+        other = found.get(operator)
+        if other is None or STATUSES.index(status) < STATUSES.index(other):
+            found[operator] = status
+    return found
 
 
 def _newer(row: Row, other: Row) -> bool:

@@ -28,6 +28,7 @@ from lanaprof.lut.records import (
 )
 from lanaprof.lut.schema import demand_head, open_engine
 from lanaprof.lut.surveying import Surveyor
+from lanaprof.lut.watching import Watcher
 
 __all__ = ["AddReport", "Holding", "RecordFilter", "Refusal", "Store", "open_store"]
 
@@ -63,7 +64,7 @@ def open_store(
     return Store(engine, location)
 
 
-class Store(Surveyor):
+class Store(Surveyor, Watcher):
     """The latency database. All methods may be called from several threads and processes at once.
 
     Every method raises StoreError when the database fails. Each read sees one consistent state; each write

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lanaprof.digest import digest
 from lanaprof.errors import BadInput, MissingMeasurement
@@ -119,8 +119,29 @@ class EnvironmentChoice:
     warning: str
 
 
+class Measured(Protocol):
+    """What knows which operators were measured where: a store, or what was found in one."""
+
+    @property
+    def name(self) -> str:
+        """Return the database's name, for messages."""
+
+    def environments(self) -> tuple[Environment, ...]:
+        """Return all environments."""
+
+    def used_environments(
+        self, among: Iterable[str] | None = None, *, cache: str | None = None, space: str | None = None
+    ) -> set[str]:
+        """Return what `Store.used_environments` returns."""
+
+    def measured_operators(
+        self, environments: Iterable[str], *, cache: str | None = None, space: str | None = None
+    ) -> Mapping[str, Mapping[str, str]]:
+        """Return what `Store.measured_operators` returns."""
+
+
 def choose_environment(
-    store: Store,
+    store: Measured,
     candidates: Iterable[Environment],
     *,
     viewpoint: Viewpoint,
@@ -282,7 +303,7 @@ def _estimates(
     return list(found.values())
 
 
-def _nothing_measured(store: Store) -> BadInput:
+def _nothing_measured(store: Measured) -> BadInput:
     return BadInput(
         f"{store.name} has no such measurements; it has {_listed(store.environments())}",
         hint="lanaprof measure --device DEVICE",

@@ -1,0 +1,191 @@
+"""What stands in each environment of a large database, kept up to date: only what changed is read again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from lanaprof.lut.garbage import seldom_collecting
+from lanaprof.lut.policy import Viewpoint, statuses_from
+from lanaprof.lut.reading import Holding
+from lanaprof.lut.records import Environment, Timing
+from lanaprof.lut.store import Store
+from lanaprof.lut.watching import Mark
+
+__all__ = ["Standing", "Standings"]
+
+_CHEAP_S = 0.05  # finding out what changed: dearer ones are done less often
+_SHARE = 20.0  # so many times what the last took later: then a twentieth of one core is spent on it at most
+_WAIT_MOST_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The measurements of one environment that stand, summed up.
+
+    Attributes:
+        holdings: per cache state and space, sorted by these.
+        statuses: the status that counts, by operator; see `statuses_from`.
+        newest: time of the newest measurement, by operator.
+    """
+
+    holdings: tuple[Holding, ...]
+    statuses: Mapping[str, str]
+    newest: Mapping[str, str]
+
+
+class Standings:
+    """What stands in every environment.
+
+    All methods may be called from several threads at once. `look` brings it up to date; the others tell what was found
+    then, and read nothing.
+
+    Args:
+        store: the database.
+        viewpoint: whose measurements come first.
+        cache: only measurements in this cache state; likewise what follows, as `Store.timings` takes it.
+        team: who measured.
+        since: from this UTC time or date on.
+        protocol: such as ``relay/1``.
+        clock: seconds, from any beginning.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        viewpoint: Viewpoint,
+        *,
+        cache: str | None = None,
+        team: str = "",
+        since: str = "",
+        protocol: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._viewpoint = viewpoint
+        self._filter = {"cache": cache, "team": team, "since": since, "protocol": protocol}
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._mark: Mark | None = None
+        self._look_s = 0.0
+        self._pending: set[str] = set()
+        self._found: dict[str, Standing] = {}
+        self._whole_s = 0.0
+
+    @property
+    def name(self) -> str:
+        """The database's name, for messages."""
+        return self._store.name
+
+    def environments(self) -> tuple[Environment, ...]:
+        """Return all environments, sorted by key; they are read."""
+        return self._store.environments()
+
+    @property
+    def pending(self) -> int:
+        """How many environments are to be read again: what is told of them is as old as ``whole_s``."""
+        return len(self._pending)
+
+    @property
+    def whole_s(self) -> float:
+        """When all that is told was last up to date, in seconds since 1970."""
+        return self._whole_s
+
+    def look(self, limit_s: float = 0.1) -> None:
+        """Find out what changed and read it again, for about so long; what is left then waits for the next look.
+
+        The first look reads everything. While somebody looks, others are told what was found before.
+
+        Args:
+            limit_s: at least one environment is read, however long it takes.
+        """
+        if not self._lock.acquire(blocking=self._mark is None):
+            return
+        try:
+            began_s = self._clock()
+            first = self._mark is None
+            if began_s >= self._look_s:
+                self._find_changes(began_s)
+            for environment in sorted(self._pending):
+                self._read(environment)
+                if not first and self._clock() - began_s > limit_s:
+                    break
+            if not self._pending:
+                self._whole_s = time.time()
+        finally:
+            self._lock.release()
+
+    def _find_changes(self, began_s: float) -> None:
+        mark, changed = self._store.changes(self._mark)
+        if changed is None:  # the first look, or it is another database than it was
+            changed = {*self._store.used_environments(), *self._found}
+        self._pending |= changed
+        self._mark = mark
+        took_s = self._clock() - began_s
+        wait_s = min(_WAIT_MOST_S, _SHARE * took_s) if took_s > _CHEAP_S else 0.0
+        self._look_s = began_s + took_s + wait_s
+
+    def _read(self, environment: str) -> None:
+        with seldom_collecting():
+            rows = self._store.timings(environment, **self._filter)
+            found = dict(self._found)  # others may be looking at the one before
+            if rows:
+                found[environment] = _standing(environment, rows, self._viewpoint)
+            else:
+                found.pop(environment, None)
+        self._found = found
+        self._pending.discard(environment)
+
+    def holdings(self) -> tuple[Holding, ...]:
+        """Return what `Store.holdings` returns."""
+        found = self._found
+        return tuple(holding for key in sorted(found) for holding in found[key].holdings)
+
+    def used_environments(
+        self, among: Iterable[str] | None = None, *, cache: str | None = None, space: str | None = None
+    ) -> set[str]:
+        """Return what `Store.used_environments` returns."""
+        if cache is not None or space is not None:
+            return self._store.used_environments(among, cache=cache, space=space)
+        found = self._found.keys()
+        return set(found) if among is None else set(among) & found
+
+    def measured_operators(
+        self, environments: Iterable[str], *, cache: str | None = None, space: str | None = None
+    ) -> Mapping[str, Mapping[str, str]]:
+        """Return what `Store.measured_operators` returns."""
+        if cache is not None or space is not None:
+            return self._store.measured_operators(environments, cache=cache, space=space)
+        found = self._found
+        return {key: found[key].newest for key in environments if key in found}
+
+    def statuses(self, environment: str) -> Mapping[str, str]:
+        """Return the status that counts in an environment, by operator."""
+        found = self._found.get(environment)
+        return found.statuses if found is not None else {}
+
+
+def _standing(environment: str, rows: list[Timing], viewpoint: Viewpoint) -> Standing:
+    groups: dict[tuple[str, str], list[Timing]] = {}
+    moments: dict[str, str] = {}
+    for row in rows:
+        groups.setdefault((row.cache, row.space), []).append(row)
+        moment = row.time.rstrip("Z")  # text order is then time order
+        if moment > moments.get(row.operator, ""):
+            moments[row.operator] = moment
+    return Standing(
+        holdings=tuple(_holding(environment, *key, group) for key, group in sorted(groups.items())),
+        statuses=statuses_from(rows, viewpoint),
+        newest={operator: f"{moment}Z" for operator, moment in moments.items()},
+    )
+
+
+def _holding(environment: str, cache: str, space: str, rows: list[Timing]) -> Holding:
+    return Holding(
+        environment=environment, cache=cache, space=space, operators=len({row.operator for row in rows}),
+        statuses=tuple(sorted(Counter(row.status for row in rows).items())),
+        teams=tuple(sorted({row.team for row in rows})), newest=max(row.time for row in rows),
+    )  # fmt: skip

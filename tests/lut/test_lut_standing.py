@@ -1,0 +1,146 @@
+"""What is kept up to date is what counting anew finds, after everything that may happen to a database."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from lanaprof.lut import STATUSES, Measurement, Store, Viewpoint
+from lanaprof.lut.policy import statuses_from
+from lanaprof.lut.standing import Standings
+
+CHANNELS = (8, 16, 24)
+TEAMS = ("vision", "robots")
+VIEWPOINT = Viewpoint(host="h1", team="robots")
+
+
+def random_rows(make: Any, chance: random.Random, count: int) -> list[Measurement]:
+    """Return measurements of few operators in few environments, so that many are of one thing."""
+    made = []
+    for _ in range(count):
+        cache = chance.choice(["relay", "hot"])
+        made.append(
+            make.measurement(
+                operator=make.operator(chance.choice(CHANNELS)).id,
+                environment=make.environment(threads=chance.randint(1, 4)).id,
+                status=chance.choice(STATUSES), cache=cache,
+                space=chance.choice(["s1", "s2"]) if cache == "relay" else "", protocol=f"{cache}/1",
+                team=chance.choice(TEAMS), host=chance.choice(["h1", "h2"]),
+                rejected=chance.randint(0, 10**9),
+                time=f"2026-03-01T12:00:0{chance.randint(0, 9)}{chance.choice(['', '.5'])}Z",
+            )
+        )  # fmt: skip
+    return made
+
+
+def fill(store: Store, make: Any) -> None:
+    """Add what measurements refer to."""
+    store.add([make.operator(channels) for channels in CHANNELS])
+    store.add([make.environment(threads=threads) for threads in range(1, 5)])
+
+
+def found(standings: Standings, store: Store) -> tuple[Any, ...]:
+    """Return all that is told."""
+    used = standings.used_environments()
+    statuses = {key: dict(standings.statuses(key)) for key in used}
+    measured = {key: dict(times) for key, times in standings.measured_operators(used).items()}
+    return standings.holdings(), used, measured, statuses
+
+
+def counted(store: Store) -> tuple[Any, ...]:
+    """Return the same from the whole database."""
+    used = store.used_environments()
+    statuses = {key: statuses_from(store.measurements(environment=key), VIEWPOINT) for key in used}
+    return store.holdings(), used, store.measured_operators(used), statuses
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_kept_is_what_counting_anew_finds(store: Store, make: Any, seed: int) -> None:
+    """After pushes, retractions before and after what they retract, and pushes of what is known."""
+    chance = random.Random(seed)
+    fill(store, make)
+    standings = Standings(store, VIEWPOINT)
+    rows: list[Measurement] = []
+    for _ in range(6):
+        fresh = random_rows(make, chance, chance.randint(0, 8))
+        early = [make.retraction(row.id, team=row.team) for row in fresh if chance.random() < 0.2]
+        late = [make.retraction(row.id, team=row.team) for row in rows if chance.random() < 0.2]
+        store.add(early)
+        store.add([*fresh, *chance.sample(rows, len(rows) // 2), *late])
+        rows += fresh
+        standings.look()
+
+        assert found(standings, store) == counted(store)
+
+
+def test_only_environments_in_which_something_changed_are_read_again(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A push to one and a retraction in another cost two readings; nothing new costs none."""
+    fill(store, make)
+    first = [make.measurement(environment=make.environment(threads=threads).id) for threads in range(1, 5)]
+    store.add(first)
+    standings = Standings(store, VIEWPOINT)
+    standings.look()
+    read: list[str] = []
+    timings = store.timings
+    monkeypatch.setattr(
+        store,
+        "timings",
+        lambda environment, **given: read.append(environment) or timings(environment, **given),
+    )
+
+    standings.look()
+    assert read == []
+    store.add([make.retraction(first[0].id), make.measurement(environment=first[1].environment, host="h2")])
+    standings.look()
+    assert sorted(read) == sorted(each.environment for each in first[:2])
+
+
+def test_a_look_ends_when_its_time_is_over(store: Store, make: Any) -> None:
+    """Many environments changed: each look reads one at least, and until all are read it says how many are not."""
+    fill(store, make)
+    standings = Standings(store, VIEWPOINT)
+    standings.look()
+    store.add([make.measurement(environment=make.environment(threads=threads).id) for threads in range(1, 5)])
+    pending: list[int] = []
+    while not pending or pending[-1]:
+        standings.look(0.0)
+        pending.append(standings.pending)
+
+    assert pending == [3, 2, 1, 0]
+    assert found(standings, store) == counted(store)
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"team": "vision"}, {"since": "2026-03-01T12:00:05"}, {"protocol": "hot/1"}, {"cache": "hot"}]
+)
+def test_a_part_is_what_reading_that_part_finds(store: Store, make: Any, chosen: dict[str, str]) -> None:
+    """By team, time, protocol or cache state."""
+    fill(store, make)
+    store.add(random_rows(make, random.Random(5), 60))
+    standings = Standings(store, VIEWPOINT, **chosen)
+    standings.look()
+
+    def statuses(rows: Sequence[Measurement]) -> dict[str, str]:
+        return statuses_from(rows, VIEWPOINT)
+
+    for key in store.used_environments():
+        assert standings.statuses(key) == statuses(store.measurements(environment=key, **chosen))
+
+
+def test_another_database_at_its_place_is_read_whole(store: Store, make: Any) -> None:
+    """A backup that was put back has fewer rows: nothing of what was known counts."""
+    fill(store, make)
+    store.add(random_rows(make, random.Random(7), 20))
+    standings = Standings(store, VIEWPOINT)
+    standings.look()
+    with store._engine.begin() as connection:  # what nobody does but by putting another file there
+        connection.exec_driver_sql("DELETE FROM measurements")
+    store.add([make.measurement()])
+    standings.look()
+
+    assert found(standings, store) == counted(store)
