@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lanaprof.flows.finalists import Finalist
     from lanaprof.flows.proving import Proof
     from lanaprof.lut import Selection, Store
+    from lanaprof.solver import Explanation
 
 
 @command("select")
@@ -52,6 +53,9 @@ if TYPE_CHECKING:
     "--confidence", type=float, metavar="0.95", help="That the latency is inside [default: 0.95 unproved]."
 )
 @finalist_options
+@click.option(
+    "--explain", is_flag=True, help="What other candidates would change, and what the budget is worth."
+)
 @click.option("--no-verify", is_flag=True, help="Choose from the table alone.")
 @click.option(
     "--dump-problem", metavar="FILE", type=click.Path(path_type=Path), help="Write the problem for solve."
@@ -125,7 +129,8 @@ def select(device: str | None, database: str | None, team: str | None, **options
             )
         if options["out"]:
             _write_architecture(question, selection, options["out"])
-    return _outcome(question, chosen, proof, selection, rows)
+        explanation = _explain(question, selection, proof) if options["explain"] else None
+    return _outcome(question, chosen, proof, selection, rows, explanation)
 
 
 def _sizes(options: dict[str, Any]) -> dict[str, float]:
@@ -233,12 +238,21 @@ def _write_architecture(question: Question, selection: Selection, path: Path) ->
     write_for_user(path, text, hint=f"selection {selection.id[:12]} is stored all the same")
 
 
+def _explain(question: Question, selection: Selection, proof: Proof | None) -> Explanation:
+    from lanaprof.flows.explaining import explain_selection
+    from lanaprof.space import Architecture
+
+    choices = Architecture("", selection.choices).complete(question.project.space)
+    return explain_selection(question, choices, proof)
+
+
 def _outcome(
     question: Question,
     chosen: Chosen,
     proof: Proof | None,
     selection: Selection,
     finalists: Sequence[dict[str, Any]] | None,
+    explanation: Explanation | None,
 ) -> Outcome:
     budget_s = question.budget_s if question.budget_s != float("inf") else None
     document: dict[str, Any] = {
@@ -276,9 +290,21 @@ def _outcome(
         ]
     if finalists is not None:
         document["finalists"] = list(finalists)
-    return Outcome(
-        document, lambda console: _show(console, document), 3 if selection.status == "over_budget" else 0
-    )
+    if explanation is not None:
+        document["explanation"] = explanation.to_json()
+
+    def show(console: Console) -> None:
+        from lanaprof.cli.explaining import show_explanation
+        from lanaprof.units import format_duration
+
+        _show(console, document)
+        if explanation is not None:
+            show_explanation(console, explanation)
+            if document["margin_s"] and document["status"] == "unverified":
+                kept = format_duration(document["margin_s"])
+                console.print(f"{kept} of the budget are kept free, for the confidence asked")
+
+    return Outcome(document, show, 3 if selection.status == "over_budget" else 0)
 
 
 def _show(console: Console, document: dict[str, Any]) -> None:

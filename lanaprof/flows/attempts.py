@@ -99,7 +99,8 @@ class Proof:
         too_noisy: whether in some campaign it repeated itself too badly to be trusted.
         budget_s: what the answer had to lie inside; of a relative budget, by the teacher timed beside it.
         fraction: of the teacher's latency, where the budget was relative.
-        refused: networks that were proposed and could not be built or run, with the reasons.
+        refused: networks that could not be built or run, with the reasons.
+        suspects: candidates, by place and operation, that only these have.
     """
 
     status: str
@@ -115,6 +116,7 @@ class Proof:
     budget_s: float
     fraction: float | None
     refused: tuple[Refused, ...] = ()
+    suspects: tuple[tuple[str, str], ...] = ()
 
     @property
     def predicted_s(self) -> float:

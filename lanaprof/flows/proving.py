@@ -153,6 +153,11 @@ class _Loop:
         """Say whether another round may find what the last confirmation refuted."""
         return self.refuted and self.rounds < _ROUNDS
 
+    @property
+    def suspects(self) -> tuple[tuple[str, str], ...]:
+        """Return the candidates that every refused network has and no timed one."""
+        return find_suspects(self.project.space, self.refused, [*self.attempts, *self.beside])
+
     def propose(self) -> bool:
         """Solve, build, time and correct; return False when there is nothing new to time."""
         if self.rounds >= _ROUNDS:
@@ -194,9 +199,8 @@ class _Loop:
 
     def _problem(self) -> Problem:
         """Return the problem as the corrected predictor sees it, without what the runtime refuses."""
-        space = self.project.space
-        suspects = find_suspects(space, self.refused, [*self.attempts, *self.beside])
-        return without(self.problem_of(self.current), space, self.refused, suspects)
+        refused = map(self.project.space.named, self.refused)
+        return without(self.problem_of(self.current), refused, self.suspects)
 
     def _time(self, asked: Sequence[Choices], *, twice: int = 0) -> TimedNetworks:
         """Time networks; tell of those that are refused, and never propose or time them again."""
@@ -308,6 +312,7 @@ class _Loop:
             budget_s,
             self.fraction,
             tuple(Refused(self.project.space.named(choices), why) for choices, why in self.refused.items()),
+            self.suspects,
         )
 
 

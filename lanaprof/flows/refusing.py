@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,22 +86,22 @@ def too_few(space: Space, found: TimedNetworks, wanted: str) -> UserError:
 
 
 def without(
-    problem: Problem, space: Space, refused: Mapping[Choices, str], suspects: Iterable[Candidate]
+    problem: Problem, refused: Iterable[Sequence[Candidate]], suspects: Iterable[Candidate] = ()
 ) -> Problem:
     """Return the problem without the refused networks and without the candidates suspected.
 
     A network is ruled out by a row: not all of its candidates at once.
     """
+    refused, suspects = tuple(refused), tuple(suspects)
     if not refused:
         return problem
     items = {problem.item_names(item): item for item in range(len(problem.scores))}
     rows = list(problem.rows)
-    for choices in refused:
-        own = [items.get(candidate) for candidate in space.named(choices)]
-        known = tuple((item, 1.0) for item in own if item is not None)
-        if len(known) == len(own):  # else it cannot be proposed anyway
+    for candidates in refused:
+        known = tuple((items[candidate], 1.0) for candidate in candidates if candidate in items)
+        if len(known) == len(candidates):  # else it cannot be proposed anyway
             rows.append(Row(f"refused {len(rows)}", known, -math.inf, len(known) - 1.0))
-    barred: dict[str, tuple[int, ...]] = dict(problem.forbid)
+    barred = dict(problem.forbid)
     for place, operation in suspects:
         if operation != TEACHER and (place, operation) in items:
             barred[place] = (*barred.get(place, ()), items[place, operation])

@@ -113,10 +113,13 @@ def test_select_proposes_no_refused_network_again(stages: Any, cli: Any, runtime
         f'{layer},"{name}",{score}\n' for layer, name, score in [*rows, ("layer1.0", "skip", -0.3)]
     )
     (stages.folder / "scores.csv").write_text("layer,operation,score\n" + text, encoding="utf-8")
-    ran = cli("select", "--device", "cpu", "--budget", "80%", "--scores", "scores.csv", "--json")
+    ran = cli("select", "--device", "cpu", "--budget", "80%", "--scores", "scores.csv", "--explain", "--json")
 
     assert ran.code == 0, ran.err
     assert ran.json["status"] == "verified"
     assert ran.json["choices"][place] != operation
     assert ran.json["refused"]
     assert {row["choices"][place] for row in ran.json["refused"]} == {operation}
+    neighbours = [ran.json["explanation"][name] for name in ("cheaper", "better")]
+    changes = [change for each in neighbours if each for change in each["changes"]]
+    assert (place, operation) not in [(change["layer"], change["after"]) for change in changes]
