@@ -191,6 +191,7 @@ def start(tmp_path: Path, empty_database: Path) -> Iterator[Start]:
             ledger = stack.enter_context(open_ledger(folder / "hub.db", create=True, clock=clock))
             hub = Hub(store=store, ledger=ledger, folder=folder, **fields)
             server = make_server(hub, host="127.0.0.1", port=0, proxy=proxy)
+            server.config.timeout_keep_alive = 3600  # or a client that was paused finds its connection closed
             listening = _free_socket()
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
             thread.start()
