@@ -2,7 +2,42 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from preloaded import run_forked
+
+Ran = tuple[int, str]
+
+
+@pytest.fixture(scope="package")
+def script() -> Iterator[Callable[..., Ran]]:
+    """Return what runs a script in a folder and gives its exit code and what it printed, errors included."""
+    with tempfile.TemporaryDirectory(prefix="lanaprof-") as name:
+        place = str(Path(name) / "socket")
+        command = [sys.executable, str(Path(__file__).with_name("preloaded.py")), place]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"ready\n"
+
+            def run(path: Path, *words: str, folder: Path, **variables: str) -> Ran:
+                with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+                    code = run_forked(
+                        place, [str(path), *words], folder=folder, streams=(file.fileno(), file.fileno()),
+                        environment={**os.environ, **variables},
+                    )  # fmt: skip
+                    file.seek(0)
+                    return code, file.read()
+
+            yield run
+            server.stdin.close()

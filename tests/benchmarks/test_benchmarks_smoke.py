@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,29 @@ from harness import read_runs
 ROOT = Path(__file__).parents[2]
 
 
-def run(name: str, tmp_path: Path, *words: str) -> list[dict[str, Any]]:
-    """Run a benchmark with --quick; return its results."""
-    out = tmp_path / "results.json"
-    script = str(ROOT / "benchmarks" / f"{name}.py")
-    command = [sys.executable, script, "--quick", "--out", str(out), "--work", str(tmp_path / "work"), *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+Run = Callable[..., list[dict[str, Any]]]
 
-    assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "work").exists()
-    return [found["result"] for found in read_runs(out)]
+
+@pytest.fixture
+def run(script: Callable[..., tuple[int, str]], tmp_path: Path) -> Run:
+    """Return what runs a benchmark with --quick and gives its results."""
+
+    def once(name: str, *words: str) -> list[dict[str, Any]]:
+        out, work = tmp_path / "results.json", tmp_path / "work"
+        given = ("--quick", "--out", str(out), "--work", str(work), *words)
+        code, printed = script(ROOT / "benchmarks" / f"{name}.py", *given, folder=tmp_path)
+
+        assert code == 0, printed
+        assert not work.exists()
+        return [found["result"] for found in read_runs(out)]
+
+    return once
 
 
 @pytest.mark.slow
-def test_solver_runs(tmp_path: Path) -> None:
+def test_solver_runs(run: Run) -> None:
     """benchmarks/solver.py --quick writes times beside the rivals that are there, and no answer is wrong."""
-    rivals, adversarial = run("solver", tmp_path)
+    rivals, adversarial = run("solver")
 
     assert rivals["instances"][0]["proved"] is True
     assert rivals["instances"][0]["PuLP + HiGHS"]["off"] == pytest.approx(0.0, abs=1e-6)
@@ -37,9 +43,9 @@ def test_solver_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_latency_accuracy_runs_with_rivals(tmp_path: Path) -> None:
+def test_latency_accuracy_runs_with_rivals(run: Run) -> None:
     """benchmarks/latency_accuracy.py --quick --rivals measures, verifies, and predicts by six other means."""
-    (result,) = run("latency_accuracy", tmp_path, "--rivals")
+    (result,) = run("latency_accuracy", "--rivals")
     rivals = result["rivals"]
 
     assert result["networks"] == len(result["rows"])
@@ -48,43 +54,43 @@ def test_latency_accuracy_runs_with_rivals(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_repeatability_runs_beside_a_hog(tmp_path: Path) -> None:
+def test_repeatability_runs_beside_a_hog(run: Run) -> None:
     """benchmarks/repeatability.py --quick --hogs 1 measures both protocols twice."""
-    results = run("repeatability", tmp_path, "--hogs", "1")
+    results = run("repeatability", "--hogs", "1")
 
     assert ["relay", "hot"] == [result["protocol"] for result in results]
     assert all(result["operators"] for result in results)
 
 
 @pytest.mark.slow
-def test_throughput_runs(tmp_path: Path) -> None:
+def test_throughput_runs(run: Run) -> None:
     """benchmarks/throughput.py --quick stores all operators it exported."""
-    (result,) = run("throughput", tmp_path)
+    (result,) = run("throughput")
 
     assert result["operators"] == result["stored"]
 
 
 @pytest.mark.slow
-def test_proving_runs(tmp_path: Path) -> None:
+def test_proving_runs(run: Run) -> None:
     """benchmarks/proving.py --quick selects for a budget and times the network again."""
-    (result,) = run("proving", tmp_path)
+    (result,) = run("proving")
 
     assert len(result["budgets"]) == 1
 
 
 @pytest.mark.slow
-def test_distilling_runs(tmp_path: Path) -> None:
+def test_distilling_runs(run: Run) -> None:
     """benchmarks/distilling.py --quick trains its candidates with distill and alone, interleaved."""
-    (result,) = run("distilling", tmp_path)
+    (result,) = run("distilling")
 
     assert (result["candidates"], result["layers"], result["threads"]) == (9, 3, 1)
     assert 0 < result["ratio_low"] <= result["ratio"] <= result["ratio_high"]
 
 
 @pytest.mark.slow
-def test_shrinking_runs(tmp_path: Path) -> None:
+def test_shrinking_runs(run: Run) -> None:
     """benchmarks/shrinking.py --quick trains both projects; what both trained has the same weights."""
-    (result,) = run("shrinking", tmp_path)
+    (result,) = run("shrinking")
 
     assert result["same_weights"]
     assert result["candidate_steps"] <= result["candidate_steps_whole"]
@@ -92,9 +98,9 @@ def test_shrinking_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_precision_runs(tmp_path: Path) -> None:
+def test_precision_runs(run: Run) -> None:
     """benchmarks/precision.py --quick mixes two precisions for a budget and judges the exported files."""
-    (result,) = run("precision", tmp_path)
+    (result,) = run("precision")
 
     assert [one["name"] for one in result["networks"]] == ["fp32", "int8", "mixed-0"]
     assert [one["int8_layers"] for one in result["networks"][:2]] == [0, 3]
@@ -102,9 +108,9 @@ def test_precision_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_contest_runs(tmp_path: Path) -> None:
+def test_contest_runs(run: Run) -> None:
     """benchmarks/lana.py --quick trains a student of every kind and judges all on the same images."""
-    (result,) = run("lana", tmp_path)
+    (result,) = run("lana")
     students = result["students"]
 
     assert {"lanaprof", "uniform", "scratch"} <= {row["method"] for row in students}
@@ -113,7 +119,7 @@ def test_contest_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_million_runs(tmp_path: Path) -> None:
+def test_million_runs(run: Run) -> None:
     """benchmarks/million.py --quick fills, exports, imports, merges and asks, on both kinds of database."""
     from lanaprof.errors import StoreError
     from lanaprof.lut.testing import find_programs
@@ -122,7 +128,7 @@ def test_million_runs(tmp_path: Path) -> None:
         find_programs()
     except StoreError as error:
         pytest.skip(f"no PostgreSQL server: {error.message}")
-    results = run("million", tmp_path)
+    results = run("million")
 
     steps = [
         (each["what"], each.get("kind"), each.get("format")) for each in results if each["what"] != "query"
@@ -138,7 +144,7 @@ def test_million_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_shared_store_runs(tmp_path: Path) -> None:
+def test_shared_store_runs(run: Run) -> None:
     """benchmarks/shared_store.py --quick kills a writer, crashes the server, and takes sizes."""
     from lanaprof.errors import StoreError
     from lanaprof.lut.testing import find_programs
@@ -147,7 +153,7 @@ def test_shared_store_runs(tmp_path: Path) -> None:
         find_programs()
     except StoreError as error:
         pytest.skip(f"no PostgreSQL server: {error.message}")
-    file, writers, *sizes = run("shared_store", tmp_path)
+    file, writers, *sizes = run("shared_store")
 
     for each in (file, writers):
         assert (each["stored"], each["lost"], each["twice"], each["problems"]) == (200, 0, 0, 0)
@@ -155,9 +161,9 @@ def test_shared_store_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_hub_fuzz_runs(tmp_path: Path) -> None:
+def test_hub_fuzz_runs(run: Run) -> None:
     """benchmarks/hub_fuzz.py --quick finds nothing wrong, and what was pulled is what was pushed."""
-    fuzz, transfer = run("hub_fuzz", tmp_path)
+    fuzz, transfer = run("hub_fuzz")
 
     assert fuzz["requests"] > 200
     assert [fuzz[name] for name in ("faults", "other_form", "let_in", "leaks", "changed")] == [
@@ -171,10 +177,10 @@ def test_hub_fuzz_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_farm_loses_nothing(tmp_path: Path) -> None:
+def test_farm_loses_nothing(run: Run) -> None:
     """benchmarks/farm.py --quick: workers are killed, the server crashes; each job is done once, on one at a time."""
     pytest.importorskip("procrastinate", reason="the extra farm is not installed")
-    (result,) = run("farm", tmp_path)
+    (result,) = run("farm")
 
     assert (40, 0, 0) == (result["done"], result["failed"], result["left"])
     assert (0, 0, 0) == (result["enqueued_twice"], result["lost"], result["overlaps"])
