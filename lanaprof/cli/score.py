@@ -142,10 +142,11 @@ def _warn(result: ScoreReport) -> None:
 
 
 def _draw(trust: Trust, path: Path) -> None:
-    from lanaprof.flows.plotting import write_drawing
+    from lanaprof.flows.plotting import Words, write_drawing
     from lanaprof.flows.scatter import trust_chart
 
-    write_drawing(path, trust_chart(trust), heading="What scores promised", example="scores.html")
+    caption = "Each dot is a network: the sum of its scores, and how far from the teacher a short fine-tune left it."
+    write_drawing(path, trust_chart(trust), Words("What scores promised", caption, example="scores.html"))
 
 
 def _scores_document(result: ScoreReport) -> dict[str, Any]:

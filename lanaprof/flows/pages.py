@@ -72,13 +72,13 @@ pre{background:color-mix(in srgb,var(--grid) 45%,transparent);padding:.8rem 1rem
 .todo code{color:var(--ink)}
 .good{color:var(--good)}.bad{color:var(--bad)}.muted{color:var(--muted)}
 details{margin-top:.75rem}summary{cursor:pointer;color:var(--accent);font-size:.9rem}
-figure{margin:.75rem 0;overflow-x:auto}figure svg.chart{min-width:580px}
+figure{margin:.75rem 0}figure .scroll svg.chart{min-width:580px}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(260px,1fr));gap:1rem 1.5rem;margin:1rem 0}
-.grid>div{min-width:0}.grid figure svg.chart{min-width:0}
+.grid>div{min-width:0}
 h3{font-size:.95rem;margin:1.25rem 0 .25rem;overflow-wrap:anywhere}.grid h3{margin:0}
 th button{all:unset;cursor:pointer;color:inherit}
 th button:hover{text-decoration:underline}
-th button:focus-visible,summary:focus-visible,a:focus-visible,.scroll:focus-visible{outline:2px solid var(--accent)}
+th button:focus-visible,summary:focus-visible,a:focus-visible,pre:focus-visible,.scroll:focus-visible{outline:2px solid var(--accent)}
 th[aria-sort=ascending] button::after{content:" ▲"}th[aria-sort=descending] button::after{content:" ▼"}
 .skip{position:absolute;left:-999px}.skip:focus{left:1rem;top:.5rem}
 tr.own td{font-weight:600}
@@ -150,7 +150,7 @@ def page(title: str, *, lead: Sequence[str], top: str, sections: Sequence[Sectio
         title: heading and window title, plain text.
         lead: lines under the heading, plain text.
         top: HTML before the sections.
-        sections: in order.
+        sections: in order; without any, the page has no list of its parts.
         foot: a last line, plain text.
     """
     filled = [section for section in sections if section.body]
@@ -169,14 +169,16 @@ def page(title: str, *, lead: Sequence[str], top: str, sections: Sequence[Sectio
             f"{hints}</section>"
         )
     navigation = "".join(f'<a href="#{name}">{escape(text)}</a>' for name, text in links)
+    if navigation:
+        navigation = f'<nav aria-label="Parts of this page">{navigation}</nav>'
     lines = "".join(f"<p>{escape(line)}</p>" for line in lead)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
         '<a class="skip" href="#content">To the content</a>'
-        f'<main><header><h1>{escape(title)}</h1>{lines}<nav aria-label="Parts of this page">{navigation}</nav>'
-        f'</header><div id="content">{top}{bodies}</div><footer>{escape(foot)}</footer></main>'
+        f"<main><header><h1>{escape(title)}</h1>{lines}{navigation}</header>"
+        f'<div id="content">{top}{bodies}</div><footer>{escape(foot)}</footer></main>'
         f"<script>{SCRIPT}</script></body></html>\n"
     )
 
@@ -222,7 +224,7 @@ def table(
     end = f'<tfoot><tr class="own">{cells}</tr></tfoot>' if foot else ""
     kind = ' class="sortable"' if sortable else ""
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}">'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(label)}">'
         f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{end}</table></div>"
     )
 
@@ -253,8 +255,14 @@ def tiles(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def figure(svg: str, caption: str) -> str:
-    """Return a chart with the sentence that says how to read it."""
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+    """Return a chart with the sentence that says how to read it, in a box that scrolls where the screen is narrow.
+
+    A small one, without a caption, shrinks instead.
+    """
+    if not caption:
+        return f"<figure>{svg}</figure>"
+    box = f'<div class="scroll" tabindex="0" role="group" aria-label="Chart">{svg}</div>'
+    return f"<figure>{box}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def grid(parts: Iterable[tuple[str, str]]) -> str:

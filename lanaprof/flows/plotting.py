@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from lanaprof.flows.drawing import (
     text_width,
 )
 from lanaprof.flows.marks import Mark, described, legend, marked, teacher_line
+from lanaprof.flows.pages import Cell, details, figure, page, table
 from lanaprof.units import format_duration
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = [
     "Axis",
     "Bar",
     "Mark",
+    "Words",
     "axis_for",
     "bars_chart",
     "frontier_chart",
@@ -232,17 +233,44 @@ def write_frontier(
     if not points:
         raise BadInput("the frontier has no points to draw", hint="lanaprof score")
     drawing = frontier_chart(points, device=device, teacher_s=teacher_s, marks=marks)
-    write_drawing(path, drawing, heading="The best score for every latency", example="frontier.html")
+    columns = ["#predicted latency", "#of the teacher", "#score"]
+    rows: list[list[Cell]] = []
+    for point in points:
+        share = point.latency_s / teacher_s if teacher_s else None
+        latency = format_duration(point.latency_s, digits=4) if point.latency_s > 0 else "0 s"
+        rows.append(
+            [
+                (latency, point.latency_s),
+                (f"{share:.0%}", share) if share is not None else ("–", None),
+                (f"{point.score:.4f}", point.score),
+            ]
+        )
+    label = f"The frontier in numbers: {len(points)} points"
+    numbers = details(label, table(columns, rows, label=label, sortable=True))
+    caption = "The best score that the table allows for every latency; latencies are predicted unless a mark says more."
+    words = Words("The best score for every latency", caption, example="frontier.html", more=numbers)
+    write_drawing(path, drawing, words)
 
 
-def write_drawing(path: FilePath, drawing: Drawing, *, heading: str, example: str) -> None:
-    """Write a chart: a self-contained page (.html), a drawing (.svg) or a picture (.png).
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What stands beside a chart on a page of its own.
 
-    Args:
-        path: its ending says which.
-        drawing: the chart.
+    Attributes:
         heading: of the page.
-        example: a file name for the hint.
+        caption: how to read it.
+        example: a file name for the hint when another ending is asked for.
+        more: HTML under the chart.
+    """
+
+    heading: str
+    caption: str
+    example: str
+    more: str = ""
+
+
+def write_drawing(path: FilePath, drawing: Drawing, words: Words) -> None:
+    """Write a chart: a self-contained page (.html), a drawing (.svg) or a picture (.png), as the path's ending says.
 
     Raises:
         BadInput: another ending, or a place that cannot be written.
@@ -250,7 +278,7 @@ def write_drawing(path: FilePath, drawing: Drawing, *, heading: str, example: st
     if path.suffix not in (".html", ".png", ".svg"):
         raise BadInput(
             f"cannot tell a picture's format from {path.name!r}; known: .html, .png, .svg",
-            hint=f"--plot {example}",
+            hint=f"--plot {words.example}",
         )
     if path.suffix == ".png":
         write_text(path, png_from_drawing(drawing))
@@ -259,14 +287,8 @@ def write_drawing(path: FilePath, drawing: Drawing, *, heading: str, example: st
     if path.suffix == ".svg":
         write_text(path, svg.replace(">", f"><style>{CSS}text{{font-family:sans-serif}}</style>", 1))
         return
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(heading)}</title>'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<style>{CSS}body{{margin:2rem auto;max-width:920px;padding:0 1rem;background:var(--paper);"
-        "color:var(--ink);font:15px/1.5 system-ui,sans-serif}h1{font-size:1.3rem}</style></head><body>"
-        f"<h1>{escape(heading)}</h1>{svg}</body></html>\n"
-    )
-    write_text(path, page)
+    top = figure(svg, words.caption) + words.more
+    write_text(path, page(words.heading, lead=(), top=top, sections=(), foot="lanaprof"))
 
 
 def write_text(path: FilePath, content: str | bytes, *, option: str = "--plot") -> None:

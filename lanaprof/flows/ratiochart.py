@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 from lanaprof.errors import BadInput
 from lanaprof.flows.drawing import Circle, Drawing, Path, Shape, Text, text_width
-from lanaprof.flows.plotting import Axis, axis_for, write_drawing
+from lanaprof.flows.plotting import Axis, Words, axis_for, write_drawing
 
 if TYPE_CHECKING:
     from lanaprof.flows.comparing import SourceComparison
@@ -18,18 +19,22 @@ __all__ = ["ratios_chart", "write_ratios"]
 
 _WIDTH, _TOP, _RIGHT, _FOOT = 860.0, 40.0, 24.0, 52.0
 _SMALL = 11.0
-_ROW, _ROWS_HEIGHT = 17.0, 1100.0  # rows are this high, or as high as leaves the chart readable
-_NAMED = 12.0  # lower rows have no room for a name
-_LONGEST = 44  # letters of a name
+_LINE, _ROW = 12.0, 5.0  # a row is as high as its name's lines, and this
+_NAMED_MOST = 120  # rows; more have no names, and share this height:
+_ROWS_HEIGHT = 1100.0
+_LONGEST = 44  # letters of a line of a name
+_LINES_MOST = 3
 
 
 def ratios_chart(found: SourceComparison) -> Drawing:
     """Return the ratios B / A of all operators, the slowest on top; those that changed of their own stand out."""
     rows = sorted(found.ratios, key=lambda row: row.ratio, reverse=True)
-    height = max(2.0, min(_ROW, _ROWS_HEIGHT / len(rows)))
-    names = [_short(found.name(row.operator) or row.operator[:12]) for row in rows]
-    named = height >= _NAMED
-    left = 24 + (max(text_width(name, _SMALL) for name in names) if named else 0.0)
+    names = [found.name(row.operator) or row.operator[:12] for row in rows]
+    lines = [_lines(name) for name in names] if len(rows) <= _NAMED_MOST else []
+    height = max(2.0, _ROWS_HEIGHT / len(rows))
+    if lines:
+        height = _ROW + _LINE * max(map(len, lines))
+    left = 24 + max((text_width(line, _SMALL) for name in lines for line in name), default=0.0)
     bottom = _TOP + height * len(rows)
     ends = [end for row in rows for end in (row.low, row.high) if end is not None and end > 0]
     axis = axis_for([*ends, *(row.ratio for row in rows), 1.0], ticks=8)
@@ -49,10 +54,9 @@ def ratios_chart(found: SourceComparison) -> Drawing:
         shapes.append(Path(points=((x, _TOP), (x, bottom)), colour="accent", width=1.25, dash=True))
     for number, (row, name) in enumerate(zip(rows, names, strict=True)):
         middle = _TOP + (number + 0.5) * height
-        if named:
-            shapes.append(
-                Text(at=(left - 10, middle + 4), text=name, colour="ink", size=_SMALL, anchor="end")
-            )
+        for place, line in enumerate(lines[number] if lines else ()):
+            y = middle + 4 + (place - (len(lines[number]) - 1) / 2) * _LINE
+            shapes.append(Text(at=(left - 10, y), text=line, colour="ink", size=_SMALL, anchor="end"))
         shapes += _row(row, name, (across(row.ratio), middle), _span(row, axis, across), height)
     shapes += _legend(found)
     changed = sum(1 for row in rows if row.changed)
@@ -62,8 +66,9 @@ def ratios_chart(found: SourceComparison) -> Drawing:
     return Drawing(width=_WIDTH, height=bottom + _FOOT, label=label, shapes=tuple(shapes))
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+def _lines(name: str) -> list[str]:
+    """Return a name as lines; only what is longer than all of them together is cut, and whole in the row's title."""
+    return textwrap.wrap(name, _LONGEST, max_lines=_LINES_MOST, placeholder=" …", break_on_hyphens=False)
 
 
 def _span(row: OperatorRatio, axis: Axis, across: Callable[[float], float]) -> tuple[float, float]:
@@ -114,4 +119,6 @@ def write_ratios(path: FilePath, found: SourceComparison) -> None:
             "there is nothing to draw: no operator was measured in the same cache state and space on both sides",
             hint="lanaprof lut ls shows what each side has",
         )
-    write_drawing(path, ratios_chart(found), heading="Latency B / A by operator", example="ratios.html")
+    caption = "Latency in B over latency in A, with 95 % intervals; the slowest in B on top."
+    words = Words("Latency B / A by operator", caption, example="ratios.html")
+    write_drawing(path, ratios_chart(found), words)

@@ -29,8 +29,9 @@ _PLACES = (
 _MORE_STYLE = """
 nav form{display:inline;margin-left:auto}nav button{all:unset;cursor:pointer;color:var(--accent)}
 nav button:hover{text-decoration:underline}nav a[aria-current]{color:var(--ink);font-weight:600}
-header nav{margin:0 0 1.25rem}td:last-child{white-space:nowrap}figure svg.chart{overflow:visible}
+header nav{margin:0 0 1.25rem}td:last-child{white-space:nowrap}
 .fields{display:flex;flex-wrap:wrap;gap:.6rem 1rem;align-items:end;margin:1rem 0}
+.fields>div{min-width:0;max-width:100%}
 .fields label{color:var(--muted);font-size:.87rem;display:block}
 .fields fieldset{border:1px solid var(--grid);border-radius:8px;min-width:0;max-width:100%}
 .fields input,.fields select,.fields button{font:inherit;color:var(--ink);background:var(--paper);max-width:100%;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,11 +15,24 @@ from PIL import Image
 
 from lanaprof.errors import BadInput
 from lanaprof.flows.axes import axis_for, log_axis_for
-from lanaprof.flows.drawing import Circle, Dots, Drawing, Polygon, Text, png_from_drawing, svg_from_drawing
+from lanaprof.flows.comparing import CacheComparison, SourceComparison
+from lanaprof.flows.drawing import (
+    Circle,
+    Dots,
+    Drawing,
+    Polygon,
+    Text,
+    png_from_drawing,
+    svg_from_drawing,
+    text_width,
+)
 from lanaprof.flows.drawing import Path as Line
 from lanaprof.flows.frontiers import FrontierPoint
 from lanaprof.flows.marks import Mark
+from lanaprof.flows.pages import STYLE
 from lanaprof.flows.plotting import Bar, bars_chart, frontier_chart, write_frontier
+from lanaprof.flows.ratiochart import ratios_chart
+from lanaprof.lut import Comparison, Environment, OperatorRatio
 
 POINTS = [FrontierPoint(1e-3, -0.5, {}), FrontierPoint(2e-3, -0.2, {}), FrontierPoint(4e-3, 0.0, {})]
 
@@ -201,13 +215,23 @@ def test_png_has_the_drawing_on_white() -> None:
 
 
 def test_page_refers_to_nothing_outside(tmp_path: Path) -> None:
-    """The page is self-contained: no address, no script."""
+    """The page is self-contained: no address but those of its own parts, no script from elsewhere."""
     write_frontier(tmp_path / "f.html", POINTS, device="cpu", teacher_s=5e-3)
     text = (tmp_path / "f.html").read_text()
 
     assert "<svg" in text
-    assert "<script" not in text
-    assert re.findall(r'(?:src|href)="|url\(|@import', text) == []
+    assert re.findall(r'src=|href="[^#]|url\(|@import', text) == []
+
+
+def test_page_gives_the_frontier_in_numbers(tmp_path: Path) -> None:
+    """Who cannot see the chart reads its points; it looks as reports do."""
+    write_frontier(tmp_path / "f.html", POINTS, device="cpu", teacher_s=5e-3)
+    text = (tmp_path / "f.html").read_text()
+
+    assert re.findall(r'<td class="n" data-v="[^"]+">([^<]+)</td>', text) == [
+        "1 ms", "20%", "-0.5000", "2 ms", "40%", "-0.2000", "4 ms", "80%", "0.0000",
+    ]  # fmt: skip
+    assert f"<style>{STYLE}</style>" in text
 
 
 @pytest.mark.parametrize("name", ["f.png", "f.svg", "f.html"])
@@ -238,3 +262,54 @@ def test_no_points_are_an_error(tmp_path: Path) -> None:
     """An empty frontier is no chart."""
     with pytest.raises(BadInput, match="no points"):
         write_frontier(tmp_path / "f.html", [], device="cpu", teacher_s=None)
+
+
+def compared(names: list[str]) -> SourceComparison:
+    """Return a comparison of operators with these names, each a little slower than the last."""
+    place = Environment(
+        backend="b", backend_version="1", cpu_model="c", isa="i", cores=1, smt=False, threads=1, options=()
+    )
+    rows = tuple(
+        OperatorRatio(
+            operator=f"{number:032}", ratio=1 + number / 100, low=0.9, high=None, relative=1.0, q=1.0, changed=False,
+            disagree=False, noisy=False, cache="hot",
+        )
+        for number in range(len(names))
+    )  # fmt: skip
+    comparison = Comparison(
+        operators=rows,
+        common_ratio=1.0,
+        scatter=0.0,
+        spread=0.0,
+        disagreement=None,
+        median=0.0,
+        p95=0.0,
+        skipped=0,
+    )
+    texts = tuple((row.operator, name) for row, name in zip(rows, names, strict=True))
+    return SourceComparison(
+        a=place, b=place, parts=(CacheComparison("hot", "", comparison),), only_a=0, only_b=0, descriptions=texts,
+        candidates={}, warnings=(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, 119])
+def test_long_names_of_operators_are_whole(count: int) -> None:
+    """They go over several lines, which keep apart from other rows' and stay on the sheet."""
+    name = "Conv 1x1 ×2, DepthwiseConv 3x3 ×1, Relu ×3, Add ×1, 48×14×14 → 48×14×14 and 2 more"
+    drawing = ratios_chart(compared([name] * count))
+    lines = [shape for shape in drawing.shapes if isinstance(shape, Text) and shape.anchor == "end"]
+    heights = sorted(line.at[1] for line in lines)
+
+    assert " ".join(line.text for line in lines[: len(lines) // count]) == name
+    assert min(line.at[0] - text_width(line.text, line.size) for line in lines) >= 0
+    assert min((b - a for a, b in pairwise(heights)), default=12) >= 12
+    assert heights[-1] < drawing.height
+
+
+def test_thousands_of_operators_have_no_names_beside_them() -> None:
+    """The name stands in the dot's title alone."""
+    drawing = ratios_chart(compared(["Conv"] * 1000))
+
+    assert "Conv" not in texts(drawing)
+    assert sum(isinstance(s, Circle) and s.title.startswith("Conv: ") for s in drawing.shapes) == 1000

@@ -8,8 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +257,60 @@ def cli(home: None) -> Callable[..., Ran]:
         return Ran(result.exit_code, result.stdout, result.stderr)
 
     return run
+
+
+@pytest.fixture
+def page_of(browser: Any) -> Callable[..., AbstractContextManager[Any]]:
+    """Return what opens a page of a hub that is signed in; the browser's complaints are kept in ``page.complaints``."""
+
+    @contextmanager
+    def opened(hub: Running, **options: Any) -> Iterator[Any]:
+        given = {"base_url": hub.url, "viewport": {"width": 1100, "height": 900}, **options}
+        context = browser.new_context(**given)
+        context.set_default_timeout(300_000)  # milliseconds: a busy machine is slow, not broken
+        page = context.new_page()
+        page.complaints = []
+        page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.goto("/signin")
+        page.fill("#token", hub.tokens["reader"])
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{hub.url}/")
+        yield page
+        context.close()
+
+    return opened
+
+
+@pytest.fixture
+def sights(start: Start, make: Make) -> Running:
+    """A hub with something on every page: two teams, an upgrade, a stored frontier; ``paths`` leads to all of them."""
+    hub = start()
+    samples = tuple(1e-3 + step * 1e-6 for step in range(64))
+    later = make.environment(backend_version="1.23.0")
+    rows = [make.measurement(samples=samples, rounds=tuple(step // 4 for step in range(64)))]
+    rows += [
+        make.measurement(channels, team=team, latency_s=channels * 1e-4 * factor)
+        for channels in (8, 16, 24)
+        for team, factor in (("vision", 1.0), ("robots", 1.1))
+    ]
+    rows += [
+        make.measurement(channels, environment=later.id, latency_s=channels * 9e-5) for channels in (8, 24)
+    ]
+    chosen = [
+        make.selection(
+            score=-1 / step, predicted_s=step * 1e-3, status="frontier",
+            choices={"a": "teacher", "b": "teacher" if step == 5 else f"slim(width=0.{step})"},
+        )
+        for step in range(1, 6)
+    ]  # fmt: skip
+    assert not hub.store.add([*make.base(), later, *rows, *chosen]).refused
+    here = make.environment().id
+    paths = {
+        "overview": "/", "operators": "/operators", "operator": f"/operators/{make.operator().id}",
+        "environments": "/environments", "environment": f"/environments/{here}", "devices": "/devices",
+        "measurement": f"/measurements/{rows[0].id}", "frontier": "/frontier", "coverage": "/coverage",
+        "compare": "/compare?a_team=vision&b_team=robots", "drift": f"/drift?a={here}&b={later.id}",
+        "missing": f"/measurements/{'0' * 32}",
+    }  # fmt: skip
+    return replace(hub, paths=paths)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PHONE = {"width": 360, "height": 740}
-DESK = {"width": 1100, "height": 900}
 
 # Contrast as WCAG 2 defines it, of every text on the page against what is painted behind it; the least one.
 LEAST_CONTRAST = """() => {
@@ -46,66 +41,9 @@ PLACES_OF = """(all) => all.flatMap((each) => {
 })"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """The Chromium of this machine, without a window."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    driver = pytest.importorskip("playwright.sync_api")
-    with driver.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def filled(start: Any, make: Any) -> Any:
-    """A hub with two teams' measurements of three operators, one of them with many samples."""
-    hub = start()
-    samples = tuple(1e-3 + step * 1e-6 for step in range(64))
-    rows = [make.measurement(samples=samples, rounds=tuple(step // 4 for step in range(64)))]
-    rows += [
-        make.measurement(channels, team=team, latency_s=channels * 1e-4 * factor)
-        for channels in (8, 16, 24)
-        for team, factor in (("vision", 1.0), ("robots", 1.1))
-    ]
-    chosen = [
-        make.selection(
-            score=-1 / step, predicted_s=step * 1e-3, status="frontier",
-            choices={"a": "teacher", "b": "teacher" if step == 5 else f"slim(width=0.{step})"},
-        )
-        for step in range(1, 6)
-    ]  # fmt: skip
-    assert not hub.store.add([*make.base(), *rows, *chosen]).refused
-    paths = {
-        "overview": "/", "operators": "/operators", "operator": f"/operators/{make.operator().id}",
-        "environment": f"/environments/{make.environment().id}", "measurement": f"/measurements/{rows[0].id}",
-        "devices": "/devices", "frontier": "/frontier", "compare": "/compare?a_team=vision&b_team=robots",
-        "missing": f"/measurements/{'0' * 32}",
-    }  # fmt: skip
-    return replace(hub, paths=paths)
-
-
-@contextmanager
-def page_of(browser: Any, hub: Any, **options: Any) -> Iterator[Any]:
-    """Yield a page that is signed in; what the browser complains of is kept in ``page.complaints``."""
-    context = browser.new_context(base_url=hub.url, **{"viewport": DESK, **options})
-    context.set_default_timeout(300_000)  # milliseconds: a busy machine is slow, not broken
-    page = context.new_page()
-    page.complaints = []
-    page.on("console", lambda said: page.complaints.append(said.text) if said.type == "error" else None)
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.goto("/signin")
-    page.fill("#token", hub.tokens["reader"])
-    page.keyboard.press("Enter")
-    page.wait_for_url(f"{hub.url}/")
-    yield page
-    context.close()
-
-
-def test_signing_in_and_out_needs_no_mouse(browser: Any, filled: Any) -> None:
+def test_signing_in_and_out_needs_no_mouse(page_of: Any, sights: Any) -> None:
     """Tab leads from the skip link to the field; Enter sends; the button in the navigation ends the session."""
-    with page_of(browser, filled) as page:
+    with page_of(sights) as page:
         page.context.clear_cookies()
         page.goto("/operators")
         assert page.url.endswith("/signin")
@@ -113,47 +51,47 @@ def test_signing_in_and_out_needs_no_mouse(browser: Any, filled: Any) -> None:
         first = page.evaluate("document.activeElement.className")
         page.keyboard.press("Tab")
         second = page.evaluate("document.activeElement.id")
-        page.keyboard.type(filled.tokens["vision"])
+        page.keyboard.type(sights.tokens["vision"])
         page.keyboard.press("Enter")
-        page.wait_for_url(f"{filled.url}/")
+        page.wait_for_url(f"{sights.url}/")
         page.focus("nav button")
         page.keyboard.press("Enter")
-        page.wait_for_url(f"{filled.url}/signin")
+        page.wait_for_url(f"{sights.url}/signin")
         page.goto("/")
 
         assert (first, second) == ("skip", "token")
         assert page.url.endswith("/signin")
 
 
-def test_nothing_on_the_pages_breaks_their_policy(browser: Any, filled: Any) -> None:
+def test_nothing_on_the_pages_breaks_their_policy(page_of: Any, sights: Any) -> None:
     """No script or style but the hub's own runs, and none is missed."""
-    with page_of(browser, filled) as page:
-        for name, path in filled.paths.items():
+    with page_of(sights) as page:
+        for name, path in sights.paths.items():
             page.goto(path)
             heard = [text for text in page.complaints if not (name == "missing" and "404" in text)]
             assert heard == [], name
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_texts_stand_out_from_the_paper(browser: Any, filled: Any, scheme: str) -> None:
+def test_texts_stand_out_from_the_paper(page_of: Any, sights: Any, scheme: str) -> None:
     """Contrast is at least 4.5 (WCAG 2 AA) on every page, in both colour schemes."""
-    with page_of(browser, filled, color_scheme=scheme) as page:
-        for name, path in filled.paths.items():
+    with page_of(sights, color_scheme=scheme) as page:
+        for name, path in sights.paths.items():
             page.goto(path)
             assert page.evaluate(LEAST_CONTRAST) >= 4.5, name
 
 
-def test_pages_fit_a_phone(browser: Any, filled: Any) -> None:
+def test_pages_fit_a_phone(page_of: Any, sights: Any) -> None:
     """Nothing makes the page wider than a narrow screen: tables and charts scroll in their own boxes."""
-    with page_of(browser, filled, viewport=PHONE) as page:
-        for name, path in filled.paths.items():
+    with page_of(sights, viewport=PHONE) as page:
+        for name, path in sights.paths.items():
             page.goto(path)
             assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], name
 
 
-def test_tables_are_sorted_by_their_heads(browser: Any, filled: Any) -> None:
+def test_tables_are_sorted_by_their_heads(page_of: Any, sights: Any) -> None:
     """By keyboard too; what is sorted is told to screen readers."""
-    with page_of(browser, filled) as page:
+    with page_of(sights) as page:
         page.goto("/operators")
         head = page.locator("th", has_text="parameters")
         read: Callable[[], list[str]] = lambda: page.locator("tbody td:nth-child(3)").all_inner_texts()  # noqa: E731
@@ -166,10 +104,10 @@ def test_tables_are_sorted_by_their_heads(browser: Any, filled: Any) -> None:
         assert read() == up[::-1]
 
 
-def test_every_field_and_chart_has_a_name(browser: Any, filled: Any) -> None:
+def test_every_field_and_chart_has_a_name(page_of: Any, sights: Any) -> None:
     """Screen readers are told what a field asks for and what a chart shows; each page has one heading of its own."""
-    with page_of(browser, filled) as page:
-        for name, path in filled.paths.items():
+    with page_of(sights) as page:
+        for name, path in sights.paths.items():
             page.goto(path)
             nameless = page.evaluate(
                 "[...document.querySelectorAll('select,input,svg[role=img]')]"
@@ -178,9 +116,9 @@ def test_every_field_and_chart_has_a_name(browser: Any, filled: Any) -> None:
             assert (nameless, page.locator("h1").count(), page.locator("main").count()) == (0, 1, 1), name
 
 
-def test_the_slider_moves_the_mark(browser: Any, filled: Any) -> None:
+def test_the_slider_moves_the_mark(page_of: Any, sights: Any) -> None:
     """By keyboard, without asking the hub again; the words beside it say the same."""
-    with page_of(browser, filled) as page:
+    with page_of(sights) as page:
         page.goto("/frontier")
         page.focus("#budget")
         page.keyboard.press("Home")
@@ -195,10 +133,10 @@ def test_the_slider_moves_the_mark(browser: Any, filled: Any) -> None:
         assert [one[0] in one[1] for one in (least, most)] == [True, True]
 
 
-def test_the_explorer_says_the_same_with_and_without_its_script(browser: Any, filled: Any) -> None:
+def test_the_explorer_says_the_same_with_and_without_its_script(page_of: Any, sights: Any) -> None:
     """Wherever the slider is moved, the script shows what the hub answers for that budget."""
     parts = ("#said", "#about", "[aria-label=Layers] table", "#links")
-    with page_of(browser, filled) as moved, page_of(browser, filled, java_script_enabled=False) as asked:
+    with page_of(sights) as moved, page_of(sights, java_script_enabled=False) as asked:
         moved.goto("/frontier")
         moved.focus("#budget")
         for key in ("Home", "PageUp", "End", "PageDown", "ArrowLeft"):

@@ -38,7 +38,7 @@ def provenance_section(known: ReportFacts) -> Section:
     return Section(
         name="provenance",
         title="Provenance",
-        body=f"{facts(rows)}<p>The commands that lead here:</p><pre>{commands}</pre>",
+        body=f'{facts(rows)}<p>The commands that lead here:</p><pre tabindex="0">{commands}</pre>',
     )
 
 

@@ -180,7 +180,7 @@ class Page(HTMLParser):
         self.tags.append((tag, given))
         if tag == "section":
             self.sections.append(str(given["id"]))
-        if given.get("role") == "region":
+        if given.get("role") == "group" and given["aria-label"] != "Chart":
             self._label = str(given["aria-label"])
             self.tables[self._label] = []
         if tag == "tr":

@@ -113,7 +113,7 @@ def test_charts_have_words(stages: Any, cli: Any, page: Any) -> None:
     tags = page().tags
 
     assert [given.get("role") for tag, given in tags if tag == "svg" and not given.get("aria-label")] == []
-    assert {given["tabindex"] for _, given in tags if given.get("role") == "region"} == {"0"}
+    assert {given["tabindex"] for _, given in tags if given.get("role") == "group"} == {"0"}
 
 
 def test_result_box_stands_on_top(stages: Any, page: Any) -> None:

@@ -1,0 +1,45 @@
+"""A real browser, and an accessibility checker in it, for all that makes pages."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(
+    scope="module"
+)  # no longer: while it is open, nothing else can run an event loop in this thread
+def browser() -> Iterator[Any]:
+    """The Chromium of this machine, without a window."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    driver = pytest.importorskip("playwright.sync_api")
+    with driver.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def barriers() -> Callable[[Any], list[tuple[str, str, str]]]:
+    """Return what lists what axe-core finds on a page, by all its rules: (rule, impact, the first element)."""
+    checker = pytest.importorskip("axe_playwright_python.sync_playwright")
+
+    def found(page: Any) -> list[tuple[str, str, str]]:
+        violations = checker.Axe().run(page).response["violations"]
+        return [(each["id"], each["impact"], each["nodes"][0]["html"]) for each in violations]
+
+    return found
+
+
+@pytest.fixture(params=["light", "dark", "phone"])
+def look(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """How a page is looked at: options of a browser's context."""
+    if request.param == "phone":
+        return {"viewport": {"width": 360, "height": 740}}
+    return {"color_scheme": request.param}
