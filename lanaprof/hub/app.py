@@ -71,8 +71,8 @@ def make_app(hub: Hub) -> FastAPI:
     app.add_api_route(
         "/metrics", metrics, methods=["GET"], response_class=PlainTextResponse, responses=responses
     )
-    for part in (pages, covering, comparing, exploring, visiting, rendering):
-        app.include_router(part.router)
+    for module in (pages, covering, comparing, exploring, visiting, rendering):
+        app.include_router(module.router)
     app.add_exception_handler(visiting.SignInFirst, _sign_in_first)
     for kind in (HTTPException, RequestValidationError, LanaprofError, Exception):
         app.add_exception_handler(kind, _failed)

@@ -15,9 +15,9 @@ def test_layers_need_not_be_named_in_alphabetical_order(tmp_path: Path) -> None:
     """blocks.10 comes after blocks.2 in the teacher and before it in the record: the selection is the project's."""
     layers = tuple(Layer(f"blocks.{n}", (4, 8, 8), (4, 8, 8), 10, "", ("teacher", "skip")) for n in (2, 10))
     project: Any = SimpleNamespace(space=Space("t:t", (4, 8, 8), layers), weights_digest="w")
-    fields = {"teacher": "w", "space": "s", "device": "cpu", "budgets": {}, "status": "verified", "team": "a"}
+    fields: dict[str, Any] = {"teacher": "w", "space": "s", "device": "cpu", "budgets": (), "status": "verified", "team": "a"}
     own, other = (
-        Selection(**fields, choices={name: "skip", "blocks.2": "teacher"}, time="2026-03-01T12:00:00Z")
+        Selection(**fields, choices=((name, "skip"), ("blocks.2", "teacher")), time="2026-03-01T12:00:00Z")
         for name in ("blocks.10", "blocks.11")
     )
     with open_store(tmp_path / "own.db", create=True) as store:

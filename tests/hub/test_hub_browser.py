@@ -122,7 +122,7 @@ def test_the_slider_moves_the_mark(page_of: Any, sights: Any) -> None:
         page.goto("/frontier")
         page.focus("#budget")
         page.keyboard.press("Home")
-        read = lambda: (  # noqa: E731
+        read: Callable[[], tuple[str, str]] = lambda: (  # noqa: E731
             page.locator("[aria-label=Points] tr.own td").first.text_content(), page.inner_text("#said")
         )  # fmt: skip
         least = read()
