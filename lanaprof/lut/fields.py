@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from operator import attrgetter
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self, cast
 
 from lanaprof.digest import canonical_json, digest
 from lanaprof.errors import BadInput
@@ -183,11 +184,31 @@ def _field_codecs(cls: Any) -> tuple[tuple[str, Codec], ...]:
     return tuple((field.name, _CODECS[str(field.type)]) for field in dataclasses.fields(cls) if field.init)
 
 
+class _Slots(NamedTuple):
+    """How a kind of record is read and filled, looked up once: records come by the million."""
+
+    restore: tuple[Callable[[Any, Any], None], ...]  # put a value into _restored, _id and each field
+    fields: tuple[tuple[str, Callable[[Any], Any], Callable[[Any, Any], None]], ...]  # name, check, put
+    names: tuple[str, ...]
+    values: Callable[[Any], tuple[Any, ...]]
+    writes: tuple[
+        tuple[str, Callable[[Any], Any]], ...
+    ]  # of the fields whose JSON text is not that of their value
+
+
 @cache
-def _slot_setters(cls: Any) -> tuple[Callable[[Any, Any], None], ...]:
-    """Return what puts a value into the id and each field of a frozen record."""
-    names = ("_restored", "_id", *(name for name, _ in _field_codecs(cls)))
-    return tuple(getattr(cls, name).__set__ for name in names)
+def _slots_of(cls: Any) -> _Slots:
+    codecs = _field_codecs(cls)
+    names = tuple(name for name, _ in codecs)
+    puts = {name: getattr(cls, name).__set__ for name in ("_restored", "_id", *names)}
+    read = attrgetter(*names)
+    return _Slots(
+        restore=tuple(puts.values()),
+        fields=tuple((name, codec.check, puts[name]) for name, codec in codecs),
+        names=names,
+        values=read if len(names) > 1 else lambda record: (read(record),),
+        writes=tuple((name, codec.write) for name, codec in codecs if codec.write not in (_same, list)),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,9 +226,10 @@ class Record:
     _restored: bool = dataclasses.field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, codec in field_codecs(type(self)):
+        slots = _slots_of(cast(Hashable, type(self)))
+        for (name, check, put), value in zip(slots.fields, slots.values(self), strict=True):
             try:
-                object.__setattr__(self, name, codec.check(getattr(self, name)))
+                put(self, check(value))
             except _Wrong as error:
                 raise BadInput(f"{self.record} record: {name} {error}") from None
         self._check()
@@ -215,19 +237,24 @@ class Record:
     def _check(self) -> None:
         """Check what holds between fields."""
 
+    def _refuse(self, reason: str) -> NoReturn:
+        raise BadInput(f"{self.record} record: {reason}")
+
     def _demand(self, holds: bool, reason: str) -> None:
         if not holds:
-            raise BadInput(f"{self.record} record: {reason}")
+            self._refuse(reason)
 
     def _demand_digests(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            self._demand(is_digest(value), f"{name} is {value!r}, expected 32 hexadecimal digits")
+            if not is_digest(value):
+                self._refuse(f"{name} is {value!r}, expected 32 hexadecimal digits")
 
     def _demand_provenance(self) -> None:
         team, time = getattr(self, "team"), getattr(self, "time")  # noqa: B009  (fields of some subclasses)
         self._demand(bool(team), "team is empty")
-        self._demand(is_time(time), f"time is {time!r}, expected UTC like 2026-01-31T12:00:00Z")
+        if not is_time(time):
+            self._refuse(f"time is {time!r}, expected UTC like 2026-01-31T12:00:00Z")
 
     @property
     def id(self) -> str:
@@ -238,7 +265,12 @@ class Record:
 
     def content_id(self) -> str:
         """Return the id computed afresh from the fields."""
-        return digest({"record": self.record, **self._fields_to_json()})
+        slots = _slots_of(cast(Hashable, type(self)))
+        content = dict(zip(slots.names, slots.values(self), strict=True))
+        for name, write in slots.writes:
+            content[name] = write(content[name])
+        content["record"] = self.record
+        return digest(content)  # a tuple's text is that of a list
 
     def is_whole(self) -> bool:
         """Return whether the fields are sound and give the id. What a database gave was trusted, and need not be."""
@@ -284,8 +316,23 @@ class Record:
     @classmethod
     def restore(cls, record_id: str, values: Iterable[Any]) -> Self:
         """Return a record from values a store has checked before, in the order of the fields."""
+        return cls._filled((True, record_id, *values))
+
+    @classmethod
+    def checked(cls, record_id: str, values: Iterable[Any]) -> Self:
+        """Return a record from its id and values, each as its field's check would give it, in the order of the fields.
+
+        Raises:
+            BadInput: the fields do not hold together.
+        """
+        record = cls._filled((False, record_id, *values))
+        record._check()
+        return record
+
+    @classmethod
+    def _filled(cls, values: tuple[Any, ...]) -> Self:
         record = object.__new__(cls)
-        for put, value in zip(_slot_setters(cast(Hashable, cls)), (True, record_id, *values), strict=True):
+        for put, value in zip(_slots_of(cast(Hashable, cls)).restore, values, strict=True):
             put(record, value)
         return record
 

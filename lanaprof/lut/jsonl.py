@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from lanaprof.digest import canonical_json
 from lanaprof.errors import BadInput
+from lanaprof.lut.canonical import measurement_from_line
 from lanaprof.lut.filerow import FORMAT, FileRow, Manifest, check_manifest, not_an_export, row_from_json
 from lanaprof.lut.records import Record
 
@@ -95,6 +96,10 @@ def read(
 def _row(number: int, line: bytes, kinds: Sequence[str] | None) -> FileRow | None:
     if not line.strip():
         return None
+    if kinds is None and _is_measurement(line):
+        found = measurement_from_line(line)
+        if found is not None:
+            return FileRow(row=number, id=found.id, record=found)
     try:
         value: Any = json.loads(line.decode())
     except UnicodeDecodeError:

@@ -168,17 +168,20 @@ class Measurement(Record):
 
     def _check(self) -> None:
         self._demand_digests("operator", "environment")
-        self._demand(self.cache in CACHES, f"cache is {self.cache!r}; known: {', '.join(CACHES)}")
-        relay = self.cache == "relay"
-        self._demand(relay == bool(self.space), "space is named exactly when cache is relay")
-        self._demand(bool(self.protocol), "protocol is empty")
+        if self.cache not in CACHES:
+            self._refuse(f"cache is {self.cache!r}; known: {', '.join(CACHES)}")
+        if (self.cache == "relay") != bool(self.space):
+            self._refuse("space is named exactly when cache is relay")
+        if not self.protocol:
+            self._refuse("protocol is empty")
         for name in ("protocol", "space", "team", "host"):
             length = len(getattr(self, name))
-            self._demand(
-                length <= _LONGEST_NAME, f"{name} has {length} characters, more than {_LONGEST_NAME}"
-            )
-        self._demand(self.status in STATUSES, f"status is {self.status!r}; known: {', '.join(STATUSES)}")
-        self._demand(self.clock in CLOCKS, f"clock is {self.clock!r}; known: {', '.join(CLOCKS)}")
+            if length > _LONGEST_NAME:
+                self._refuse(f"{name} has {length} characters, more than {_LONGEST_NAME}")
+        if self.status not in STATUSES:
+            self._refuse(f"status is {self.status!r}; known: {', '.join(STATUSES)}")
+        if self.clock not in CLOCKS:
+            self._refuse(f"clock is {self.clock!r}; known: {', '.join(CLOCKS)}")
         self._check_latency()
         self._demand(len(self.samples) == len(self.rounds), "samples and rounds differ in length")
         self._demand(min(self.samples, default=0.0) >= 0, "samples holds a negative time")
@@ -192,15 +195,12 @@ class Measurement(Record):
             none = low is None and latency is None and high is None
             self._demand(none, f"status {self.status} can have no latency and no interval")
             return
-        sound = low is not None and latency is not None and high is not None
-        self._demand(sound, f"status {self.status} needs latency_s, ci_low_s and ci_high_s")
-        assert low is not None
-        assert latency is not None
-        assert high is not None
-        self._demand(latency > 0, f"latency_s is {latency}, expected more than 0")
-        self._demand(
-            0 <= low <= latency <= high, f"not 0 <= ci_low_s {low} <= latency_s {latency} <= ci_high_s {high}"
-        )
+        if low is None or latency is None or high is None:
+            self._refuse(f"status {self.status} needs latency_s, ci_low_s and ci_high_s")
+        if not latency > 0:
+            self._refuse(f"latency_s is {latency}, expected more than 0")
+        if not 0 <= low <= latency <= high:
+            self._refuse(f"not 0 <= ci_low_s {low} <= latency_s {latency} <= ci_high_s {high}")
 
 
 class Timing(NamedTuple):

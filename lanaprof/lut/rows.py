@@ -8,7 +8,7 @@ import sys
 import zlib
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -24,6 +24,8 @@ from lanaprof.lut.records import RECORD_TYPES, Measurement, Operator
 __all__ = ["columns_of", "pack_samples", "record_from_row", "row_from_record", "unpack_samples"]
 
 R = TypeVar("R", bound=Record)
+_STORED_MOST = 2**16  # bytes in one stored block
+_ZLIB_HEADER = b"\x78\x01"  # a window of 32 KiB
 _SAMPLE_BYTES = 8 + 2  # a float64 and its round as uint16
 
 
@@ -35,9 +37,23 @@ def pack_samples(samples: Sequence[float], rounds: Sequence[int]) -> bytes:
     if sys.byteorder == "big":
         values.byteswap()
         numbers.byteswap()
+    data, tail = values.tobytes(), numbers.tobytes()
+    if len(data) < _STORED_MOST and 2 * len(set(samples)) > len(samples):
+        # Samples that differ hardly get shorter, and trying takes ten times as long: they are stored as they are, the
+        # rounds compressed behind them (a zlib stream by RFC 1950 and 1951, whose blocks may be of both kinds).
+        size = len(data).to_bytes(2, "little") + (0xFFFF - len(data)).to_bytes(2, "little")
+        checksum = zlib.adler32(tail, zlib.adler32(data)).to_bytes(4, "big")
+        return b"".join((_ZLIB_HEADER, b"\0", size, data, _deflated(tail), checksum))
     # A window of 4 KiB spans nearly every row's samples; setting up the usual 32 KiB takes longer than compressing.
     packer = zlib.compressobj(6, zlib.DEFLATED, 12, 5)
-    return packer.compress(values.tobytes() + numbers.tobytes()) + packer.flush()
+    return packer.compress(data + tail) + packer.flush()
+
+
+@lru_cache(maxsize=256)
+def _deflated(data: bytes) -> bytes:
+    """Return the last blocks of a stream; the same rounds are met again and again."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15, 8)
+    return packer.compress(data) + packer.flush()
 
 
 def unpack_samples(blob: bytes) -> tuple[tuple[float, ...], tuple[int, ...]]:
