@@ -16,11 +16,12 @@ import numpy as np
 from lanaprof.errors import BadInput, UserError
 from lanaprof.solver.chain_front import answers_of_chain
 from lanaprof.solver.check import Answer, Solution, check_answer, score_of
-from lanaprof.solver.exact import best_items, solve_stairs, stairs_of
+from lanaprof.solver.exact import best_items, stairs_of
 from lanaprof.solver.problem import Bools, Floats, Ints, Problem
 from lanaprof.solver.registry import get_selector
 from lanaprof.solver.restrict import empty_layers, raise_infeasible, restrict
 from lanaprof.solver.stairs import Stairs, complete_front
+from lanaprof.solver.sweeping import solve_stairs
 
 __all__ = ["best_scores", "frontier"]
 

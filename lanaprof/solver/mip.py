@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 
 from lanaprof.errors import LanaprofError, UserError
+from lanaprof.solver.cheapest import cheapest_items, least_of_plain
 from lanaprof.solver.check import Answer, costs_of, iter_violations, score_of
-from lanaprof.solver.exact import least_of_plain
 from lanaprof.solver.halves import best_near
 from lanaprof.solver.linear import LinearModel, layers_of, linear_model, undominated
 from lanaprof.solver.prices import priced, rounded
 from lanaprof.solver.problem import Bools, Floats, Ints, Problem
 from lanaprof.solver.restrict import Restriction, empty_layers, raise_infeasible, restrict
-from lanaprof.solver.structured import cheapest_items
 
 __all__ = ["least_of", "maximise", "solve_mip"]
 

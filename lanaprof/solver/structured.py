@@ -19,11 +19,12 @@ from lanaprof.solver.check import Answer, score_of
 from lanaprof.solver.exchange import exchanged
 from lanaprof.solver.labels import Bound, Front, Limits, front_of_block
 from lanaprof.solver.links import Terms, build_chain, neighbour_terms
-from lanaprof.solver.problem import Bools, Floats, Ints, Problem, slack_of
+from lanaprof.solver.problem import Floats, Ints, Problem, slack_of
 from lanaprof.solver.restrict import Restriction, raise_infeasible
 from lanaprof.solver.stairs import Stairs, build_stairs, starts_of, whole_spare
+from lanaprof.solver.sweeping import solve_stairs
 
-__all__ = ["Search", "cheapest_items", "maximised", "merged", "solve_structured", "steps_of"]
+__all__ = ["Search", "maximised", "merged", "solve_structured", "steps_of"]
 
 _WIDTHS = (1_000, 20_000, 300_000)  # labels kept a boundary, sweep after sweep
 _MOST_PRICES = 40  # most problems need about ten
@@ -121,7 +122,7 @@ def _finished_by_program(
     problem: Problem, budgets: Mapping[str, float], search: Search, answer: Answer
 ) -> Answer:
     """Return the answer after HiGHS looked at the items that a better choice may still use."""
-    from lanaprof.solver.mip import solve_mip  # which imports this module
+    from lanaprof.solver.mip import solve_mip
 
     allowed = np.zeros(len(problem.scores), dtype=np.bool_)
     allowed[[*search.left, *answer.items]] = True
@@ -240,8 +241,6 @@ def _swept(search: Search, chain: Chain, dual: _Dual, width: int) -> tuple[float
         The bound on paths dropped for the labels' width, and on those that the merged problem leaves open; -inf each
         when there are none.
     """
-    from lanaprof.solver.exact import solve_stairs  # which imports this module
-
     capacity = _capacity(search, chain)
     floor = search.floor(chain)
     bounds = [] if not chain.long else [_bound(chain, dual.price * bend, capacity) for bend in _BENT]
@@ -302,21 +301,7 @@ def steps_of(chain: Chain, fronts: list[Front], chosen: Ints) -> Ints:
     return np.array(steps, dtype=np.int64)
 
 
-def cheapest_items(problem: Problem, k: int, allowed: Bools) -> Ints | None:
-    """Return the items of the cheapest choice by a summed cost, for problems without rows; None if it is no chain.
-
-    An empty array says that there is no choice at all.
-    """
-    terms = None if problem.rows else neighbour_terms(problem, k)
-    if terms is None:
-        return None
-    chain = build_chain(problem, k, allowed, terms=terms, room=math.inf)
-    if chain is None:
-        return np.zeros(0, dtype=np.int64)
-    return chain.item[chain.best_path(-chain.cost, 1.0)[0].steps]
-
-
 def _least(problem: Problem, budgets: Mapping[str, float]) -> dict[str, float]:
-    from lanaprof.solver.mip import least_of  # which imports this module
+    from lanaprof.solver.mip import least_of
 
     return least_of(problem, budgets)

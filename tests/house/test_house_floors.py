@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,23 @@ def test_importing_lanaprof_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def modules_imported_by(path: Path) -> set[Path]:
+    """Return the modules of the package that a module imports anywhere, be it only for types."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lanaprof":
+            at = PACKAGE.parent / Path(*node.module.split("."))
+            inside = {at / f"{alias.name}.py" for alias in node.names if (at / f"{alias.name}.py").exists()}
+            found |= inside or ({at.with_suffix(".py")} if at.with_suffix(".py").exists() else set())
+    return found
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Modules can be read from the bottom up: imports make no circle, those within functions included."""
+    paths = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+
+    order = list(TopologicalSorter({path: modules_imported_by(path) for path in paths}).static_order())
+
+    assert set(paths) <= set(order)
