@@ -1,6 +1,6 @@
 """The pieces of a self-contained HTML page: sections, tables, facts, its style sheet and its one script.
 
-The script makes tables sortable; without it the page says the same.
+The script sorts and filters tables; without it the page says the same.
 """
 
 from __future__ import annotations
@@ -78,8 +78,12 @@ figure{margin:.75rem 0}figure .scroll svg.chart{min-width:580px}
 h3{font-size:.95rem;margin:1.25rem 0 .25rem;overflow-wrap:anywhere}.grid h3{margin:0}
 th button{all:unset;cursor:pointer;color:inherit}
 th button:hover{text-decoration:underline}
-th button:focus-visible,summary:focus-visible,a:focus-visible,pre:focus-visible,.scroll:focus-visible{outline:2px solid var(--accent)}
+th button:focus-visible,summary:focus-visible,a:focus-visible,pre:focus-visible,input:focus-visible,
+.scroll:focus-visible{outline:2px solid var(--accent)}
 th[aria-sort=ascending] button::after{content:" ▲"}th[aria-sort=descending] button::after{content:" ▼"}
+.filter{display:flex;align-items:center;gap:.75rem}
+input[type=search]{font:inherit;color:var(--ink);background:var(--paper);max-width:100%;padding:.3rem .6rem;
+border:1px solid var(--muted);border-radius:6px}input[type=search]::placeholder{color:var(--muted);opacity:1}
 .skip{position:absolute;left:-999px}.skip:focus{left:1rem;top:.5rem}
 tr.own td{font-weight:600}
 figcaption{color:var(--muted);font-size:.87rem;margin-top:.35rem}
@@ -95,7 +99,8 @@ _MARKED = {
 }  # fmt: skip
 
 
-# Sorts by data-v where a cell has one, else by its text; what has no number stays last.
+# Sorts by data-v where a cell has one, else by its text; what has no number stays last. Filters by words, all of which
+# a row has to hold.
 SCRIPT = """
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
@@ -119,6 +124,24 @@ for (const table of document.querySelectorAll("table.sortable")) {
       };
       body.append(...[...body.rows].sort(compare));
     });
+  });
+  if (!table.classList.contains("whole") || body.rows.length < 12) continue;
+  const [field, said, line] = ["input", "span", "p"].map((name) => document.createElement(name));
+  field.type = "search";
+  field.placeholder = "Filter";
+  field.setAttribute("aria-label", `Filter: ${table.parentNode.getAttribute("aria-label")}`);
+  said.setAttribute("role", "status");
+  line.className = "filter muted";
+  line.append(field, said);
+  table.parentNode.before(line);
+  field.addEventListener("input", () => {
+    const words = field.value.toLowerCase().split(/\\s+/);
+    const rows = [...body.rows];
+    for (const row of rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+    }
+    said.textContent = field.value ? `${rows.filter((row) => !row.hidden).length} of ${rows.length}` : "";
   });
 }
 """
@@ -197,6 +220,7 @@ def table(
     sortable: bool = False,
     own: Collection[int] = (),
     foot: Sequence[Cell] = (),
+    whole: bool = True,
 ) -> str:
     """Return a table of plain texts in a box that scrolls sideways where the screen is narrow.
 
@@ -208,6 +232,7 @@ def table(
         sortable: whether the page's script lets readers sort it.
         own: numbers of the rows that stand out.
         foot: a last row that stays below however the others are sorted.
+        whole: whether these are all rows, so that the page's script may offer to filter them.
     """
     classes = [' class="n"' if name.startswith("#") else "" for name in columns]
     head = "".join(
@@ -222,7 +247,7 @@ def table(
     )
     cells = "".join(_cell(cell, c, marked=False) for cell, c in zip(foot, classes, strict=bool(foot)))
     end = f'<tfoot><tr class="own">{cells}</tr></tfoot>' if foot else ""
-    kind = ' class="sortable"' if sortable else ""
+    kind = f' class="sortable{" whole" if whole else ""}"' if sortable else ""
     return (
         f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(label)}">'
         f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{end}</table></div>"

@@ -15,7 +15,7 @@ from lanaprof.digest import digest
 from lanaprof.flows.pages import Cell, Link, table
 from lanaprof.flows.sources import devices_of_environment, known_here
 from lanaprof.hub.asking import After, Here, Plain
-from lanaprof.hub.rendering import render
+from lanaprof.hub.rendering import Field, render
 from lanaprof.hub.state import Hub
 from lanaprof.hub.visiting import Seen
 from lanaprof.lut import Environment, Holding
@@ -137,11 +137,22 @@ def coverage(
     matrix = _matrix(hub, context)
     asked = _Asked(context.name, state, environment, text.strip(), after)
     body = _totals(hub, matrix, asked) + "<h2>Operators</h2>" + _rows(hub, matrix, asked)
+    left_out = len(context.holdings) - len(matrix.environments)
+    note = "Missing: measured in another of these environments. What could not be timed counts as failed."
+    if left_out > 0:
+        note += (
+            f" The {_COLUMNS} environments with the newest measurements are shown, {left_out} more are not."
+        )
+    places = [(each.id, _heading(hub, each)) for each in matrix.environments]
+    fields = [
+        Field("group", "Space", context.name, [(each.name, each.text) for each in contexts]),
+        Field("state", "State", state, [("", "any"), *((each, each) for each in _STATES)]),
+        Field("environment", "in environment", environment, [("", "any"), *places]),
+        Field("text", "What it is, or the beginning of its key", asked.text),
+    ]
     return render(
-        "coverage.html", visitor, title="Coverage", here="/coverage", body=body, asked=asked, states=_STATES,
-        contexts=[(each.name, each.text) for each in contexts],
-        environments=[(each.id, _heading(hub, each)) for each in matrix.environments],
-        left_out=len(context.holdings) - len(matrix.environments),
+        "listing.html", visitor, title="Coverage", here="/coverage", body=body, action="/coverage", fields=fields,
+        note=note,
     )  # fmt: skip
 
 
@@ -201,7 +212,7 @@ def _rows(hub: Hub, matrix: _Matrix, asked: _Asked) -> str:
     ]
     said = f"<p>{len(found):,} of {len(matrix.operators):,} operators.</p>"
     columns = ["operator", "what it is", *(_heading(hub, each) for each in matrix.environments)]
-    body = said + table(columns, rows, label="Operators", sortable=True, marked=True)
+    body = said + table(columns, rows, label="Operators", sortable=True, marked=True, whole=False)
     if page and page[-1] != found[-1]:
         body += f'<p><a href="{escape(asked.href(after=page[-1]))}">More operators</a></p>'
     return body

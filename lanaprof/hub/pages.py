@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Annotated, Literal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
 from lanaprof.flows.drawing import svg_from_drawing
 from lanaprof.flows.pages import Cell, Link, facts, figure, table, tiles
 from lanaprof.flows.sources import devices_of_environment, known_here
-from lanaprof.hub.asking import After, Here, Identity
+from lanaprof.hub.asking import After, Here, Identity, Plain
 from lanaprof.hub.charts import histogram, rounds_chart
 from lanaprof.hub.problems import RequestProblem
-from lanaprof.hub.rendering import render
+from lanaprof.hub.rendering import Field, render
 from lanaprof.hub.state import Hub
 from lanaprof.hub.visiting import Seen
-from lanaprof.lut import Environment, Measurement, RecordFilter
+from lanaprof.lut import CACHES, STATUSES, Environment, Measurement
 from lanaprof.units import format_count, format_duration, format_size
 
 __all__ = ["router"]
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 _ROWS = 100  # a page
+_NONE = '<p class="todo">None.</p>'
+Status = Annotated[Literal["", "ok", "noisy", "failed", "unsupported", "timeout"], Query()]
+Cache = Annotated[Literal["", "relay", "hot", "cold"], Query()]
 
 
 @router.get("/")
@@ -101,18 +109,46 @@ def _environments(hub: Hub) -> str:
 
 
 @router.get("/environments/{identity}")
-def environment(hub: Here, visitor: Seen, identity: Identity, after: After = "") -> HTMLResponse:
-    """Return one environment with a page of what was measured there."""
+def environment(
+    hub: Here,
+    visitor: Seen,
+    identity: Identity,
+    status: Status = "",
+    cache: Cache = "",
+    team: Plain = "",
+    after: After = "",
+) -> HTMLResponse:
+    """Return one environment with a page of what was measured there, by status, cache state and team."""
     found = next((each for each in hub.store.environments() if each.id == identity), None)
     if found is None:
         raise RequestProblem(404, f"the hub has no environment {identity}")
-    chosen = RecordFilter(environments=(identity,))
-    ids = hub.store.ids("measurement", chosen, after=after, limit=_ROWS)
+    here, asked = f"/environments/{identity}", {"status": status, "cache": cache, "team": team}
+    ids = hub.store.measurement_ids_in(identity, **asked, after=after, limit=_ROWS)
     rows = list(hub.store.find_measurements(ids, with_samples=False).values())
-    body = facts(_about(found)) + "<h2>Measurements</h2>" + _measurements(hub, rows)
-    if len(ids) == _ROWS:
-        body += f'<p><a href="/environments/{identity}?after={ids[-1]}">More measurements</a></p>'
-    return render("base.html", visitor, title=f"Environment {identity[:12]}", body=body, here="/environments")
+    teams = sorted(
+        {name for each in hub.holdings.get() if each.environment == identity for name in each.teams}
+    )
+    fields = [
+        Field("status", "Status", status, _any_of(STATUSES)), Field("cache", "Cache", cache, _any_of(CACHES)),
+        Field("team", "Team", team, _any_of(dict.fromkeys([*teams, *filter(None, [team])]))),
+    ]  # fmt: skip
+    return render(
+        "listing.html", visitor, title=f"Environment {identity[:12]}", here="/environments", action=here,
+        top=facts(_about(found)) + "<h2>Measurements</h2>", fields=fields,
+        body=_measurements(hub, rows, whole=False) + _more("More measurements", here, ids, asked),
+    )  # fmt: skip
+
+
+def _any_of(values: Iterable[str]) -> list[tuple[str, str]]:
+    return [("", "any"), *((value, value) for value in values)]
+
+
+def _more(text: str, path: str, ids: Sequence[str], asked: Mapping[str, str]) -> str:
+    """Return the link to what follows a full page."""
+    if len(ids) < _ROWS:
+        return ""
+    query = urlencode({name: value for name, value in {**asked, "after": ids[-1]}.items() if value})
+    return f'<p><a href="{escape(f"{path}?{query}")}">{text}</a></p>'
 
 
 def _about(found: Environment) -> list[tuple[str, str]]:
@@ -124,15 +160,15 @@ def _about(found: Environment) -> list[tuple[str, str]]:
     return [*texts, *((f"option {name}", value) for name, value in found.options)]
 
 
-def _measurements(hub: Hub, rows: list[Measurement]) -> str:
+def _measurements(hub: Hub, rows: list[Measurement], *, whole: bool = True) -> str:
     """Return a table of measurements, each leading to its samples."""
     if not rows:
         return '<p class="todo">No measurements.</p>'
     texts = hub.store.operator_descriptions({row.operator for row in rows})
-    taken_back = {(each.target, each.team) for each in hub.store.retractions()}
+    taken_back = hub.store.retracted(row.id for row in rows)
     lines: list[list[Cell]] = []
     for row in rows:
-        status = "retracted" if (row.id, row.team) in taken_back else row.status
+        status = "retracted" if row.id in taken_back else row.status
         interval = f"{_time(row.ci_low_s)} … {_time(row.ci_high_s)}" if row.latency_s is not None else "–"
         lines.append(
             [
@@ -149,7 +185,7 @@ def _measurements(hub: Hub, rows: list[Measurement]) -> str:
             ]
         )
     columns = ["measurement", "operator", "what it is", "environment", "#latency", "95 % interval", "status"]
-    return table([*columns, "cache", "team", "day"], lines, label="Measurements", sortable=True)
+    return table([*columns, "cache", "team", "day"], lines, label="Measurements", sortable=True, whole=whole)
 
 
 def _time(seconds: float | None) -> str:
@@ -157,9 +193,9 @@ def _time(seconds: float | None) -> str:
 
 
 @router.get("/operators")
-def operators(hub: Here, visitor: Seen, after: After = "") -> HTMLResponse:
-    """Return a page of operators."""
-    ids = hub.store.ids("operator", after=after, limit=_ROWS)
+def operators(hub: Here, visitor: Seen, text: Plain = "", after: After = "") -> HTMLResponse:
+    """Return a page of operators, by what they are."""
+    ids = hub.store.operator_ids(text.strip(), after=after, limit=_ROWS)
     texts, numbers = hub.store.operator_descriptions(ids), hub.store.operator_statistics(ids)
     rows: list[list[Cell]] = [
         [
@@ -172,10 +208,12 @@ def operators(hub: Here, visitor: Seen, after: After = "") -> HTMLResponse:
         for key in ids
     ]
     columns = ["operator", "what it is", "#parameters", "#multiply-adds", "#peak memory"]
-    body = table(columns, rows, label="Operators", sortable=True)
-    if len(ids) == _ROWS:
-        body += f'<p><a href="/operators?after={ids[-1]}">More operators</a></p>'
-    return render("base.html", visitor, title="Operators", body=body, here="/operators")
+    body = table(columns, rows, label="Operators", sortable=True, whole=False) if rows else _NONE
+    return render(
+        "listing.html", visitor, title="Operators", here="/operators", action="/operators",
+        fields=[Field("text", "What it is, or the beginning of its key", text)],
+        body=body + _more("More operators", "/operators", ids, {"text": text}),
+    )  # fmt: skip
 
 
 @router.get("/operators/{identity}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,7 +14,7 @@ from markupsafe import Markup
 
 from lanaprof.flows.pages import SCRIPT, STYLE
 
-__all__ = ["Visitor", "render", "router"]
+__all__ = ["Field", "Visitor", "render", "router"]
 
 router = APIRouter(include_in_schema=False)
 _PLACES = (
@@ -94,6 +95,23 @@ class Visitor:
     name: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of the form that chooses what a page lists.
+
+    Attributes:
+        name: of the query's parameter.
+        label: what it asks for.
+        value: what is chosen.
+        options: (value, text) to choose from; None for a free text.
+    """
+
+    name: str
+    label: str
+    value: str
+    options: Sequence[tuple[str, str]] | None = None
+
+
 @cache
 def _templates() -> Environment:
     return Environment(loader=PackageLoader("lanaprof.hub"), autoescape=True, undefined=StrictUndefined)
@@ -105,6 +123,7 @@ def render(
     *,
     title: str,
     body: str = "",
+    top: str = "",
     here: str = "",
     status: int = 200,
     **more: Any,
@@ -116,19 +135,21 @@ def render(
         visitor: who looks.
         title: plain text.
         body: HTML, made of the parts in `lanaprof.flows.pages`, which escape what they are given.
+        top: the same, before the form of a listing.
         here: which of the pages in the navigation it is.
         status: of HTTP.
         more: what the template asks for besides, plain.
     """
     given: dict[str, Any] = {
         "lead": (),
+        "note": "",
         "problem": "",
         "places": () if title == "Sign in" else _PLACES,
         **more,
     }
-    parts = Markup(body)  # noqa: S704 (see above)
+    parts, first = Markup(body), Markup(top)  # noqa: S704 (see above)
     whole = _templates().get_template(template)
-    text = whole.render(title=title, body=parts, here=here, visitor=visitor.name, **given)
+    text = whole.render(title=title, body=parts, top=first, here=here, visitor=visitor.name, **given)
     return HTMLResponse(text, status)
 
 

@@ -51,6 +51,48 @@ class SharedRatio:
 class Surveyor(Reader):
     """An open database, and what pages ask of it."""
 
+    def operator_ids(self, text: str, *, after: str = "", limit: int) -> list[str]:
+        """Return the first keys behind a key of operators whose description holds a text, or whose key begins with it.
+
+        Args:
+            text: small and capital letters are alike; empty for all operators.
+            after: the last key of the page before.
+            limit: how many at most.
+        """
+        table, words = TABLES["operator"], text.lower()
+        query = select(table.c.id).where(table.c.id > after).order_by(table.c.id).limit(limit)
+        if words:
+            said = func.lower(table.c.description).contains(words, autoescape=True)
+            query = query.where(or_(said, table.c.id.startswith(words, autoescape=True)))
+        return [row[0] for row in self._rows(query)]
+
+    def measurement_ids_in(
+        self,
+        environment: str,
+        *,
+        status: str = "",
+        cache: str = "",
+        team: str = "",
+        after: str = "",
+        limit: int,
+    ) -> list[str]:
+        """Return the first ids behind an id of measurements in an environment, retracted ones too.
+
+        Args:
+            environment: environment key.
+            status: ok, noisy, failed, unsupported or timeout; empty for any, like what follows.
+            cache: relay, hot or cold.
+            team: who measured.
+            after: the last id of the page before.
+            limit: how many at most.
+        """
+        table = TABLES["measurement"]
+        given = {"status": status, "cache": cache, "team": team}
+        conditions = [table.c.environment == environment, table.c.id > after]
+        conditions += [table.c[name] == value for name, value in given.items() if value]
+        query = select(table.c.id).where(*conditions).order_by(table.c.id).limit(limit)
+        return [row[0] for row in self._rows(query)]
+
     def operator_states(self, environment: str, *, cache: str, space: str) -> dict[str, str]:
         """Return the best status of every operator measured in one environment, cache state and space, by operator.
 

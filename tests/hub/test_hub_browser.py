@@ -104,6 +104,24 @@ def test_tables_are_sorted_by_their_heads(page_of: Any, sights: Any) -> None:
         assert read() == up[::-1]
 
 
+def test_long_tables_are_filtered_while_typing(page_of: Any, sights: Any, make: Any) -> None:
+    """Rows that hold all the words stay, and how many is told; short tables and pages of longer ones have no field."""
+    places = [make.environment(cpu_model=f"{('Alpha', 'Beta')[number % 2]} {number}") for number in range(20)]
+    rows = [make.measurement(environment=place.id) for place in places]
+    assert not sights.store.add([*places, *rows]).refused
+    with page_of(sights) as page:
+        page.goto("/environments")
+        page.get_by_label("Filter: Environments").press_sequentially("beta")
+        page.keyboard.type(" hot")
+        shown = page.locator("tbody tr:visible")
+
+        assert shown.count() == 10
+        assert page.inner_text(".filter") == "10 of 22"
+        assert [
+            page.goto(path) and page.locator(".filter").count() for path in ("/devices", "/operators")
+        ] == [0, 0]
+
+
 def test_every_field_and_chart_has_a_name(page_of: Any, sights: Any) -> None:
     """Screen readers are told what a field asks for and what a chart shows; each page has one heading of its own."""
     with page_of(sights) as page:

@@ -136,7 +136,14 @@ def test_many_operators_come_in_pages(hub: Any, make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/coverage?state=odd", "/coverage?group=%22", "/drift?a=xyz", "/coverage?text=%00"]
+    "path",
+    [
+        "/coverage?state=odd",
+        "/coverage?group=%22",
+        "/drift?a=xyz",
+        "/coverage?text=%00",
+        "/operators?text=%01",
+    ],
 )
 def test_odd_questions_are_refused(surveyed: Any, path: str) -> None:
     """Only what the page itself asks is taken."""
