@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -26,8 +27,8 @@ from lanaprof.lut import (
     compare_tables,
     environment_differences,
     open_store,
-    open_table,
 )
+from lanaprof.lut.table import open_tables
 
 __all__ = ["CacheComparison", "SourceComparison", "compare_sources", "difference_text"]
 
@@ -141,33 +142,22 @@ def quantile(values: Sequence[float], level: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    source: Source
     environment: Environment
-    states: frozenset[tuple[str, str]]
+    tables: Mapping[tuple[str, str], Table]
     warning: str
 
-    def table(self, cache: str, space: str, viewpoint: Viewpoint) -> Table:
-        return open_table(self.source, cache=cache, space=space, viewpoint=viewpoint)
 
-
-def _side(source: Source, folder: Path, *, team: str, cache: str | None) -> tuple[_Side, dict[str, str]]:
-    with open_store(source.database, readonly=True) as store:
-        choice = choose_in_source(store, source, folder, team=team, cache=cache)
-        states = frozenset(
-            (holding.cache, holding.space)
-            for holding in store.holdings()
-            if holding.environment == choice.environment.id
-            and cache in (None, holding.cache)
-            and source.team in ("", *holding.teams)
-        )
-        if not states:
-            raise _nothing_of(store, source, choice.environment)
-        descriptions = store.operator_descriptions()
-    pinned = replace(source, device="", environment=choice.environment.id)
+def _side(store: Store, source: Source, folder: Path, viewpoint: Viewpoint, *, cache: str | None) -> _Side:
+    choice = choose_in_source(store, source, folder, team=viewpoint.team, cache=cache)
+    tables = open_tables(
+        store, replace(source, environment=choice.environment.id), cache=cache, viewpoint=viewpoint
+    )
+    if not tables:
+        raise _nothing_of(store, source, choice.environment)
     warning = choice.warning.replace(
         "--environment pins another", f"{source.database}#environment=KEY pins another"
     )
-    return _Side(pinned, choice.environment, states, warning), descriptions
+    return _Side(choice.environment, tables, warning)
 
 
 def _nothing_of(store: Store, source: Source, environment: Environment) -> BadInput:
@@ -201,7 +191,14 @@ def _candidates(folder: Path, store: Store, device: str) -> Iterator[tuple[str, 
 
 
 def compare_sources(
-    a: Source, b: Source, folder: Path, *, team: str = "", cache: str | None = None, policy: str = ""
+    a: Source,
+    b: Source,
+    folder: Path,
+    *,
+    team: str = "",
+    cache: str | None = None,
+    policy: str = "",
+    store: Store | None = None,
 ) -> SourceComparison:
     """Return how SOURCE b differs from SOURCE a: ratios b / a, per cache state.
 
@@ -212,26 +209,34 @@ def compare_sources(
         team: whose measurements come first.
         cache: only this cache state.
         policy: which of several measurements counts, where a SOURCE does not say.
+        store: the database of both, where it is open already.
 
     Raises:
         BadInput: a SOURCE means no environment, or several; lists them.
         StoreError: a database cannot be opened.
     """
-    first, _ = _side(a, folder, team=team, cache=cache)
-    second, descriptions = _side(b, folder, team=team, cache=cache)
     viewpoint = viewpoint_of(None, team=team, policy=policy)
-    both = sorted(first.states & second.states, key=lambda state: (CACHES.index(state[0]), state[1]))
-    parts = []
+    with ExitStack() as stack:
+        stores = [store or stack.enter_context(open_store(each.database, readonly=True)) for each in (a, b)]
+        first, second = (
+            _side(opened, each, folder, viewpoint, cache=cache)
+            for opened, each in zip(stores, (a, b), strict=True)
+        )
+        both = sorted(
+            first.tables.keys() & second.tables.keys(), key=lambda state: (CACHES.index(state[0]), state[1])
+        )
+        parts = [
+            CacheComparison(*state, compare_tables(first.tables[state], second.tables[state]))
+            for state in both
+        ]
+        compared = sorted({ratio.operator for part in parts for ratio in part.comparison.operators})
+        descriptions = stores[1].operator_descriptions(compared)
+        candidates = dict(_candidates(folder, stores[1], b.device))
     only_a, only_b = set(), set()
-    for state, space in both:
-        tables = [side.table(state, space, viewpoint) for side in (first, second)]
-        comparison = compare_tables(*tables)
-        parts.append(CacheComparison(state, space, comparison))
-        only_a |= {each.operator for each in tables[0] if each.operator not in tables[1]}
-        only_b |= {each.operator for each in tables[1] if each.operator not in tables[0]}
-    with open_store(second.source.database, readonly=True) as store:
-        candidates = dict(_candidates(folder, store, b.device))
-    compared = sorted({ratio.operator for part in parts for ratio in part.comparison.operators})
+    for state in both:
+        one, other = first.tables[state], second.tables[state]
+        only_a |= {each.operator for each in one if each.operator not in other}
+        only_b |= {each.operator for each in other if each.operator not in one}
     return SourceComparison(
         a=first.environment,
         b=second.environment,

@@ -139,18 +139,18 @@ def measurements(
     """Return a page of measurements; those that their team took back are marked ``retracted``."""
     ids = hub.store.ids("measurement", chosen, after=after, limit=limit)
     found = hub.store.find_measurements(ids, with_samples=samples)
-    retracted = {(each.target, each.team) for each in hub.store.retractions()}
+    retracted = hub.store.retracted(ids)
     items = []
     for key in ids:
         document = found[key].to_json() if samples else _brief(found[key].to_json())
-        items.append({**document, "retracted": (key, found[key].team) in retracted})
+        items.append({**document, "retracted": key in retracted})
     return Page(items=items, next=ids[-1] if len(ids) == limit else None)
 
 
 @router.get("/counts")
 def counts(hub: Here, chosen: Chosen) -> Counts:
     """Return how many records are chosen, by kind."""
-    return Counts(counts=hub.store.counts(chosen))
+    return Counts(counts=hub.store.counts(chosen) if chosen else hub.counts.get())
 
 
 @router.get("/coverage")
@@ -208,7 +208,7 @@ def compare_sides(
         Source(database=hub.store.url, environment=environment, team=team) for environment, team in (a, b)
     )
     with hub.heavy():
-        return compare_sources(first, second, hub.folder, cache=cache, policy=policy)
+        return compare_sources(first, second, hub.folder, cache=cache, policy=policy, store=hub.store)
 
 
 def _whole(found: Operator | None, identity: str) -> Operator:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Engine, func, select
+from sqlalchemy import ColumnElement, Engine, func, not_, select
 from sqlalchemy.engine import Connection
 
 from lanaprof.errors import BadInput, MissingMeasurement
@@ -293,6 +293,15 @@ class Reader:
     def retractions(self) -> tuple[Retraction, ...]:
         """Return all retractions, sorted by id, but those of other teams' measurements, which are void."""
         return self._select(Retraction, visible_retraction())
+
+    def retracted(self, ids: Iterable[str]) -> set[str]:
+        """Return which of these measurements their own team has retracted."""
+        table = TABLES["measurement"]
+        queries = (
+            select(table.c.id).where(table.c.id.in_(chunk), not_(kept()))
+            for chunk in chunked(sorted(set(ids)))
+        )
+        return {row[0] for query in queries for row in self._rows(query)}
 
     def holdings(self) -> tuple[Holding, ...]:
         """Return what is measured, per environment, cache state and space, sorted by these."""

@@ -21,7 +21,7 @@ from lanaprof.lut.store import Store, open_store
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["EnvironmentChoice", "Table", "choose_environment", "open_table"]
+__all__ = ["EnvironmentChoice", "Table", "choose_environment", "open_table", "open_tables"]
 
 
 class Table:
@@ -252,6 +252,36 @@ def open_table(
         warning=warning,
         database=database,
     )
+
+
+def open_tables(
+    store: Store, source: Source, *, viewpoint: Viewpoint, cache: str | None = None
+) -> dict[tuple[str, str], Table]:
+    """Return the tables of one environment by cache state and space, from one reading of its measurements.
+
+    Args:
+        store: an open database.
+        source: names the environment, and may choose by team, time and protocol; a policy in it comes first.
+        viewpoint: whose measurements come first, and by which policy one counts.
+        cache: only this cache state.
+
+    Raises:
+        BadInput: unknown environment.
+    """
+    if source.policy:
+        viewpoint = replace(viewpoint, policy=source.policy)
+    environment, url = store.get_environment(source.environment), store.url
+    given = {"team": source.team, "since": source.since, "protocol": source.protocol}
+    with seldom_collecting():
+        rows = store.timings(environment.id, cache=cache, **given)
+        states = sorted({(row.cache, row.space) for row in rows})
+        estimates = {
+            state: _estimates(rows, space=state[1], cache=state[0], viewpoint=viewpoint) for state in states
+        }
+    return {
+        (state, space): Table(environment, found, space=space, database=url)
+        for (state, space), found in estimates.items()
+    }
 
 
 def _candidates(
