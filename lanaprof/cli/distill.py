@@ -50,14 +50,17 @@ if TYPE_CHECKING:
 @team_option
 def distill(database: str | None, team: str | None, **options: Any) -> Outcome:
     """Train the candidates that can matter, layer by layer, on the teacher's feature maps."""
-    from lanaprof.distill import Recipe
-    from lanaprof.flows.learning import distill_project, plan_distilling, trained_teacher
+    from lanaprof.flows.learning import distill_project, plan_distilling
+    from lanaprof.flows.prechecks import check_learnable
     from lanaprof.flows.project import load_project
 
+    if options["plan"] and options["ray"]:
+        raise click.UsageError("--plan estimates the time of this machine alone: leave --ray out")
     project = load_project()
-    if project.facts["seeded"]:
-        trained_teacher(project)
+    check_learnable(project)
     wanted = _wanted(project, database, team, options["layers"])
+    from lanaprof.distill import Recipe  # imports torch: after what can be refused without
+
     recipe = Recipe(
         steps=options["steps"],
         batch_size=options["batch_size"],
@@ -72,8 +75,6 @@ def distill(database: str | None, team: str | None, **options: Any) -> Outcome:
         "failed": wanted.failed,
         "unmeasured": wanted.unmeasured,
     }
-    if options["plan"] and options["ray"]:
-        raise click.UsageError("--plan estimates the time of this machine alone: leave --ray out")
     if options["plan"]:
         plan = plan_distilling(project, wanted, recipe, stop=options["stop"])
         document = {**asked, **plan_document(plan, wanted)}

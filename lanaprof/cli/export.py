@@ -25,11 +25,13 @@ def export(
     selection: str | None, architecture: Path | None, out: Path, batch: int, database: str | None
 ) -> Outcome:
     """Write a network: ONNX, a torch.export program, or a folder for lanaprof.load_student."""
+    from lanaprof.flows.prechecks import check_out, student_kind
     from lanaprof.flows.project import load_project
     from lanaprof.flows.students import build_student, export_student, selected
     from lanaprof.lut import open_store
     from lanaprof.space import load_architecture
 
+    check_out(out, is_folder=student_kind(out) == "folder")
     project = load_project()
     if architecture is not None:
         choices = load_architecture(architecture).complete(project.space)

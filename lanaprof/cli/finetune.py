@@ -59,12 +59,13 @@ def finetune(
     database: str | None, selection: str | None, architecture: Path | None, **options: Any
 ) -> Outcome:
     """Distil the whole selected network from the teacher; with labels, learn from them too."""
-    from lanaprof.distill import FinetuneRecipe
+    from lanaprof.flows.prechecks import check_has_data
     from lanaprof.flows.project import load_project
     from lanaprof.flows.students import finetune_student, selected
     from lanaprof.lut import open_store
 
     project = load_project()
+    check_has_data(project)
     if architecture is None:
         with open_store(project.database(database)) as store:
             choices = selected(project, store, selection, None)
@@ -73,6 +74,8 @@ def finetune(
         from lanaprof.space import load_architecture
 
         choices = load_architecture(architecture).complete(project.space)
+    from lanaprof.distill import FinetuneRecipe  # imports torch: after what can be refused without
+
     recipe = FinetuneRecipe(seed=project.config.seed, **options)
     with meter("fine-tuning") as bar:
         result = finetune_student(

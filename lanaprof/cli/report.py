@@ -48,10 +48,13 @@ def report(
     team: str | None,
 ) -> Outcome:
     """Write one self-contained HTML page on where the project stands."""
+    from lanaprof.flows.prechecks import check_out
     from lanaprof.flows.project import default_team, load_project
     from lanaprof.flows.reporting import write_report
     from lanaprof.flows.stating import open_if_there
 
+    check_out(out)
+    check_out(csv, option="--csv")
     project = load_project()
     with open_if_there(project, database) or nullcontext() as store:
         written = write_report(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lanaprof.cli.base import Outcome, command, database_option, outcome_of, team_option
+from lanaprof.cli.base import Outcome, command, database_option, outcome_of, split_named, team_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,10 +40,17 @@ def run(
 ) -> Outcome:
     """Measure, calibrate, distil, score, select with proof, fine-tune and export; goes on where it was stopped."""
     from lanaprof.flows.pipeline import find_proved_selection, is_calibrated, is_scored
+    from lanaprof.flows.prechecks import check_learnable, check_out, student_kind
     from lanaprof.flows.project import default_team, load_project, write_json
     from lanaprof.lut import open_store
+    from lanaprof.units import parse_latency_budget
 
+    for _, budget in split_named(budgets, "budget"):
+        parse_latency_budget(budget)
+    check_out(options["out"], is_folder=student_kind(options["out"]) == "folder")
+    check_out(options["report_file"], option="--report")
     project = load_project()
+    check_learnable(project)
     chosen = project.device(device)
     who = default_team(team, project.config)
     began_s = time.monotonic()

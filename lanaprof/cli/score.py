@@ -67,13 +67,20 @@ _WEAK = 2.0  # a score closer to zero than so many standard errors says little
 @team_option
 def score(report: bool, plot: Path | None, database: str | None, team: str | None, **options: Any) -> Outcome:
     """Score the trained candidates on held-out data, each alone in the teacher's network."""
-    from lanaprof.distill import ScoreRecipe
     from lanaprof.errors import UserError
     from lanaprof.flows.judging import JudgeRules, find_trust, judge_scores, read_judged
+    from lanaprof.flows.prechecks import check_has_data, check_metric, check_out
     from lanaprof.flows.project import default_team, load_project
+    from lanaprof.flows.scoring import check_scorable
     from lanaprof.lut import open_store
 
+    check_metric(options["metric"])
+    check_out(plot, option="--plot")
     project = load_project()
+    check_has_data(project)
+    check_scorable(project)
+    from lanaprof.distill import ScoreRecipe  # imports torch: after what can be refused without
+
     recipe = ScoreRecipe(
         **{name: options[name] for name in ("metric", "images", "batch_norm", "host", "power")}
     )

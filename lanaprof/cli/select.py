@@ -74,13 +74,18 @@ if TYPE_CHECKING:
 def select(device: str | None, database: str | None, team: str | None, **options: Any) -> Outcome:
     """Choose the best architecture within a budget and, when the device is here, prove it by timing."""
     from lanaprof.flows.choosing import ask, choose, choose_diverse
+    from lanaprof.flows.prechecks import check_out
     from lanaprof.flows.project import default_team, load_project
     from lanaprof.lut import open_store
+    from lanaprof.solver import get_selector
     from lanaprof.units import format_duration, parse_duration
 
     texts = split_named(options["budgets"], "budget")
     sizes = _sizes(options)
     time_limit_s = parse_duration(options["time_limit"], what="--time-limit")
+    check_out(options["out"])
+    check_out(options["dump_problem"], option="--dump-problem")
+    get_selector(options["method"])
     project = load_project().under(options["policy"])
     with open_store(project.database(database)) as store:
         who = default_team(team, project.config)

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lanaprof.distill.evaluation import class_logits, kl_per_image
+from lanaprof.distill.names import METRICS
 from lanaprof.errors import BadInput, UserError
 from lanaprof.teachers import load_attribute
 
 __all__ = ["METRICS", "Metric", "OwnMetric", "find_metric"]
-
-METRICS = ("kl", "loss", "accuracy")
 
 # (outputs, teacher's outputs, labels or None) -> quality per image (batch,), or one number for the batch
 Metric = Callable[[Any, Any, Tensor | None], Tensor]

@@ -17,19 +17,13 @@ from lanaprof.distill.fashion_mnist import (
     read_fashion_mnist,
 )
 from lanaprof.distill.images import ArrayImages, FileImages, Preparation, find_images
+from lanaprof.distill.names import DATA_SPECS
 from lanaprof.distill.userdata import NoiseSamples, load_from_function
 from lanaprof.errors import BadInput
 from lanaprof.teachers import load_attribute
 
 __all__ = ["DATA_SPECS", "load_data"]
 
-DATA_SPECS = (
-    "imagefolder:PATH",
-    "torchvision:CIFAR10:ROOT",
-    "fashion-mnist",
-    "package.module:function",
-    "random",
-)
 TORCHVISION_SETS = ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "KMNIST")  # data and targets in memory
 RANDOM_COUNTS = {"train": 4096, "heldout": 512}
 

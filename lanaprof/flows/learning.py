@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lanaprof.distill.stopping import SpaceCosts
 from lanaprof.errors import BadProject, UserError
+from lanaprof.flows.prechecks import check_has_data
 from lanaprof.flows.predicting import Predictor, open_predictor
 from lanaprof.flows.project import Project, write_json
 from lanaprof.flows.scales import modules_at_precision
@@ -94,11 +95,7 @@ def load_project_data(project: Project) -> DataSource:
     """
     from lanaprof.distill import load_data
 
-    if not project.config.data:
-        raise BadProject(
-            "this project names no data to learn from",
-            hint='add to lanaprof.toml: data = "imagefolder:PATH" (no labels needed)',
-        )
+    check_has_data(project)
     return load_data(
         project.config.data,
         input_shape=project.space.input_shape,
@@ -331,13 +328,3 @@ def load_trained(
 def student_folder(project: Project) -> Path:
     """Return where fine-tuned students lie."""
     return project.state / "students"
-
-
-def trained_teacher(project: Project) -> Teacher:
-    """Return the teacher for learning from it; refuses one with random weights."""
-    if project.facts["seeded"]:
-        raise BadProject(
-            "the teacher has seeded random weights; there is nothing to learn from it",
-            hint="make the project with trained weights: lanaprof init --force --weights FILE",
-        )
-    return project.load_teacher()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lanaprof.errors import MissingScores, UserError
+from lanaprof.flows.artifacts import trained_candidates
 from lanaprof.flows.learning import (
     find_predictors,
     find_trained_candidates,
@@ -111,6 +112,21 @@ def _are_stored(project: Project, store: Store, scores: Iterable[CandidateScore]
     return all(known.get((score.layer, score.operation)) == score.score for score in scores)
 
 
+def check_scorable(project: Project) -> None:
+    """Refuse a project of which nothing can be scored yet; needs no torch, and is hence asked first.
+
+    Raises:
+        UserError: nothing is trained, and nothing needs no training.
+    """
+    needs_none = (is_teacher_at_precision(op) for layer in project.space.places for op in layer.candidates)
+    if not any(needs_none) and not trained_candidates(project):
+        raise _nothing_trained()
+
+
+def _nothing_trained() -> UserError:
+    return UserError("no candidate of this project is trained yet", hint="lanaprof distill")
+
+
 def scored_layers(project: Project) -> tuple[str, ...]:
     """Return the layers and runs that ``score`` judges: all, once any candidate is trained or needs no training.
 
@@ -125,7 +141,7 @@ def scored_layers(project: Project) -> tuple[str, ...]:
         for layer in project.space.places
         for operation in layer.candidates
     ):
-        raise UserError("no candidate of this project is trained yet", hint="lanaprof distill")
+        raise _nothing_trained()
     return tuple(layer.name for layer in project.space.places)
 
 

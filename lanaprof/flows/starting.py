@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lanaprof.config import PRETRAINED, PROJECT_FILE, ProjectConfig, known_devices, parse_device, write_config
 from lanaprof.errors import BadInput, BadProject
+from lanaprof.flows.prechecks import check_data, check_teacher
 from lanaprof.flows.project import _SPACE_FILE, _TEACHER_FILE, STATE_FOLDER, Project, write_json
 from lanaprof.flows.selecting import SIZE_COSTS
 from lanaprof.flows.weightfile import describe_file
@@ -35,6 +36,10 @@ def _check(config: ProjectConfig, folder: Path) -> None:
     _check_costs(config, folder)
     _check_precisions(config)
     known_devices(folder)
+    _ = config.input_shape  # refuses what is none
+    weights = config.weights if config.weights in ("", PRETRAINED) else Path(config.weights).absolute()
+    check_teacher(config.teacher, weights, config.ops)
+    check_data(config.data, folder)
 
 
 def _check_data(config: ProjectConfig, teacher: Teacher, folder: Path) -> None:
@@ -100,13 +105,13 @@ def init_project(
         BadProject: there is one already, or the folder cannot be written.
         UserError: teacher, weights, layers or operations cannot be found.
     """
-    from lanaprof.teachers import find_layers, load_teacher, make_space, structure_digest  # imports torch
-
     if (folder / PROJECT_FILE).exists() and not force:
         raise BadProject(
             f"{folder} already holds a project", hint="use another folder, or --force to replace it"
         )
     _check(config, folder)
+    from lanaprof.teachers import find_layers, load_teacher, make_space, structure_digest  # imports torch
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -17,6 +17,7 @@ from lanaprof.errors import BadArchitecture, BadInput, BadProject, StoreError
 from lanaprof.flows.files import write_whole
 from lanaprof.flows.learning import load_project_data, load_trained
 from lanaprof.flows.operators import Choices
+from lanaprof.flows.prechecks import student_kind
 from lanaprof.flows.project import Project, write_json
 from lanaprof.flows.scales import device_precision, grid_here
 from lanaprof.flows.studentfiles import write_onnx, write_program
@@ -226,11 +227,7 @@ def export_student(project: Project, student: Student, out: Path, *, batch: int 
         UserError: the written network does not agree with torch.
     """
     shape = (batch, *project.space.input_shape)
-    kind = {".onnx": "onnx", ".pt2": "pt2", "": "folder"}.get(out.suffix)
-    if kind is None:
-        raise BadInput(
-            f"cannot tell a format from {out.name!r}", hint="end it in .onnx or .pt2, or name a folder"
-        )
+    kind = student_kind(out)
     difference = None
     try:
         if kind == "folder":
