@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from lanaprof.flows.axes import Axis, Frame, axis_for, time_unit
+from lanaprof.flows.axes import SMALL, Axis, Frame, axis_for, marker, time_unit
 from lanaprof.flows.comparing import SourceComparison
-from lanaprof.flows.drawing import Dots, Drawing, Path, Rectangle, Shape
+from lanaprof.flows.drawing import Dots, Drawing, Path, Rectangle, Shape, Text
 from lanaprof.lut import Measurement
 from lanaprof.units import format_duration
 
@@ -19,13 +19,14 @@ _BINS_MOST = 40
 
 def histogram(row: Measurement) -> Drawing:
     """Return how many samples took how long, with the latency and its interval; the row has samples."""
-    samples = sorted(row.samples)
+    samples, shown_s = sorted(row.samples), _shown_s(row)
     bins = min(_BINS_MOST, max(5, round(2 * len(samples) ** 0.5)))
-    low, high = samples[0], samples[-1]
+    low, high = samples[0], min(samples[-1], shown_s)
     width_s = (high - low) / bins or high / 100 or 1e-9
     counts = [0] * bins
     for each in samples:
-        counts[min(bins - 1, int((each - low) / width_s))] += 1
+        if each <= shown_s:
+            counts[min(bins - 1, int((each - low) / width_s))] += 1
     across = _time_axis([low, low + bins * width_s, *_interval(row)])
     frame = _frame(across, axis_for([0.0, float(max(counts))], ticks=4))
     shapes = frame.shapes(f"time of one run, {time_unit(high)[0]}", "runs")
@@ -43,7 +44,8 @@ def histogram(row: Measurement) -> Drawing:
     for value, dash in zip(_interval(row), (True, False, True), strict=False):
         x = frame.at(value, 0.0)[0]
         shapes.append(Path(points=((x, frame.top), (x, frame.bottom)), colour="mark", width=1.5, dash=dash))
-    return _sheet(shapes, f"{len(samples)} samples between {_text(low)} and {_text(high)}", row)
+    shapes += _beyond(row, frame)
+    return _sheet(shapes, f"{len(samples)} samples between {_text(low)} and {_text(samples[-1])}", row)
 
 
 def ratios_histogram(found: SourceComparison) -> Drawing:
@@ -90,19 +92,41 @@ def ratios_histogram(found: SourceComparison) -> Drawing:
 
 def rounds_chart(row: Measurement) -> Drawing:
     """Return every sample in its round: what drifted or was disturbed stands out; the row has samples."""
-    upward = _time_axis([*row.samples, *_interval(row)])
+    shown_s = _shown_s(row)
+    upward = _time_axis([*(each for each in row.samples if each <= shown_s), *_interval(row)])
     frame = _frame(axis_for([0.0, float(max(row.rounds) or 1)], ticks=8), upward)
-    shapes = frame.shapes("round", f"time of one run, {time_unit(max(row.samples))[0]}")
+    shapes = frame.shapes("round", f"time of one run, {time_unit(upward.high)[0]}")
     for value, dash in zip(_interval(row), (True, False, True), strict=False):
         height = frame.at(frame.x.low, value)[1]
         shapes.append(
             Path(points=((frame.left, height), (frame.right, height)), colour="mark", width=1.5, dash=dash)
         )
-    points = tuple(
-        frame.at(float(number), each) for number, each in zip(row.rounds, row.samples, strict=True)
-    )
+    taken = list(zip(row.rounds, row.samples, strict=True))
+    points = tuple(frame.at(float(number), each) for number, each in taken if each <= shown_s)
     shapes.append(Dots(points=points, radius=2.5, colour="accent"))
+    for number, each in taken:
+        if each > shown_s:
+            at = frame.at(float(number), upward.low)[0], frame.top + 4
+            shapes.append(marker("triangle", at, 3.5, colour="accent", title=_text(each)))
+    shapes += _beyond(row, frame)
     return _sheet(shapes, f"{len(row.samples)} samples in {len(set(row.rounds))} rounds", row)
+
+
+def _shown_s(row: Measurement) -> float:
+    """Return how long a run may have taken to be drawn to scale: a few that were disturbed would squeeze the rest."""
+    samples = sorted(row.samples)
+    most = samples[int(0.98 * (len(samples) - 1))]
+    cut_s = max(most + 0.5 * (most - samples[0]), *_interval(row), samples[0])
+    return cut_s if samples[-1] > cut_s else samples[-1]
+
+
+def _beyond(row: Measurement, frame: Frame) -> list[Shape]:
+    """Return the line that says how many runs took longer than what is drawn."""
+    shown_s = _shown_s(row)
+    count = sum(each > shown_s for each in row.samples)
+    text = f"{count} more took up to {_text(max(row.samples))}"
+    at = (frame.right, frame.top - 6)
+    return [Text(at=at, text=text, colour="muted", size=SMALL, anchor="end")] if count else []
 
 
 def _interval(row: Measurement) -> tuple[float, ...]:

@@ -38,7 +38,7 @@ header nav{margin:0 0 1.25rem}td:last-child{white-space:nowrap}
 .fields input,.fields select,.fields button{font:inherit;color:var(--ink);background:var(--paper);max-width:100%;
 border:1px solid var(--muted);border-radius:6px;padding:.35rem .6rem}
 .fields input[type=range]{padding:0;width:20rem;accent-color:var(--accent)}
-.plain{list-style:none;padding:0;margin:.5rem 0}.plain li{margin:.25rem 0}
+#links{display:flex;gap:1.25rem}.plain{list-style:none;padding:0;margin:.5rem 0}.plain li{margin:.25rem 0}
 .fields button{cursor:pointer;border-color:var(--accent);color:var(--accent)}
 button:focus-visible,input:focus-visible,select:focus-visible{outline:2px solid var(--accent)}
 """
