@@ -39,6 +39,8 @@ __all__ = [
     "store_selection",
 ]
 
+_LATENCY = "latency_s@"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
@@ -157,18 +159,34 @@ def ask(
 
 def _refuse_unlisted(project: Project, main: Device, asked: Sequence[str]) -> None:
     """Refuse budgets on costs the project was not made for: candidates that only matter for them are not trained."""
-    listed = project.config.costs or tuple(
-        f"latency_s@{project.device(text).text}" for text in project.config.devices
-    )
-    listed = listed or (f"latency_s@{main.text}",)
+    config = project.config
+    listed = config.costs or tuple(_LATENCY + project.device(text).text for text in config.devices)
+    listed = listed or (_LATENCY + main.text,)
+    devices = [name.removeprefix(_LATENCY) for name in listed if name.startswith(_LATENCY)]
     for name in asked:
-        if name not in listed:
+        if name in listed:
+            continue
+        device = name.removeprefix(_LATENCY) if name.startswith(_LATENCY) else ""
+        key, value = (
+            ("devices", [*devices, device]) if device and not config.costs else ("costs", [*listed, name])
+        )
+        steps = [
+            *([f"lanaprof measure --device {device}"] if device else []),
+            "lanaprof distill",
+            "lanaprof score",
+        ]
+        add = f"{key} = {json.dumps(value)} in lanaprof.toml, then {', '.join(steps)}"
+        if device and devices:
             raise BadInput(
-                f"{name!r} is not among the costs of this project ({', '.join(listed)}): candidates that matter only "
-                "for it are not trained",
-                hint=f"set costs = {json.dumps([*listed, name])} in lanaprof.toml, then run: lanaprof distill, "
-                "lanaprof score",
+                f"a budget on device {device!r} was asked, and this project was made for {', '.join(devices)}: "
+                f"candidates that matter only on {device} are not trained",
+                hint=f"--device {devices[0]}; to fit {device}, too: {add}",
             )
+        raise BadInput(
+            f"{name!r} is not among the costs of this project ({', '.join(listed)}): candidates that matter only "
+            "for it are not trained",
+            hint=f"set {add}",
+        )
 
 
 def choose(question: Question, *, time_limit_s: float = 60.0) -> Chosen:
