@@ -87,7 +87,13 @@ def finetune(
         "reused": result.reused,
         "kept_statistics": result.kept_statistics,
         **{
-            name: {"accuracy": e.accuracy, "agreement": e.agreement, "kl": e.kl, "loss": e.loss}
+            name: {
+                "images": e.images,
+                "accuracy": e.accuracy,
+                "agreement": e.agreement,
+                "kl": e.kl,
+                "loss": e.loss,
+            }
             for name, e in stages.items()
         },
     }
@@ -95,7 +101,9 @@ def finetune(
     def show(console: Console) -> None:
         from lanaprof.cli.tables import plain_table
 
-        table = plain_table("held-out data", "#accuracy", "#agreement with the teacher", "#KL")
+        table = plain_table(
+            f"{result.best.images} held-out images", "#accuracy", "#agreement with the teacher", "#KL"
+        )
         for name, e in stages.items():
             table.add_row(
                 name,

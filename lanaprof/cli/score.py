@@ -156,10 +156,14 @@ def _draw(trust: Trust, path: Path) -> None:
     write_drawing(path, trust_chart(trust), Words("What scores promised", caption, example="scores.html"))
 
 
+def _images(result: ScoreReport) -> int:
+    return result.measured[0].images if result.measured else 0
+
+
 def _scores_document(result: ScoreReport) -> dict[str, Any]:
     return {
         "metric": result.metric,
-        "images": result.measured[0].images if result.measured else 0,
+        "images": _images(result),
         "stored": result.stored,
         "scores": [
             {"layer": s.layer, "operation": s.operation, "score": s.score, "standard_error": s.standard_error}
@@ -215,7 +219,7 @@ def _show_scores(console: Console, project: Project, result: ScoreReport, *, eve
             table.add_row(s.layer, s.operation, f"{s.score:.4f}", error)
     console.print(table)
     console.print(
-        f"{len(result.measured)} candidates scored by {result.metric}"
+        f"{len(result.measured)} candidates scored by {result.metric} on {_images(result)} held-out images"
         + ("" if everything else "; shown: the best of each layer (--report lists all)")
     )
 

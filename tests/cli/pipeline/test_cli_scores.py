@@ -47,6 +47,7 @@ def test_report_shows_what_was_judged_before(bench: Any, cli: Any) -> None:
     ran = cli("score", "--images", "32", "--report", "--plot", "trust.svg")
     assert "Kendall" in ran.out
     assert "ranking by" in ran.out
+    assert "on 32 held-out images" in ran.out
     drawing = (bench.folder / "trust.svg").read_text()
     assert drawing.count("<circle") == judged["networks"]
 

@@ -157,6 +157,17 @@ def test_finetuned_weights_are_exported(bench: Any) -> None:
     assert weights[0] != weights[1]
 
 
+def test_finetune_says_on_how_many_images(bench: Any, cli: Any) -> None:
+    """In the terminal's heading, and for each stage of --json: the same held-out images."""
+    bench.run(*CHEAP)
+    words = ("finetune", "--steps", "1", "--batch-size", "16")
+    document = bench.run(*words)
+    images = {document[stage]["images"] for stage in ("assembled", "reestimated", "finetuned")}
+
+    assert len(images) == 1
+    assert f"{images.pop()} held-out images" in cli(*words).out
+
+
 def test_finetuning_notes_its_history(bench: Any) -> None:
     """Beside the fine-tuned weights lies every look at held-out data, the first before any step."""
     bench.run(*CHEAP)
