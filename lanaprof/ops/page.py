@@ -41,7 +41,7 @@ A *span* is one candidate for several consecutive layers: a whole stage of the t
 offers some for every *stage*, the layers of one parent module of which only the first may change the shape, and for
 its *tail*, what follows a first layer that does: at most three each, `skip` where the shapes are equal, one block of
 the teacher's kind instead of all, and `g_ghost`; none that multiplies more than the layers do. `--ops quick` has none.
-In a file a line `RUN: OPERATION` asks for one:
+In a file, a line `RUN: OPERATION` asks for one, as `ops.txt`:
 
 ```
 stage: mbconv(expand=3,kernel=5)     # instead of every stage
