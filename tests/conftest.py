@@ -1,12 +1,17 @@
-"""A real browser, and an accessibility checker in it, for all that makes pages."""
+"""A real browser, and an accessibility checker in it, for all that makes pages; one thread for whoever uses torch."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
+# Before torch is imported, here and in the processes that tests start. Its threads wait for each other by spinning:
+# with a test on every core, or other programs beside them, two of them took more than twice the time of one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -20,7 +25,11 @@ def browser() -> Iterator[Any]:
         pytest.skip("no Chromium on this machine")
     driver = pytest.importorskip("playwright.sync_api")
     with driver.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox"],
+            timeout=300_000,  # milliseconds: a busy machine is slow, not broken
+        )
         yield opened
         opened.close()
 
