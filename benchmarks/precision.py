@@ -27,6 +27,7 @@ from lanaprof.flows.predicting import Predictor, open_predictor
 from lanaprof.flows.project import load_project
 from lanaprof.lut import open_store
 from lanaprof.profiler.calibration import FEATURES, fit, left_out
+from lanaprof.space import Architecture
 
 TEACHER, INT8 = "teacher", "teacher@int8"
 EXAMPLES = HERE.parent / "examples"
@@ -151,10 +152,10 @@ def layers_of(project_folder: Path) -> tuple[list[dict[str, Any]], float, float]
 def errors_of(project_folder: Path, verified: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return how far left-out predictions of these networks are off, with and without what neighbours spare."""
     project = load_project(project_folder)
-    names = [layer.name for layer in project.space.layers]
+    networks = [Architecture("", tuple(one["choices"].items())).complete(project.space) for one in verified]
     with open_store(project.database(None)) as store:
         predictor: Predictor = open_predictor(project, project.device(None), store, team="local")
-    rows = [predictor.features(tuple(one["choices"][name] for name in names)) for one in verified]
+    rows = [predictor.features(choices) for choices in networks]
     measured = [float(one["measured_s"]) for one in verified]
     found: dict[str, Any] = {"networks": len(rows)}
     for name, width in (("alone", len(FEATURES)), ("joined", len(rows[0]))):

@@ -37,6 +37,7 @@ from lanaprof.lut import Store, open_store
 from lanaprof.ops import SKIP, TEACHER
 from lanaprof.profiler.corelock import default_lock_folder, hold_cores
 from lanaprof.profiler.environment import choose_cores, local_environment
+from lanaprof.space import Architecture
 
 Floats = npt.NDArray[np.float64]
 Choices = tuple[str, ...]
@@ -176,7 +177,8 @@ def time_by_torch(
         for (name, operation), key in operators.candidates.items():
             if key and key not in found:
                 layer = project.space.get_layer(name)
-                module = build_candidate(teacher, layer, operation, seed=project.config.seed)
+                covered = project.space.covered(name)
+                module = build_candidate(teacher, layer, operation, covered=covered, seed=project.config.seed)
                 found[key] = timed(module, layer.input_shape)
     return found, whole_s
 
@@ -194,8 +196,8 @@ def sums_over(
         key = operators.operator(layer, operation)
         return latency_s[key] if key and operation != SKIP else 0.0
 
-    names = [layer.name for layer in project.space.layers]
-    return np.array([fixed_s + sum(map(of, names, choices)) for choices in networks])
+    named = map(project.space.named, networks)  # a span has an operator of its own, what it covers has none
+    return np.array([fixed_s + sum(of(*choice) for choice in choices) for choices in named])
 
 
 def timed_seconds(work: Callable[[], Any]) -> tuple[Any, float]:
@@ -220,7 +222,7 @@ def measured_networks(project: Project, store: Store, networks: Sequence[Choices
 def compare(project: Project, rows: Sequence[Mapping[str, Any]], anchors: int) -> dict[str, Any]:
     """Return the rivals' errors; times their operators on the cores that lanaprof measures on."""
     device = project.device(None)
-    tested = [tuple(row["choices"][layer.name] for layer in project.space.layers) for row in rows]
+    tested = [Architecture("", tuple(row["choices"].items())).complete(project.space) for row in rows]
     measured_s = np.array([row["measured_s"] for row in rows])
     cores = choose_cores(device)
     os.sched_setaffinity(0, cores)

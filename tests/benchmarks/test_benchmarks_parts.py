@@ -7,17 +7,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from harness import Harness, read_runs
 from proving import budgets_between, made_up_scores, summary
 from repeatability import differences, hogs
-from rivals import Rival, fit_affine, fit_constant
+from rivals import Rival, fit_affine, fit_constant, sums_over
 from throughput import growth, large_catalogue, memory_of, rss_from_status
 
 from lanaprof.errors import BadInput
+from lanaprof.flows.operators import OperatorMap
 from lanaprof.ops import parse_operation
+from lanaprof.space import Layer, Space, Span
 
 ROOT = Path(__file__).parents[2]
 
@@ -249,3 +253,17 @@ def test_growth_compares_thirds() -> None:
     assert growth(flat, 1) == pytest.approx(1.0)
     assert growth(rising, 1) == pytest.approx(2.0)
     assert growth(flat[:8], 1) is None
+
+
+def test_rivals_sum_a_span_once() -> None:
+    """A span's operator stands for the layers it covers; what is skipped costs nothing."""
+    image = (8, 4, 4)
+    layers = tuple(Layer(name, image, image, 10, "s", ("teacher", "skip")) for name in "abc")
+    space = Space("net", (3, 8, 8), layers, (Span("a", "b", "conv"), Span("b", "c", "skip")))
+    operators = OperatorMap({("a", "teacher"): "k", ("c", "teacher"): "k", ("a..b", "conv"): "l"}, None)
+    networks = [("conv", "", "teacher"), ("teacher", "skip", ""), ("teacher", "skip", "teacher")]
+
+    project: Any = SimpleNamespace(space=space)
+    sums_s = sums_over(project, operators, {"k": 1.0, "l": 10.0}, 100.0, networks)
+
+    assert sums_s.tolist() == [111.0, 101.0, 102.0]
