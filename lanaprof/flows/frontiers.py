@@ -64,7 +64,7 @@ def store_frontier(
     group = SelectionGroup(
         teacher=project.weights_digest, space=project.space.relay_digest(device.batch, precision=device.precision),
         device=device.text, frontier=True, environment=predictor.table.environment.id, team=team, time=utc_now(),
-        count=len(points),
+        count=len(points), size=0,
     )  # fmt: skip
     records = [_record(group, predictor.cost_name, each) for each in points]
     before = next((each for each in store.selection_groups() if _is_same(each, group)), None)

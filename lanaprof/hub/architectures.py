@@ -41,11 +41,14 @@ def layers_of(selections: Iterable[Selection]) -> tuple[str, ...]:
 
 
 def parts_of(selection: Selection, layers: Sequence[str]) -> tuple[Part, ...]:
-    """Return what stands in each layer; a span stands in all layers between its ends."""
+    """Return what stands in each of these layers; a span stands in all layers between its ends."""
     numbers = {name: number for number, name in enumerate(layers)}
     found = [Part("–", "not named")] * len(layers)
     for name, operation in selection.choices:
-        first, last = (numbers[end] for end in place_ends(name))
+        begin, end = place_ends(name)
+        if begin not in numbers:
+            continue
+        first, last = numbers[begin], numbers.get(end, len(layers) - 1)
         if first == last:
             found[first] = Part(operation, kind_of(operation))
         for number in range(first, last + 1) if first < last else ():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 from lanaprof.digest import digest
 from lanaprof.flows.drawing import svg_from_drawing
 from lanaprof.flows.frontiers import FrontierPoint
-from lanaprof.flows.pages import Cell, details, figure, hint, table
+from lanaprof.flows.pages import Cell, details, facts, figure, hint, table
 from lanaprof.flows.plotting import Mark, frontier_chart, frontier_places
 from lanaprof.hub.architectures import Part, changes_text, layers_of, parts_of, summary_of
 from lanaprof.hub.asking import Here
@@ -30,6 +30,10 @@ __all__ = ["Explored", "front", "router"]
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 _MARKED_MOST = 40  # selections beside the frontier that are drawn
 _STEPS = 250  # of the slider, about
+_LARGEST = 20_000_000  # characters of choices of one frontier: more is not read for a page
+_LAYERS_MOST = 500  # that are shown
+_POINTS_MOST = 400  # likewise; of more, some from the fastest to the dearest
+_GROUPS_MOST = 200  # that can be chosen, the newest
 Name = Annotated[str, Query(pattern="^[0-9a-f]{0,12}$")]
 Microseconds = Annotated[float | None, Query(ge=0, le=1e12, allow_inf_nan=False)]
 
@@ -56,6 +60,13 @@ def front(selections: Sequence[Selection]) -> tuple[Selection, ...]:
     return tuple(best)
 
 
+def thinned(points: Sequence[Selection], most: int) -> tuple[Selection, ...]:
+    """Return so many points at most, evenly from the first to the last."""
+    if len(points) <= most:
+        return tuple(points)
+    return tuple(points[round(number * (len(points) - 1) / (most - 1))] for number in range(most))
+
+
 def _name_of(group: SelectionGroup) -> str:
     key = [group.teacher, group.space, group.device, group.frontier, group.environment, group.team]
     return digest([*key, group.time if group.frontier else ""])[:12]
@@ -78,6 +89,7 @@ class Explored:
         layers: that the points are made of, in order.
         rows: by point, what stands in each layer.
         chosen: the number of the best point within the budget; None when even the fastest is too slow.
+        note: what of it is not shown; may be empty.
     """
 
     points: tuple[Selection, ...]
@@ -85,6 +97,7 @@ class Explored:
     layers: tuple[str, ...]
     rows: tuple[tuple[Part, ...], ...]
     chosen: int | None
+    note: str
 
     @property
     def shown(self) -> int:
@@ -121,16 +134,24 @@ class Explored:
 def _explore(hub: Hub, group: SelectionGroup, groups: Sequence[SelectionGroup]) -> Explored:
     """Return a group's frontier; nothing is chosen yet."""
     found = hub.store.selections_of(group)
-    points = front(found)
+    whole = front(found)
+    points = thinned(whole, _POINTS_MOST)
     if group.frontier:
         alike = (each for each in groups if not each.frontier and _place_of(each) == _place_of(group))
-        others = next((hub.store.selections_of(each) for each in alike), ())
+        others = next((hub.store.selections_of(each) for each in alike if each.size <= _LARGEST), ())
     else:
-        inside = {each.id for each in points}
+        inside = {each.id for each in whole}
         others = tuple(each for each in found if each.id not in inside)
     newest = sorted(others, key=lambda each: (each.time.rstrip("Z"), each.id))[-_MARKED_MOST:]
     layers = layers_of(points)
-    return Explored(points, tuple(newest), layers, tuple(parts_of(each, layers) for each in points), None)
+    shown = layers[:_LAYERS_MOST]
+    notes = [
+        f"{few:,} of {many:,} {what} are shown."
+        for few, many, what in ((len(points), len(whole), "points"), (len(shown), len(layers), "layers"))
+        if few < many
+    ]
+    rows = tuple(parts_of(each, shown) for each in points)
+    return Explored(points, tuple(newest), shown, rows, None, " ".join(notes))
 
 
 def _place_of(group: SelectionGroup) -> tuple[str, str, str]:
@@ -166,21 +187,30 @@ def _slider(points: Sequence[Selection], budget_us: float | None) -> Slider:
 def frontier(hub: Here, visitor: Seen, group: Name = "", budget_us: Microseconds = None) -> HTMLResponse:
     """Return a stored frontier with a slider for the budget; without a script, a button beside it asks again."""
     groups = hub.store.selection_groups()
-    chosen = next((each for each in groups if _name_of(each) == group), groups[0] if groups else None)
+    readable = (each for each in groups if each.size <= _LARGEST)
+    chosen = next((each for each in groups if _name_of(each) == group), next(readable, None))
     if chosen is None:
         body = hint("lanaprof frontier --store, then lanaprof push")
         return render("base.html", visitor, title="Frontier", body=body, here="/frontier")
-    whole = _explore(hub, chosen, groups)
+    listed = list(dict.fromkeys([*groups[:_GROUPS_MOST], chosen]))
+    if chosen.size > _LARGEST:
+        body = facts(
+            [("too large for a page", _text_of(chosen)), ("to look at it", "lanaprof pull, then lut export")]
+        )
+        return render("base.html", visitor, title="Frontier", body=body, here="/frontier")
+    with hub.heavy():
+        whole = _explore(hub, chosen, groups)
     slider = _slider(whole.points, budget_us)
     budget = float(slider.value) if budget_us is None else budget_us
     within = [
         number for number, each in enumerate(whole.points) if latency_of(each) * 1e6 <= budget * (1 + 1e-9)
     ]
-    found = Explored(whole.points, whole.beside, whole.layers, whole.rows, within[-1] if within else None)
+    found = replace(whole, chosen=within[-1] if within else None)
     return render(
         "frontier.html", visitor, title="Frontier", here="/frontier",
-        groups=[(_name_of(each), _text_of(each)) for each in groups], chosen=_name_of(chosen), slider=slider,
-        said=_said(found, budget), about=_about(found, found.shown), links=_links(found, _name_of(chosen)),
+        note=whole.note, groups=[(_name_of(each), _text_of(each)) for each in listed], chosen=_name_of(chosen),
+        slider=slider, said=_said(found, budget), about=_about(found, found.shown),
+        links=_links(found, _name_of(chosen)),
         data=json.dumps(_data(found), separators=(",", ":")),
         body=_chart(found) + _layers(found) + _map(found) + _points(found),
     )  # fmt: skip

@@ -28,6 +28,7 @@ class SelectionGroup:
         environment, team: of the frontier; empty for what was selected, anywhere and by anybody.
         time: when the frontier was stored; of selections the newest one's.
         count: how many there are.
+        size: of their choices as text, in characters: what reading them takes.
     """
 
     teacher: str
@@ -38,6 +39,7 @@ class SelectionGroup:
     team: str
     time: str
     count: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +155,14 @@ class Surveyor(Reader):
         table = TABLES["selection"]
         shared = (table.c.teacher, table.c.space, table.c.device)
         one = (*shared, table.c.environment, table.c.team, table.c.time)
-        frontiers = select(*one, func.count()).where(_drawable(), table.c.status == FRONTIER).group_by(*one)
-        chosen = select(*shared, func.max(table.c.time), func.count())
+        sums = func.count(), func.sum(func.length(table.c.choices))
+        frontiers = select(*one, *sums).where(_drawable(), table.c.status == FRONTIER).group_by(*one)
+        chosen = select(*shared, func.max(table.c.time), *sums)
         chosen = chosen.where(_drawable(), table.c.status != FRONTIER).group_by(*shared)
         found = [
             SelectionGroup(
                 teacher=row[0], space=row[1], device=row[2], frontier=True, environment=row[3], team=row[4],
-                time=row[5], count=row[6],
+                time=row[5], count=row[6], size=int(row[7]),
             )
             for row in self._rows(frontiers)
         ]  # fmt: skip
@@ -167,7 +170,7 @@ class Surveyor(Reader):
         groups = [
             SelectionGroup(
                 teacher=row[0], space=row[1], device=row[2], frontier=False, environment="", team="",
-                time=row[3], count=row[4],
+                time=row[3], count=row[4], size=int(row[5]),
             )
             for row in self._rows(chosen)
         ]  # fmt: skip
