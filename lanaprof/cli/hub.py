@@ -82,6 +82,7 @@ def serve(database: str | None, ledger: Path, host: str, port: int, *, public: b
                     "tokens travel readably here: put a proxy with https in front, and name it by --behind-proxy"
                 )
             with suppress(KeyboardInterrupt):  # how one ends serving
+                made.prepare()
                 server.run(sockets=[listening])
     return Outcome({"served": address}, lambda _console: None)
 

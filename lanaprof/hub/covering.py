@@ -161,11 +161,7 @@ def _matrix(hub: Hub, context: Context) -> _Matrix:
     shown = tuple(
         known[each.environment] for each in context.holdings[:_COLUMNS] if each.environment in known
     )
-    with hub.heavy():
-        states = {
-            each.id: hub.store.operator_states(each.id, cache=context.cache, space=context.space)
-            for each in shown
-        }
+    states = {each.id: hub.standings.states(each.id, context.cache, context.space) for each in shown}
     operators = sorted({operator for found in states.values() for operator in found})
     return _Matrix(shown, states, tuple(operators))
 

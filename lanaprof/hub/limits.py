@@ -28,7 +28,8 @@ class Limits:
         token_per_s, token_burst: requests of one token, in the long run and at once.
         address_per_s, address_burst: requests of one address, likewise.
         failures_per_s, failures_burst: requests of one address without a token that counts.
-        heavy_at_once: comparisons, coverages and downloads computed at the same time.
+        heavy_at_once: comparisons, coverages and downloads computed at the same time; ``heavy_waiting``: and so many
+            more that wait for their turn.
         bundles_at_once: bundles unpacked and added at the same time.
         uploads_at_once: bundles of one token on their way at the same time.
     """
@@ -48,6 +49,7 @@ class Limits:
     failures_per_s: float = 0.2
     failures_burst: int = 20
     heavy_at_once: int = 2
+    heavy_waiting: int = 16
     bundles_at_once: int = 4
     uploads_at_once: int = 4
 

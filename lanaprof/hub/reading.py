@@ -8,7 +8,6 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 
 from lanaprof.flows.comparing import SourceComparison, compare_sources
-from lanaprof.flows.covering import covered_devices
 from lanaprof.flows.sources import devices_of_environment, known_here
 from lanaprof.hub.asking import After, Chosen, Here, Identity, Limit, Plain, Since
 from lanaprof.hub.gate import API, token_of
@@ -156,10 +155,8 @@ def counts(hub: Here, chosen: Chosen) -> Counts:
 @router.get("/coverage")
 def coverage(hub: Here, team: Plain = "", since: Since = "", protocol: Plain = "") -> Coverage:
     """Return how many operators are wanted, present, failed and missing, by device."""
-    source = Source(database="", team=team, since=since, protocol=protocol)
     with hub.heavy():
-        filtered = team or since or protocol
-        found = covered_devices(hub.store, source, hub.folder) if filtered else hub.coverage.get()
+        found = hub.covered(team=team, since=since, protocol=protocol)
     return Coverage(
         devices={
             name: {**each.counts(), "environment": each.environment.id if each.environment else None}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,8 @@ from lanaprof.lut.standing import Standings
 __all__ = ["Hub", "hub_of"]
 
 _WAIT_S = 5.0  # of a bundle for its turn; it holds a thread meanwhile
+_HEAVY_WAIT_S = 30.0  # of a long computation, likewise
+_PARTS_MOST = 4  # parts of the database whose coverage is kept: each takes as much memory as the whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,11 @@ class Hub:
     holdings: Kept[tuple[Holding, ...]] = field(init=False)
     counts: Kept[dict[str, int]] = field(init=False)
     coverage: Kept[dict[str, Covered]] = field(init=False)
+    _parts: OrderedDict[tuple[str, str, str], Kept[dict[str, Covered]]] = field(
+        init=False, default_factory=OrderedDict
+    )
     _heavy: threading.BoundedSemaphore = field(init=False)
+    _waiting: threading.BoundedSemaphore = field(init=False)
     _bundles: threading.BoundedSemaphore = field(init=False)
     _uploads: Counter[str] = field(init=False, default_factory=Counter)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
@@ -69,7 +75,14 @@ class Hub:
         object.__setattr__(self, "counts", Kept(self.store.counts))
         object.__setattr__(self, "coverage", Kept(self._cover))
         object.__setattr__(self, "_heavy", threading.BoundedSemaphore(self.limits.heavy_at_once))
+        room = threading.BoundedSemaphore(self.limits.heavy_at_once + self.limits.heavy_waiting)
+        object.__setattr__(self, "_waiting", room)
         object.__setattr__(self, "_bundles", threading.BoundedSemaphore(self.limits.bundles_at_once))
+
+    def prepare(self) -> None:
+        """Find out what visitors ask for first, so that none of them waits until the whole database was counted."""
+        for kept in (self.holdings, self.counts, self.coverage):
+            kept.get()
 
     def _hold(self) -> tuple[Holding, ...]:
         self.standings.look()
@@ -79,10 +92,35 @@ class Hub:
         self.standings.look()
         return covered_at(self.store, self.standings, self.folder)
 
+    def covered(self, *, team: str = "", since: str = "", protocol: str = "") -> dict[str, Covered]:
+        """Return how much of the operators is measured on each device, by a team, since a time, by a protocol.
+
+        The first time a part is asked for, all of it is read; the last few that were asked for are kept.
+        """
+        if not (team or since or protocol):
+            return self.coverage.get()
+        part = (team, since, protocol)
+        with self._lock:
+            kept = self._parts.pop(part, None) or Kept(self._cover_part(*part))
+            self._parts[part] = kept
+            while len(self._parts) > _PARTS_MOST:
+                self._parts.popitem(last=False)
+        return kept.get()
+
+    def _cover_part(self, team: str, since: str, protocol: str) -> Callable[[], dict[str, Covered]]:
+        chosen = Standings(self.store, viewpoint_of(None), team=team, since=since, protocol=protocol)
+
+        def cover() -> dict[str, Covered]:
+            for standings in (self.standings, chosen):
+                standings.look()
+            return covered_at(self.store, self.standings, self.folder, chosen=chosen)
+
+        return cover
+
     @contextmanager
     def heavy(self) -> Iterator[None]:
-        """Take one of the places for long computations, or refuse."""
-        with _place(self._heavy):
+        """Take one of the places for long computations, after a while, or refuse: not all threads may wait."""
+        with _place(self._waiting), _place(self._heavy, wait_s=_HEAVY_WAIT_S):
             yield
 
     @contextmanager

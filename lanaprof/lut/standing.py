@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lanaprof.lut.garbage import seldom_collecting
-from lanaprof.lut.policy import Viewpoint, statuses_from
+from lanaprof.lut.policy import Viewpoint
 from lanaprof.lut.reading import Holding
-from lanaprof.lut.records import Environment, Timing
+from lanaprof.lut.records import STATUSES, Environment
 from lanaprof.lut.store import Store
-from lanaprof.lut.watching import Mark
+from lanaprof.lut.watching import Mark, OperatorSum, TeamSum
 
 __all__ = ["Standing", "Standings"]
 
@@ -28,12 +29,14 @@ class Standing:
 
     Attributes:
         holdings: per cache state and space, sorted by these.
-        statuses: the status that counts, by operator; see `statuses_from`.
+        statuses: the status that counts, by operator, as `statuses_from` finds it; of several failures any.
+        states: per cache state and space the best status of anybody, by operator.
         newest: time of the newest measurement, by operator.
     """
 
     holdings: tuple[Holding, ...]
     statuses: Mapping[str, str]
+    states: Mapping[tuple[str, str], Mapping[str, str]]
     newest: Mapping[str, str]
 
 
@@ -66,7 +69,7 @@ class Standings:
     ) -> None:
         self._store = store
         self._viewpoint = viewpoint
-        self._filter = {"cache": cache, "team": team, "since": since, "protocol": protocol}
+        self._filter: Mapping[str, Any] = {"cache": cache, "team": team, "since": since, "protocol": protocol}
         self._clock = clock
         self._lock = threading.Lock()
         self._mark: Mark | None = None
@@ -130,10 +133,10 @@ class Standings:
 
     def _read(self, environment: str) -> None:
         with seldom_collecting():
-            rows = self._store.timings(environment, **self._filter)
+            operators, teams = self._store.sums(environment, self._viewpoint, **self._filter)
             found = dict(self._found)  # others may be looking at the one before
-            if rows:
-                found[environment] = _standing(environment, rows, self._viewpoint)
+            if operators:
+                found[environment] = _standing(environment, operators, teams)
             else:
                 found.pop(environment, None)
         self._found = found
@@ -167,25 +170,38 @@ class Standings:
         found = self._found.get(environment)
         return found.statuses if found is not None else {}
 
+    def states(self, environment: str, cache: str, space: str) -> Mapping[str, str]:
+        """Return the best status of anybody in an environment, cache state and space, by operator."""
+        found = self._found.get(environment)
+        return found.states.get((cache, space), {}) if found is not None else {}
 
-def _standing(environment: str, rows: list[Timing], viewpoint: Viewpoint) -> Standing:
-    groups: dict[tuple[str, str], list[Timing]] = {}
-    moments: dict[str, str] = {}
-    for row in rows:
-        groups.setdefault((row.cache, row.space), []).append(row)
-        moment = row.time.rstrip("Z")  # text order is then time order
-        if moment > moments.get(row.operator, ""):
-            moments[row.operator] = moment
+
+def _standing(environment: str, operators: Sequence[OperatorSum], teams: Sequence[TeamSum]) -> Standing:
+    counts: dict[str, int] = {}
+    newest: dict[str, str] = {}
+    states: dict[tuple[str, str], dict[str, str]] = {}
+    for each in operators:
+        key, status = each.operator, each.status % 10
+        if status < counts.get(key, len(STATUSES)):
+            counts[key] = status
+        if each.newest > newest.get(key, ""):
+            newest[key] = each.newest
+        states.setdefault((each.cache, each.space), {})[key] = STATUSES[each.best]
     return Standing(
-        holdings=tuple(_holding(environment, *key, group) for key, group in sorted(groups.items())),
-        statuses=statuses_from(rows, viewpoint),
-        newest={operator: f"{moment}Z" for operator, moment in moments.items()},
+        holdings=tuple(_holding(environment, key, len(states[key]), teams) for key in sorted(states)),
+        statuses={key: STATUSES[status] for key, status in counts.items()},
+        states=states,
+        newest={key: f"{moment}Z" for key, moment in newest.items()},
     )
 
 
-def _holding(environment: str, cache: str, space: str, rows: list[Timing]) -> Holding:
+def _holding(environment: str, state: tuple[str, str], operators: int, teams: Sequence[TeamSum]) -> Holding:
+    own = [each for each in teams if (each.cache, each.space) == state]
+    statuses: Counter[str] = Counter()
+    for each in own:
+        statuses[each.status] += each.count
     return Holding(
-        environment=environment, cache=cache, space=space, operators=len({row.operator for row in rows}),
-        statuses=tuple(sorted(Counter(row.status for row in rows).items())),
-        teams=tuple(sorted({row.team for row in rows})), newest=max(row.time for row in rows),
+        environment=environment, cache=state[0], space=state[1], operators=operators,
+        statuses=tuple(sorted(statuses.items())), teams=tuple(sorted({each.team for each in own})),
+        newest=max(each.newest for each in own),
     )  # fmt: skip

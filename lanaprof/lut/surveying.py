@@ -1,4 +1,4 @@
-"""What pages ask of a large database: sums and states by index, never whole tables."""
+"""What pages ask of a large database: groups and ratios by index, never whole tables."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from sqlalchemy import ColumnElement, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from lanaprof.lut.adding import chunked
 from lanaprof.lut.models import TABLES
 from lanaprof.lut.queries import kept
 from lanaprof.lut.reading import Reader
-from lanaprof.lut.records import FRONTIER, GOOD_STATUSES, STATUSES, Selection
+from lanaprof.lut.records import FRONTIER, GOOD_STATUSES, Selection
 
 __all__ = ["SelectionGroup", "SharedRatio", "Surveyor"]
 
@@ -94,20 +94,6 @@ class Surveyor(Reader):
         conditions += [table.c[name] == value for name, value in given.items() if value]
         query = select(table.c.id).where(*conditions).order_by(table.c.id).limit(limit)
         return [row[0] for row in self._rows(query)]
-
-    def operator_states(self, environment: str, *, cache: str, space: str) -> dict[str, str]:
-        """Return the best status of every operator measured in one environment, cache state and space, by operator.
-
-        A latency of another row hides a failure. The index alone is read.
-        """
-        table = TABLES["measurement"]
-        best = func.min(case(*((table.c.status == name, rank) for rank, name in enumerate(STATUSES))))
-        query = (
-            select(table.c.operator, best)
-            .where(kept(), table.c.environment == environment, table.c.cache == cache, table.c.space == space)
-            .group_by(table.c.operator)
-        )
-        return {operator: STATUSES[rank] for operator, rank in self._rows(query)}
 
     def shared_ratio(
         self, a: str, b: str, states: Iterable[tuple[str, str]], *, most: int = 100

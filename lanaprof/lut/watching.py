@@ -1,16 +1,21 @@
-"""In which environments something changed since one last looked, found without reading what did not."""
+"""In which environments something changed since one last looked, and the sums of one environment."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import ColumnElement, case, func, select, text
 from sqlalchemy.engine import Connection
 
+from lanaprof.lut.models import TABLES
+from lanaprof.lut.policy import Viewpoint
+from lanaprof.lut.queries import kept, since_condition
 from lanaprof.lut.reading import Reader
+from lanaprof.lut.records import STATUSES
 
-__all__ = ["Mark", "Watcher"]
+__all__ = ["Mark", "OperatorSum", "TeamSum", "Watcher"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +33,32 @@ class Mark:
     retractions: int = 0
     snapshot: str = ""
     counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class OperatorSum(NamedTuple):
+    """What stands of one operator in a cache state and space.
+
+    ``status`` is the number in `STATUSES` of the one that counts, 10 or 20 more where it is another team's or another
+    host's; ``best`` that of the best one; ``newest`` the time of the newest, without its Z.
+    """
+
+    cache: str
+    space: str
+    operator: str
+    status: int
+    best: int
+    newest: str
+
+
+class TeamSum(NamedTuple):
+    """How many measurements of one status a team has in a cache state and space, and the time of the newest."""
+
+    cache: str
+    space: str
+    status: str
+    team: str
+    count: int
+    newest: str
 
 
 # `NOT INDEXED`: SQLite would rather read the whole index by environment than the last rows.
@@ -58,6 +89,53 @@ class Watcher(Reader):
             None for the environments: nothing is known, all of them may have changed.
         """
         return self._read(lambda connection: _changes(connection, since, file=self.path is not None))
+
+    def sums(
+        self,
+        environment: str,
+        viewpoint: Viewpoint,
+        *,
+        cache: str | None = None,
+        team: str = "",
+        since: str = "",
+        protocol: str = "",
+    ) -> tuple[list[OperatorSum], list[TeamSum]]:
+        """Return the measurements of one environment that stand, summed up by the database, from its index alone.
+
+        Args:
+            environment: environment key.
+            viewpoint: whose measurements come first.
+            cache: only measurements in this cache state; likewise what follows.
+            team: who measured.
+            since: from this UTC time or date on.
+            protocol: such as ``relay/1``.
+        """
+        table = TABLES["measurement"]
+        given = {"cache": cache, "team": team, "protocol": protocol}
+        conditions = [kept(), table.c.environment == environment]
+        conditions += [table.c[name] == value for name, value in given.items() if value]
+        if since:
+            conditions.append(since_condition(table.c.time, since))
+        best = case(*((table.c.status == name, number) for number, name in enumerate(STATUSES)))
+        rank: ColumnElement[int] = best
+        if viewpoint.policy == "own-host" and viewpoint.host:
+            rank = rank + case((table.c.host == viewpoint.host, 0), else_=20)
+        if viewpoint.policy in ("own-host", "own-team") and viewpoint.team:
+            rank = rank + case((table.c.team == viewpoint.team, 0), else_=10)
+        state = (table.c.cache, table.c.space)
+        one, many = (*state, table.c.operator), (*state, table.c.status, table.c.team)
+        newest = func.max(func.rtrim(table.c.time, "Z"))
+        queries = (
+            select(*one, func.min(rank), func.min(best), newest).where(*conditions).group_by(*one),
+            select(*many, func.count(), func.max(table.c.time)).where(*conditions).group_by(*many),
+        )
+
+        def read(connection: Connection) -> tuple[list[OperatorSum], list[TeamSum]]:
+            rows: Any = connection.execute(queries[0]).cursor  # the driver's own: nothing needs conversion
+            operators = list(map(OperatorSum._make, rows))
+            return operators, list(map(TeamSum._make, connection.execute(queries[1])))
+
+        return self._read(read)
 
 
 def _changes(connection: Connection, since: Mark | None, *, file: bool) -> tuple[Mark, set[str] | None]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from lanaprof.lut import STATUSES, Measurement, Store, Viewpoint
+from lanaprof.lut import GOOD_STATUSES, STATUSES, Measurement, Store, Viewpoint
 from lanaprof.lut.policy import statuses_from
 from lanaprof.lut.standing import Standings
 
@@ -42,10 +42,15 @@ def fill(store: Store, make: Any) -> None:
     store.add([make.environment(threads=threads) for threads in range(1, 5)])
 
 
+def plain(statuses: Mapping[str, str]) -> dict[str, str]:
+    """Return statuses by operator; which of several failures counts is not told."""
+    return {key: status if status in GOOD_STATUSES else "failed" for key, status in statuses.items()}
+
+
 def found(standings: Standings, store: Store) -> tuple[Any, ...]:
     """Return all that is told."""
     used = standings.used_environments()
-    statuses = {key: dict(standings.statuses(key)) for key in used}
+    statuses = {key: plain(standings.statuses(key)) for key in used}
     measured = {key: dict(times) for key, times in standings.measured_operators(used).items()}
     return standings.holdings(), used, measured, statuses
 
@@ -53,7 +58,7 @@ def found(standings: Standings, store: Store) -> tuple[Any, ...]:
 def counted(store: Store) -> tuple[Any, ...]:
     """Return the same from the whole database."""
     used = store.used_environments()
-    statuses = {key: statuses_from(store.measurements(environment=key), VIEWPOINT) for key in used}
+    statuses = {key: plain(statuses_from(store.measurements(environment=key), VIEWPOINT)) for key in used}
     return store.holdings(), used, store.measured_operators(used), statuses
 
 
@@ -86,12 +91,13 @@ def test_only_environments_in_which_something_changed_are_read_again(
     standings = Standings(store, VIEWPOINT)
     standings.look()
     read: list[str] = []
-    timings = store.timings
-    monkeypatch.setattr(
-        store,
-        "timings",
-        lambda environment, **given: read.append(environment) or timings(environment, **given),
-    )
+    sums = store.sums
+
+    def counting(key: str, *given: Any, **more: Any) -> Any:
+        read.append(key)
+        return sums(key, *given, **more)
+
+    monkeypatch.setattr(store, "sums", counting)
 
     standings.look()
     assert read == []
@@ -118,18 +124,30 @@ def test_a_look_ends_when_its_time_is_over(store: Store, make: Any) -> None:
 @pytest.mark.parametrize(
     "chosen", [{"team": "vision"}, {"since": "2026-03-01T12:00:05"}, {"protocol": "hot/1"}, {"cache": "hot"}]
 )
-def test_a_part_is_what_reading_that_part_finds(store: Store, make: Any, chosen: dict[str, str]) -> None:
+def test_a_part_is_what_reading_that_part_finds(store: Store, make: Any, chosen: dict[str, Any]) -> None:
     """By team, time, protocol or cache state."""
     fill(store, make)
     store.add(random_rows(make, random.Random(5), 60))
     standings = Standings(store, VIEWPOINT, **chosen)
     standings.look()
 
-    def statuses(rows: Sequence[Measurement]) -> dict[str, str]:
-        return statuses_from(rows, VIEWPOINT)
-
     for key in store.used_environments():
-        assert standings.statuses(key) == statuses(store.measurements(environment=key, **chosen))
+        rows = store.measurements(environment=key, **chosen)
+        assert plain(standings.statuses(key)) == plain(statuses_from(rows, VIEWPOINT))
+
+
+def test_states_are_the_best_of_anybody(store: Store, make: Any) -> None:
+    """Whoever asks: one team's failure does not hide another's number, but of another cache state it does not tell."""
+    fill(store, make)
+    own = make.measurement(status="failed", team="robots", host="h1")
+    other = make.measurement(status="noisy", host="h2")
+    store.add([own, other, make.measurement(cache="relay", space="s1", protocol="relay/1")])
+    standings = Standings(store, VIEWPOINT)
+    standings.look()
+
+    assert standings.states(own.environment, "hot", "") == {own.operator: "noisy"}
+    assert standings.states(own.environment, "relay", "s1") == {own.operator: "ok"}
+    assert standings.states(own.environment, "cold", "") == {}
 
 
 def test_another_database_at_its_place_is_read_whole(store: Store, make: Any) -> None:

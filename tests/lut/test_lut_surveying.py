@@ -1,4 +1,4 @@
-"""What pages ask of a database: states, ratios and groups of selections."""
+"""What pages ask of a database: ratios and groups of selections."""
 
 from __future__ import annotations
 
@@ -8,23 +8,6 @@ import pytest
 
 from lanaprof.errors import UnknownSelection
 from lanaprof.lut import FRONTIER, Store
-
-
-def test_a_latency_hides_a_failure_of_the_same_operator(store: Store, make: Any) -> None:
-    """The best status of each operator counts, in one cache state; retracted rows do not."""
-    first, second, third = (make.operator(channels) for channels in (8, 16, 24))
-    good = make.measurement(operator=first.id, status="noisy")
-    bad = make.measurement(operator=third.id)
-    store.add(
-        [
-            make.environment(), first, second, third, good, bad, make.measurement(operator=first.id, status="failed"),
-            make.measurement(operator=second.id, status="timeout"), make.retraction(bad.id),
-        ]
-    )  # fmt: skip
-
-    found = store.operator_states(make.environment().id, cache="hot", space="")
-    assert found == {first.id: "noisy", second.id: "timeout"}
-    assert store.operator_states(make.environment().id, cache="cold", space="") == {}
 
 
 def test_a_shared_ratio_is_the_median_of_what_both_timed(store: Store, make: Any) -> None:
