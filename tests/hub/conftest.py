@@ -160,6 +160,20 @@ class Running:
         headers = {"Authorization": f"Bearer {self.tokens[who]}"} if who else {}
         return httpx.Client(base_url=self.url, headers=headers, timeout=300.0, trust_env=False)
 
+    def anybody(self) -> httpx.Client:
+        """Return a client that behaves like a browser: cookies, redirects, Origin with forms."""
+        headers = {"Origin": self.url, "Accept": "text/html"}
+        return httpx.Client(
+            base_url=self.url, headers=headers, follow_redirects=True, trust_env=False, timeout=300.0
+        )
+
+    @contextmanager
+    def browse(self, who: str = "reader") -> Iterator[httpx.Client]:
+        """Yield such a client that is signed in."""
+        with self.anybody() as visitor:
+            assert visitor.post("/signin", data={"token": self.tokens[who]}).status_code == 200
+            yield visitor
+
     def push(self, who: str, body: bytes) -> httpx.Response:
         """Submit a bundle."""
         with self.client(who) as client:

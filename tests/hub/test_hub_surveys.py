@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 
 from lanaprof.hub.comparing import upgrades_of
@@ -17,15 +14,6 @@ from lanaprof.lut import Environment
 
 SPACE = "5" * 32
 LATER = "2026-04-01T00:00:00Z"
-
-
-@contextmanager
-def visitor_of(hub: Any) -> Iterator[httpx.Client]:
-    """Yield a client that is signed in."""
-    headers = {"Origin": hub.url, "Accept": "text/html"}
-    with httpx.Client(base_url=hub.url, headers=headers, follow_redirects=True, trust_env=False) as visitor:
-        assert visitor.post("/signin", data={"token": hub.tokens["reader"]}).status_code == 200
-        yield visitor
 
 
 def cells(page: str, label: str) -> list[list[str]]:
@@ -67,7 +55,7 @@ def surveyed(hub: Any, make: Any, old: Environment, new: Environment) -> Any:
 
 def test_coverage_counts_every_operator_of_a_space(surveyed: Any) -> None:
     """Per environment, the newest first; what another environment measured is missing where it was not."""
-    with visitor_of(surveyed) as visitor:
+    with surveyed.browse() as visitor:
         page = visitor.get("/coverage").text
 
     rows = [(row[0].split(", ")[-2], *row[1:]) for row in cells(page, "Environments")]
@@ -92,7 +80,7 @@ def test_coverage_is_filtered_by_state_environment_and_text(
 ) -> None:
     """A state is looked for in one environment or in any."""
     asked = {name: new.id if value == "new" else value for name, value in query.items()}
-    with visitor_of(surveyed) as visitor:
+    with surveyed.browse() as visitor:
         page = visitor.get("/coverage", params=asked).text
 
     assert [tuple(row[2:]) for row in cells(page, "Operators")] == states
@@ -101,7 +89,7 @@ def test_coverage_is_filtered_by_state_environment_and_text(
 def test_coverage_finds_an_operator_by_its_key(surveyed: Any, make: Any) -> None:
     """The beginning of a key is enough; the filter stands in the field again, as text."""
     key = make.operator(8).id
-    with visitor_of(surveyed) as visitor:
+    with surveyed.browse() as visitor:
         page = visitor.get("/coverage", params={"text": key[:9]}).text
         odd = visitor.get("/coverage", params={"text": '"><script>'}).text
 
@@ -112,7 +100,7 @@ def test_coverage_finds_an_operator_by_its_key(surveyed: Any, make: Any) -> None
 def test_hot_numbers_have_a_coverage_of_their_own(surveyed: Any, make: Any) -> None:
     """They are of no space, hence another choice of the same page."""
     assert not surveyed.store.add([make.measurement(24)]).refused
-    with visitor_of(surveyed) as visitor:
+    with surveyed.browse() as visitor:
         groups = re.findall('<option value="([0-9a-f]{12})"', visitor.get("/coverage").text)
         page = visitor.get("/coverage", params={"group": groups[1]}).text
 
@@ -124,7 +112,7 @@ def test_many_operators_come_in_pages(hub: Any, make: Any) -> None:
     keys = [make.operator(channels) for channels in range(1, 131)]
     rows = [make.measurement(channels) for channels in range(1, 131)]
     assert not hub.store.add([make.environment(), *keys, *rows]).refused
-    with visitor_of(hub) as visitor:
+    with hub.browse() as visitor:
         first = visitor.get("/coverage", params={"state": "measured"}).text
         link = html.unescape(re.findall('<a href="([^"]+)">More operators', first)[0])
         second = visitor.get(link).text
@@ -147,13 +135,13 @@ def test_many_operators_come_in_pages(hub: Any, make: Any) -> None:
 )
 def test_odd_questions_are_refused(surveyed: Any, path: str) -> None:
     """Only what the page itself asks is taken."""
-    with visitor_of(surveyed) as visitor:
+    with surveyed.browse() as visitor:
         assert visitor.get(path).status_code == 400
 
 
 def test_drift_lists_an_upgrade_by_itself(surveyed: Any) -> None:
     """Versions are compared as numbers: 1.10 comes after 1.9."""
-    with visitor_of(surveyed) as visitor:
+    with surveyed.browse() as visitor:
         page = visitor.get("/drift").text
 
     assert cells(page, "Upgrades") == [
@@ -165,7 +153,7 @@ def test_drift_shows_what_changed_beyond_its_interval(
     surveyed: Any, old: Environment, new: Environment
 ) -> None:
     """The ratio as a whole, its distribution, and the operators that changed."""
-    with visitor_of(surveyed) as visitor:
+    with surveyed.browse() as visitor:
         page = visitor.get("/drift", params={"a": old.id, "b": new.id}).text
         other = visitor.get("/drift", params={"a": new.id, "b": old.id}).text
 
