@@ -130,7 +130,12 @@ def _lifetime_s(text: str) -> float:
         if not days.isascii() or not days.isdigit() or not 0 < int(days[:6]) < 100_000:
             raise BadInput(f"expires {text!r} is not a number of days", hint="--expires 90d")
         return int(days) * 86_400.0
-    return parse_duration(text, what="expires")
+    try:
+        return parse_duration(text, what="expires")
+    except BadInput as error:  # its units are those of latencies, and know no days
+        raise BadInput(
+            f"expires {text!r} is no time from now on: days or hours, as 90d or 12h", hint="--expires 90d"
+        ) from error
 
 
 @command("ls")

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lanaprof.cli.base import Outcome, command, database_option, meter
+from lanaprof.cli.base import Outcome, command, database_option, meter, notice
 from lanaprof.cli.lut_exchange import added_outcome
 from lanaprof.cli.lut_transfer import following
+from lanaprof.errors import BadInput
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from lanaprof.hub.client import RemoteStore
-    from lanaprof.lut import Source
+    from lanaprof.hub.remotes import Remote
+    from lanaprof.lut import Source, Store
 
 
 @click.group("remote")
@@ -39,8 +41,11 @@ def remote() -> None:
     "--insecure", is_flag=True, help="Allow http to another machine: everybody on the way can read the token."
 )
 def add(name: str, url: str, token_file: Path | None, *, insecure: bool) -> Outcome:
-    """Keep the hub at URL under a NAME, with its token, in a file that only you can read."""
-    from lanaprof.hub.remotes import add_remote, check_url, remotes_path
+    """Keep the hub at URL under a NAME, with its token, in a file that only you can read.
+
+    The hub is asked what the token may do. One that it does not take is not kept.
+    """
+    from lanaprof.hub.remotes import add_remote, check_url, make_remote, remotes_path
 
     check_url(url, insecure=insecure)  # before a token is typed in vain
     if token_file is not None:
@@ -51,12 +56,36 @@ def add(name: str, url: str, token_file: Path | None, *, insecure: bool) -> Outc
         secret = click.prompt("token", hide_input=True, err=True).strip()
     else:
         secret = sys.stdin.readline().strip()
+    may = _asked(make_remote(name, url, secret or os.environ.get("LANAPROF_TOKEN", ""), insecure=insecure))
     made = add_remote(name, url, secret, insecure=insecure)
     path = str(remotes_path())
+    told = f"{made.name}: {made.url}, {f'{may}, ' if may else ''}in {path}"
     return Outcome(
         {"name": made.name, "url": made.url, "path": path},
-        lambda console: console.print(f"{made.name}: {made.url}, in {path}", markup=False, highlight=False),
+        lambda console: console.print(told, markup=False, highlight=False),
     )
+
+
+def _asked(remote: Remote) -> str:
+    """Return what a hub says its token may do; empty when that cannot be asked now.
+
+    Raises:
+        StoreError: the hub answers, and does not take the token.
+    """
+    if not remote.token:
+        return ""
+    try:
+        from lanaprof.hub.client import HubAway, open_remote
+
+        with open_remote(remote) as hub:
+            return {"read": "reads only", "admin": "writes for every team"}.get(
+                hub.scope, f"writes for team {hub.team}"
+            )
+    except HubAway as error:  # added on a train, it serves later
+        notice(f"{error.message}; it is kept, and its token was not tried")
+    except ImportError:  # the extra is not there yet: push and pull say so
+        pass
+    return ""
 
 
 @command("ls")
@@ -110,15 +139,45 @@ def push(name: str | None, source: str | None, database: str | None) -> Outcome:
 
     folder = Path.cwd()
     chosen = source_from(source, database, folder)
+    if name and "#" in name:  # as a pull takes it
+        raise BadInput(
+            f"{name!r} is no remote's name: what to push is chosen of the database, not of the hub",
+            hint=f"lanaprof push {name.partition('#')[0]} 'lanaprof.db#{name.partition('#')[2]}'",
+        )
     with (
         open_store(chosen.database, readonly=True) as origin,
         _opened(name) as hub,
         meter("pushing") as bar,
     ):
+        if hub.scope == "read":
+            raise BadInput(
+                f"the token for {hub.name} may read only",
+                hint=f"ask the hub's owner for your team's; then lanaprof remote add {hub.remote.name} "
+                f"{hub.remote.url} --token-file FILE",
+            )
         if hub.team and not chosen.team:  # of others' records it would take none
             chosen = replace(chosen, team=hub.team)
         report = transfer(origin, hub, records=record_filter(origin, chosen, folder), follow=following(bar))
+        if chosen.team and not (report.added or report.known or report.refused):
+            _explain_nothing(origin, chosen.team, folder)
         return added_outcome(report, hub.name)
+
+
+def _explain_nothing(origin: Store, team: str, folder: Path) -> None:
+    """Say why a push had nothing to send: what was measured bears the name of another team."""
+    from lanaprof.flows.project import default_team
+    from lanaprof.flows.sources import find_config
+
+    teams = sorted({each for holding in origin.holdings() for each in holding.teams})
+    there = f"it has measurements of {', '.join(teams)}" if teams else "it has no measurements"
+    text = f"nothing to send: {origin.name} has nothing of team {team!r}, and the token submits that; {there}"
+    own = default_team(None, find_config(folder))
+    if own != team:
+        text += (
+            f'. Here one measures and selects as team {own!r}: team = "{team}" in lanaprof.toml, '
+            "then measure, calibrate or select again; or take the token of that team"
+        )
+    notice(text)
 
 
 @command("pull")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from lanaprof.hub.remotes import Remote
 
-__all__ = ["RemoteStore", "open_remote"]
+__all__ = ["HubAway", "RemoteStore", "open_remote"]
 
 _API = "/api/v1"
 _IDS = 5_000  # a request; the hub takes no more
@@ -48,6 +48,10 @@ _AGAIN_S = 60.0  # how long a request is tried again
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between attempts; the last one repeats
 
 
+class HubAway(StoreError):
+    """No hub answers at the address."""
+
+
 def open_remote(remote: Remote, part: Source | None = None, *, again_s: float = _AGAIN_S) -> RemoteStore:
     """Return a hub to send to or fetch from; use it in a ``with`` statement. Asks it who we are.
 
@@ -57,7 +61,8 @@ def open_remote(remote: Remote, part: Source | None = None, *, again_s: float = 
         again_s: how long a request is tried again when the connection is lost or the hub is busy.
 
     Raises:
-        StoreError: it cannot be reached, or does not take the token; the hint says what to do.
+        HubAway: it cannot be reached; the hint says what to do.
+        StoreError: it does not take the token, or is no hub.
     """
     store = RemoteStore(remote, part or Source(database=""), again_s=again_s)
     try:
@@ -258,11 +263,11 @@ class RemoteStore:
             raise self._strange("an answer without end")
         return body
 
-    def _unreachable(self, error: Exception) -> StoreError:
+    def _unreachable(self, error: Exception) -> HubAway:
         cause, hint = str(error) or type(error).__name__, "check the URL, and that the hub runs"
         if "CERTIFICATE_VERIFY_FAILED" in cause:
             hint = "its certificate is none this machine knows: SSL_CERT_FILE names your own authority's"
-        return StoreError(f"the hub {self.name} cannot be reached: {cause}", hint=hint)
+        return HubAway(f"the hub {self.name} cannot be reached: {cause}", hint=hint)
 
     def _problem(self, status: int, body: bytes) -> StoreError:
         try:

@@ -107,7 +107,10 @@ def open_ledger(path: str | Path, *, create: bool = False, clock: Callable[[], f
     file = Path(path)
     if not file.exists():
         if not create:
-            raise StoreError(f"there is no ledger {file}", hint="`lanaprof hub token new NAME` makes one")
+            raise StoreError(
+                f"there is no ledger {file}",
+                hint="--ledger FILE names the hub's; the first `lanaprof hub token new NAME` makes one",
+            )
         try:
             os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:

@@ -23,6 +23,7 @@ __all__ = [
     "add_remote",
     "check_url",
     "find_remote",
+    "make_remote",
     "read_remotes",
     "remotes_path",
     "remove_remote",
@@ -122,8 +123,8 @@ def find_remote(name: str | None) -> Remote:
     return Remote(found.name, found.url, token)
 
 
-def add_remote(name: str, url: str, token: str, *, insecure: bool = False) -> Remote:
-    """Keep a hub under a name, in place of the one that had it, and return it.
+def make_remote(name: str, url: str, token: str, *, insecure: bool = False) -> Remote:
+    """Return a hub under a name, which is not kept yet.
 
     Raises:
         BadInput: a name, URL or token that cannot be one.
@@ -132,7 +133,16 @@ def add_remote(name: str, url: str, token: str, *, insecure: bool = False) -> Re
         raise BadInput(f"{name!r} is not a name for a remote", hint="letters, digits, dots and dashes")
     if any(not each.isprintable() or each.isspace() or not each.isascii() for each in token):
         raise BadInput("this is no token: it holds more than letters, digits and dashes", hint=_ADD)
-    remote = Remote(name, check_url(url, insecure=insecure), token)
+    return Remote(name, check_url(url, insecure=insecure), token)
+
+
+def add_remote(name: str, url: str, token: str, *, insecure: bool = False) -> Remote:
+    """Keep a hub under a name, in place of the one that had it, and return it.
+
+    Raises:
+        BadInput: a name, URL or token that cannot be one; or the file cannot be written.
+    """
+    remote = make_remote(name, url, token, insecure=insecure)
     _write({**read_remotes(), name: remote})
     return remote
 

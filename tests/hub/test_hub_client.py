@@ -22,7 +22,7 @@ from lanaprof.cli import main
 from lanaprof.errors import StoreError
 from lanaprof.hub.client import open_remote
 from lanaprof.hub.limits import Limits
-from lanaprof.hub.remotes import Remote
+from lanaprof.hub.remotes import Remote, add_remote
 from lanaprof.lut import open_store, transfer
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -64,6 +64,54 @@ def test_a_team_sends_its_own_records(hub: Any, make: Any, cli: Any) -> None:
     assert (own.code, own.json["added"], own.json["refused"]) == (0, 3, 0)
     assert (asked.code, [each["id"] for each in asked.json["refusals"]]) == (3, [foreign.id])
     assert hub.store.lacking("measurement", [foreign.id]) == [foreign.id]
+
+
+def test_a_push_of_nothing_says_whose_the_records_are(
+    hub: Any, make: Any, cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who forgot to name the team learns that nothing bears its name, and where to write it."""
+    make.database("lanaprof.db", *make.base(), make.measurement(team="local"))
+    known(hub, cli, "vision")
+
+    forgotten = cli("push")
+    monkeypatch.setenv("LANAPROF_TEAM", "vision")
+    named = cli("push")
+
+    assert (forgotten.code, named.code) == (0, 0)
+    assert (
+        "nothing of team 'vision', and the token submits that; it has measurements of local" in forgotten.err
+    )
+    assert 'team = "vision" in lanaprof.toml' in forgotten.err
+    assert "nothing of team 'vision'" in named.err
+    assert "lanaprof.toml" not in named.err
+
+
+def test_a_remote_is_added_with_what_its_token_may(hub: Any, cli: Any) -> None:
+    """The hub is asked; one that is away is kept all the same, and a token it does not take is not."""
+    Path("token").write_text(hub.tokens["vision"])
+    Path("wrong").write_text("lanaprof_wrong")
+
+    good = cli("remote", "add", "lab", hub.url, "--token-file", "token")
+    wrong = cli("remote", "add", "lab", hub.url, "--token-file", "wrong")
+    away = cli("remote", "add", "away", "http://127.0.0.1:9", "--token-file", "token")
+    listed = cli("remote", "ls", "--json")
+
+    assert (good.code, "writes for team vision" in good.out) == (0, True)
+    assert (wrong.code, "this token is unknown" in wrong.err) == (2, True)
+    assert (away.code, "its token was not tried" in away.err) == (0, True)
+    assert [each["name"] for each in listed.json["remotes"]] == ["away", "lab"]
+    assert cli("pull", "lab").code == 0
+
+
+def test_a_token_that_reads_pushes_nothing(hub: Any, make: Any, cli: Any) -> None:
+    """It is told before anything is sent, with what to ask for."""
+    make.database("lanaprof.db", *make.base(), make.measurement())
+    known(hub, cli, "reader")
+
+    ran = cli("push", "--json")
+
+    assert (ran.code, "may read only" in ran.json["error"]["message"]) == (2, True)
+    assert ran.json["error"]["hint"].startswith("ask the hub's owner")
 
 
 def test_a_part_is_pulled(hub: Any, make: Any, cli: Any) -> None:
@@ -164,6 +212,7 @@ def test_damaged_records_are_refused_and_the_rest_arrives(make: Any) -> None:
     [
         (("push",), "which remote is not said; known: none"),
         (("pull", "nowhere"), "there is no remote 'nowhere'"),
+        (("push", "lab#device=cpu"), "'lab#device=cpu' is no remote's name"),
         (("remote", "remove", "nowhere"), "there is no remote 'nowhere'"),
         (("remote", "add", "lab", "http://hub.lab"), "everybody on the way can read the token"),
         (("remote", "add", "lab", "https://ann:secret@hub.lab"), "no user and no password"),
@@ -191,8 +240,7 @@ def test_what_cannot_be_done_is_a_plain_error(
 )
 def test_a_token_that_does_not_count_is_told_at_once(hub: Any, cli: Any, token: str, message: str) -> None:
     """Not after a minute of trying; and no database is made for nothing."""
-    Path("token").write_text(token)
-    cli("remote", "add", "lab", hub.url, "--token-file", "token")
+    add_remote("lab", hub.url, token)
 
     ran = cli("pull", "--json")
 

@@ -70,6 +70,7 @@ def test_tokens_are_made_listed_and_revoked(cli: Any) -> None:
         (("token", "new", "ann", "--team", "v", "--admin"), "no team"),
         (("token", "new", ""), "name ''"),
         (("token", "new", "ann", "--expires", "0d"), "expires '0d'"),
+        (("token", "new", "ann", "--expires", "3"), "days or hours, as 90d or 12h"),
         (("token", "ls"), "there is no ledger"),
         (("token", "ls", "--ledger", "other.db"), "no ledger this lanaprof can read"),
         (("log", "--ledger", "text"), "failed"),
