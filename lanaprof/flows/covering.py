@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -118,7 +118,8 @@ def covered(
         if space is not None:
             caches = (cache,) if cache is not None else _TABLE_CACHES
             rows = [row for row in rows if row.space in ("", space) and row.cache in caches]
-        found = statuses_from(rows, viewpoint)
+        statuses = statuses_from(rows, viewpoint)
+        found = {key: statuses[key] for key in wanted if key in statuses}
     if project is None:
         return _covered(environment, warning, wanted, found)
     assert operators is not None
@@ -131,18 +132,19 @@ def covered(
 
 
 def _covered(
-    environment: Environment | None, warning: str, wanted: Iterable[str], found: Mapping[str, str]
+    environment: Environment | None, warning: str, wanted: Sequence[str], found: Mapping[str, str]
 ) -> Covered:
-    """Return how much of what is wanted is measured, from the status that counts by operator."""
-    statuses = {key: found.get(key) for key in wanted}
-    present = [status for status in statuses.values() if status in GOOD_STATUSES]
+    """Return how much of what is wanted is measured, from the status that counts of nothing else, by operator."""
+    present = [status for status in found.values() if status in GOOD_STATUSES]
     return Covered(
         environment=environment,
         warning=warning,
         present=len(present),
         noisy=present.count("noisy"),
-        failed={key: status for key, status in statuses.items() if status and status not in GOOD_STATUSES},
-        missing=tuple(key for key, status in statuses.items() if status is None),
+        failed={key: found[key] for key in wanted if found.get(key, "ok") not in GOOD_STATUSES}
+        if len(present) < len(found)
+        else {},
+        missing=tuple(key for key in wanted if key not in found) if len(found) < len(wanted) else (),
     )
 
 

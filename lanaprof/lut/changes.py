@@ -23,6 +23,7 @@ _SCATTER_LEAST = 0.005  # builds of one session differ by 0.3 %, halves of one c
 # median, not 2.9 times. Student's with at most so many degrees of freedom does not mistake them for changes.
 _DEGREES_MOST = 4
 _QUARTILE = NormalDist().inv_cdf(0.75)
+_PRECISION = 1e-7  # of the scatter, far beyond what it is known to
 _MANY = 200  # degrees of freedom from which Student's distribution is the normal one
 
 
@@ -90,7 +91,7 @@ def _scatter(away: Sequence[float], errors: Sequence[float]) -> float:
     low, high = 1e-9, max(1e-6, max(away) / wanted)
     if middle(low) <= wanted:
         return 0.0
-    for _ in range(60):
+    while high > low * (1 + _PRECISION):
         between = math.sqrt(low * high)
         low, high = (between, high) if middle(between) > wanted else (low, between)
     return high

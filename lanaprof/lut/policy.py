@@ -263,10 +263,18 @@ def estimate_from(rows: Sequence[Row], viewpoint: Viewpoint = Viewpoint()) -> Es
     return estimates_from([rows], viewpoint)[0]
 
 
-def estimates_from(groups: Sequence[Sequence[Row]], viewpoint: Viewpoint = Viewpoint()) -> list[Estimate]:
-    """Return one estimate per group of measurements: what `estimate_from` does, for a whole table at once."""
+def estimates_from(
+    groups: Sequence[Sequence[Row]], viewpoint: Viewpoint = Viewpoint(), *, disagreement: bool = True
+) -> list[Estimate]:
+    """Return one estimate per group of measurements: what `estimate_from` does, for a whole table at once.
+
+    Without ``disagreement`` it is not looked for where one measurement counts: that takes as long as the rest.
+    """
     if viewpoint.policy != "pooled":
-        return [_chosen(rows, rows[0] if len(rows) == 1 else choose(rows, viewpoint)) for rows in groups]
+        return [
+            _chosen(rows, rows[0] if len(rows) == 1 else choose(rows, viewpoint), disagreement=disagreement)
+            for rows in groups
+        ]
     kept = [_to_pool(rows) for rows in groups]
     pooled = iter(pool([rows for rows in kept if len(rows) > 1]) if any(len(r) > 1 for r in kept) else ())
     return [
@@ -284,8 +292,8 @@ def _to_pool(rows: Sequence[R]) -> list[R]:
     return sorted(good, key=attrgetter("id"))
 
 
-def _chosen(rows: Sequence[Row], best: Row) -> Estimate:
-    distance, apart = _apart(rows) if len(rows) > 1 else (None, False)
+def _chosen(rows: Sequence[Row], best: Row, *, disagreement: bool = True) -> Estimate:
+    distance, apart = _apart(rows) if disagreement and len(rows) > 1 else (None, False)
     return Estimate(
         operator=best.operator,
         status=best.status,

@@ -199,7 +199,7 @@ def _holding(environment: str, state: tuple[str, str], operators: int, teams: Se
     own = [each for each in teams if (each.cache, each.space) == state]
     statuses: Counter[str] = Counter()
     for each in own:
-        statuses[each.status] += each.count
+        statuses[each.status] += each.measurements
     return Holding(
         environment=environment, cache=state[0], space=state[1], operators=operators,
         statuses=tuple(sorted(statuses.items())), teams=tuple(sorted({each.team for each in own})),

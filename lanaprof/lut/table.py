@@ -259,6 +259,8 @@ def open_tables(
 ) -> dict[tuple[str, str], Table]:
     """Return the tables of one environment by cache state and space, from one reading of its measurements.
 
+    Whether hosts and teams disagree is not looked for.
+
     Args:
         store: an open database.
         source: names the environment, and may choose by team, time and protocol; a policy in it comes first.
@@ -276,7 +278,8 @@ def open_tables(
         rows = store.timings(environment.id, cache=cache, **given)
         states = sorted({(row.cache, row.space) for row in rows})
         estimates = {
-            state: _estimates(rows, space=state[1], cache=state[0], viewpoint=viewpoint) for state in states
+            state: _estimates(rows, space=state[1], cache=state[0], viewpoint=viewpoint, disagreement=False)
+            for state in states
         }
     return {
         (state, space): Table(environment, found, space=space, database=url)
@@ -312,7 +315,12 @@ def _candidates(
 
 
 def _estimates(
-    rows: Iterable[Timing], *, space: str, cache: str | None, viewpoint: Viewpoint
+    rows: Iterable[Timing],
+    *,
+    space: str,
+    cache: str | None,
+    viewpoint: Viewpoint,
+    disagreement: bool = True,
 ) -> list[Estimate]:
     """Return one estimate per operator: relay rows of the space, else hot ones, or those of one cache state."""
     order = (cache,) if cache is not None else ("relay", "hot")
@@ -321,7 +329,7 @@ def _estimates(
         if row.cache in order and row.space in ("", space):
             groups.setdefault((row.operator, row.cache), []).append(row)
     found: dict[str, Estimate] = {}
-    for each in estimates_from(list(groups.values()), viewpoint):
+    for each in estimates_from(list(groups.values()), viewpoint, disagreement=disagreement):
         other = found.get(each.operator)
         if other is not None:
             first, second = sorted((each, other), key=lambda one: order.index(one.cache))

@@ -57,7 +57,7 @@ class TeamSum(NamedTuple):
     space: str
     status: str
     team: str
-    count: int
+    measurements: int
     newest: str
 
 
