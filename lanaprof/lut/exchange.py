@@ -30,7 +30,7 @@ from lanaprof.version import VERSION
 
 __all__ = ["ExportReport", "ImportReport", "RefusedRow", "export_file", "import_files", "merge"]
 
-_BATCH = 2_000  # records added in one transaction, and in memory
+_BATCH = 5_000  # records added in one transaction, and in memory: fewer write the same pages of an index more often
 _TOLD = 1_000  # records between two reports of progress
 _FIRST = ("operator", "environment")  # what the other records refer to
 LISTED = 10_000  # refused rows kept in memory; a file that is all wrong must not fill it
