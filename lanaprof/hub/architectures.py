@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lanaprof.lut import Selection
 from lanaprof.space.places import place_ends
 
-__all__ = ["KINDS", "Part", "changes_text", "kind_of", "layers_of", "natural", "parts_of", "summary_of"]
+__all__ = [
+    "KINDS",
+    "Part",
+    "Scores",
+    "adding_up",
+    "changes_text",
+    "kind_of",
+    "layers_of",
+    "natural",
+    "parts_of",
+    "summary_of",
+]
 
 # What may become of a layer, in words; the order is that of the legend.
 KINDS = ("kept", "replaced", "skipped", "part of a span", "not named")
 _NAMED_MOST = 6  # changes that a sentence names
+Scores = Mapping[tuple[str, str], float]  # by (layer or first..last, operation); the teacher's are left out
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What stands in one layer: the operation with its span's ends if it has one, and what became of the layer."""
+    """What stands in one layer, in words, and what became of the layer.
+
+    Attributes:
+        text: the operation; of a span with the layers it replaces.
+        kind: one of `KINDS`.
+        place: the layer, or ``first..last``; empty where nothing is named.
+        operation: what stands there.
+    """
 
     text: str
     kind: str
+    place: str = ""
+    operation: str = ""
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -50,9 +72,9 @@ def parts_of(selection: Selection, layers: Sequence[str]) -> tuple[Part, ...]:
             continue
         first, last = numbers[begin], numbers.get(end, len(layers) - 1)
         if first == last:
-            found[first] = Part(operation, kind_of(operation))
+            found[first] = Part(operation, kind_of(operation), name, operation)
         for number in range(first, last + 1) if first < last else ():
-            found[number] = Part(f"{operation} over {name}", "part of a span")
+            found[number] = Part(f"{operation} over {name}", "part of a span", name, operation)
     return tuple(found)
 
 
@@ -70,6 +92,25 @@ def summary_of(parts: Sequence[Part]) -> str:
     counts = ((kind, sum(part.kind == kind for part in parts)) for kind in KINDS)
     said = [f"{count} {kind}" for kind, count in counts if count]
     return f"Of {len(parts)} layers: " + ", ".join(said)
+
+
+def adding_up(sets: Iterable[Scores], selections: Sequence[Selection]) -> Scores:
+    """Return the first set of scores that adds up to the score of every selection: the one they were chosen by.
+
+    Returns:
+        Nothing when none does.
+    """
+    for scores in sets:
+        if all(_adds_up(scores, each) for each in selections):
+            return scores
+    return {}
+
+
+def _adds_up(scores: Scores, selection: Selection) -> bool:
+    parts = [scores.get(choice) for choice in selection.choices if choice[1] != "teacher"]
+    total = sum(part for part in parts if part is not None)
+    whole = selection.score is not None and None not in parts
+    return whole and math.isclose(total, selection.score or 0.0, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def changes_text(layers: Sequence[str], before: Sequence[Part], after: Sequence[Part]) -> str:

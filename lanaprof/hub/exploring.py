@@ -16,7 +16,7 @@ from lanaprof.flows.drawing import svg_from_drawing
 from lanaprof.flows.frontiers import FrontierPoint
 from lanaprof.flows.pages import Cell, details, facts, figure, hint, table
 from lanaprof.flows.plotting import Mark, frontier_chart, frontier_places
-from lanaprof.hub.architectures import Part, changes_text, layers_of, parts_of, summary_of
+from lanaprof.hub.architectures import Part, Scores, adding_up, changes_text, layers_of, parts_of, summary_of
 from lanaprof.hub.asking import Here
 from lanaprof.hub.layermap import layer_map, map_rows
 from lanaprof.hub.rendering import render
@@ -88,16 +88,18 @@ class Explored:
         beside: selections that are drawn, too.
         layers: that the points are made of, in order.
         rows: by point, what stands in each layer.
-        chosen: the number of the best point within the budget; None when even the fastest is too slow.
+        scores: of the candidates, where the database has those that the points were chosen by; else empty.
         note: what of it is not shown; may be empty.
+        chosen: the number of the best point within the budget; None when even the fastest is too slow.
     """
 
     points: tuple[Selection, ...]
     beside: tuple[Selection, ...]
     layers: tuple[str, ...]
     rows: tuple[tuple[Part, ...], ...]
-    chosen: int | None
+    scores: Scores
     note: str
+    chosen: int | None = None
 
     @property
     def shown(self) -> int:
@@ -151,7 +153,8 @@ def _explore(hub: Hub, group: SelectionGroup, groups: Sequence[SelectionGroup]) 
         if few < many
     ]
     rows = tuple(parts_of(each, shown) for each in points)
-    return Explored(points, tuple(newest), shown, rows, None, " ".join(notes))
+    scores = adding_up(hub.store.score_sets(group.teacher), points)
+    return Explored(points, tuple(newest), shown, rows, scores, " ".join(notes))
 
 
 def _place_of(group: SelectionGroup) -> tuple[str, str, str]:
@@ -267,7 +270,7 @@ def _data(found: Explored) -> dict[str, Any]:
         "said": [_point_text(found, number) for number in range(len(found.points))],
         "least": _time(found.points[0]),
         "about": [_about(found, number) for number in range(len(found.points))],
-        "parts": [[part.text, part.kind] for part in parts],
+        "parts": [[part.text, part.kind, *_score_of_part(found, part)] for part in parts],
         "rows": [[numbers[part] for part in row] for row in found.rows],
         "chart": [[round(x, 1), round(y, 1)] for x, y in places],
         "map": [round(rows.middle(number), 1) for number in range(len(found.rows))],
@@ -296,10 +299,28 @@ def _layers(found: Explored) -> str:
     for number, (layer, part) in enumerate(zip(found.layers, here, strict=True)):
         changes = ["same" if other[number].text == part.text else other[number].text for other in others]
         own += [number] if changes != ["same", "same"] else []
-        rows.append([layer, part.text, part.kind, *changes])
-    columns = ["layer", "what stands there", "it is", "next cheaper", "next dearer"]
-    note = '<p class="muted">Layers in which a neighbour on the frontier differs stand out.</p>'
+        rows.append([layer, part.text, part.kind, *_score_of_part(found, part), *changes])
+    columns = [
+        "layer",
+        "operation",
+        "it is",
+        *(["#score"] if found.scores else []),
+        "next cheaper",
+        "next dearer",
+    ]
+    note = '<p class="muted">Layers in which a neighbour on the frontier differs stand out.'
+    if found.scores:
+        note += " Scores add up to the point's, the teacher's is 0; a span's stands in all its layers."
+    note += "</p>"
     return "<h2>Its layers</h2>" + note + table(columns, rows, label="Layers", own=own)
+
+
+def _score_of_part(found: Explored, part: Part) -> list[str]:
+    """Return a part's score as its cell; no cell where the scores are not known."""
+    if not found.scores:
+        return []
+    score = 0.0 if part.operation == "teacher" else found.scores.get((part.place, part.operation))
+    return ["–" if score is None else f"{score:.4g}"]
 
 
 def _map(found: Explored) -> str:

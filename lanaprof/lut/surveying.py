@@ -17,6 +17,7 @@ from lanaprof.lut.records import FRONTIER, GOOD_STATUSES, Selection
 __all__ = ["SelectionGroup", "SharedRatio", "Surveyor"]
 
 _POINTS_MOST = 5_000  # selections of one group that are read
+_SCORES_MOST = 100_000  # scores of one teacher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +136,21 @@ class Surveyor(Reader):
             query = select(table.c.operator, table.c.latency_s).where(*within, table.c.operator.in_(chunk))
             found.update((row[0], row[1]) for row in self._rows(query.order_by(table.c.time, table.c.id)))
         return found
+
+    def score_sets(self, teacher: str) -> list[dict[tuple[str, str], float]]:
+        """Return scores of a teacher's candidates by (layer, operation): a set per metric and data, the newest first.
+
+        The newest score of each candidate counts.
+        """
+        table = TABLES["score"]
+        columns = (table.c[name] for name in ("metric", "data", "layer", "operation", "score"))
+        query = select(*columns).where(table.c.teacher == teacher).order_by(table.c.time, table.c.id)
+        sets: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
+        for metric, data, layer, operation, score in self._rows(query.limit(_SCORES_MOST)):
+            scores = sets.pop((metric, data), {})  # put back as the last: the newest
+            scores[layer, operation] = score
+            sets[metric, data] = scores
+        return list(reversed(sets.values()))
 
     def selection_groups(self) -> tuple[SelectionGroup, ...]:
         """Return what can be explored: stored frontiers, the newest first, then selections, the most first."""

@@ -31,6 +31,7 @@ from lanaprof.lut import (
     Recipe,
     Record,
     Retraction,
+    Score,
     Selection,
     Store,
     open_store,
@@ -100,6 +101,13 @@ class Make:
             "team": "vision", "time": "2026-03-01T12:00:00Z",
         }  # fmt: skip
         return Selection(**{**given, **fields})
+
+    def score(self, layer: str, operation: str, score: float, **fields: Any) -> Score:
+        given = {
+            "teacher": "t1", "candidate": f"{layer} {operation}", "data": "d1", "metric": "kl", "images": 64,
+            "team": "vision", "time": "2026-03-01T12:00:00Z",
+        }  # fmt: skip
+        return Score(**{**given, **fields}, layer=layer, operation=operation, score=score)
 
     def bundle(self, *records: Record) -> bytes:
         """Return JSON lines with these records, in this order."""

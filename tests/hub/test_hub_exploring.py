@@ -10,6 +10,8 @@ import pytest
 
 from lanaprof.hub.exploring import _slider
 
+LATER = "2026-05-01T00:00:00Z"
+
 
 @pytest.mark.parametrize(
     ("budget", "said"),
@@ -82,6 +84,26 @@ def test_the_explorer_shows_layers_and_what_changes(explored: Any) -> None:
     assert "Of 4 layers: 1 skipped, 3 part of a span." in first
     assert "Of 4 layers: 4 kept." in last
     assert "There is no dearer point." in last
+
+
+@pytest.mark.parametrize(("slimmed", "shown"), [(-0.15, ["0", "-0.15", "0", "-0.05"]), (-0.14, None)])
+def test_the_scores_that_a_frontier_was_chosen_by_stand_beside_its_layers(
+    explored: Any, make: Any, slimmed: float, shown: list[str] | None
+) -> None:
+    """Those that add up to the score of every point; others are not shown."""
+    scores = [
+        make.score("blocks.2", "slim", slimmed), make.score("blocks.10", "skip", -0.05),
+        make.score("blocks.1..blocks.3", "conv", -0.85),
+    ]  # fmt: skip
+    others = [make.score(each.layer, each.operation, -7.0, metric="loss", time=LATER) for each in scores]
+    older = make.score("blocks.2", "slim", -0.9, time="2026-02-01T00:00:00Z")
+    assert not explored.store.add([*scores, *others, older]).refused
+    with explored.browse() as visitor:
+        page = visitor.get("/frontier", params={"budget_us": 3000}).text
+
+    layers = page.partition('aria-label="Layers"')[2].partition("</table>")[0].partition("<tbody>")[2]
+    found = re.findall('<td class="n">(.*?)</td>', layers)
+    assert found == (shown or [])
 
 
 def test_the_explorer_needs_no_script(explored: Any) -> None:

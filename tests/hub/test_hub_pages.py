@@ -123,7 +123,15 @@ def test_what_is_stored_never_becomes_markup(hub: Any, make: Any) -> None:
     """Names that are scripts are shown as text, on every page."""
     place = make.environment(cpu_model=EVIL, backend=EVIL)
     row = make.measurement(team=EVIL, environment=place.id, message=EVIL, host=EVIL)
-    assert not hub.store.add([*make.base(), place, row]).refused
+    newer = make.environment(cpu_model=EVIL, backend=EVIL, backend_version=EVIL)
+    again = make.measurement(team=EVIL, environment=newer.id)
+    named = {"device": EVIL, "space": EVIL, "team": EVIL, "choices": {EVIL: EVIL, f"{EVIL}..z": EVIL}}
+    chosen = [
+        make.selection(**named),
+        make.selection(**named, status="frontier", score=-1.0, predicted_s=1e-3),
+    ]
+    scores = [make.score(EVIL, EVIL, -0.5), make.score(f"{EVIL}..z", EVIL, -0.5)]
+    assert not hub.store.add([*make.base(), place, newer, row, again, *chosen, *scores]).refused
     hub.tokens["evil"] = hub.ledger.new_token(EVIL, scope="read")[1]
 
     with hub.browse("evil") as visitor:
@@ -132,6 +140,10 @@ def test_what_is_stored_never_becomes_markup(hub: Any, make: Any) -> None:
         texts.append(visitor.get(f"/operators/{row.operator}").text)
         texts.append(visitor.get(f"/environments/{place.id}").text)
         texts.append(visitor.get("/compare", params={"a_team": EVIL, "b_team": f'"{EVIL}'}).text)
+        texts.append(visitor.get("/drift", params={"a": place.id, "b": newer.id}).text)
+        texts.append(visitor.get("/coverage", params={"text": EVIL}).text)
+        texts.append(visitor.get("/operators", params={"text": EVIL}).text)
+        texts.append(visitor.get(f"/environments/{place.id}", params={"team": EVIL}).text)
 
     assert all(EVIL not in text for text in texts)
     assert all("&lt;script&gt;" in text for text in texts)
