@@ -21,12 +21,12 @@ SHORT = Recipe(steps=6, batch_size=8)
 FIRST: dict[str, tuple[str, ...]] = {"body.first": ("conv", "ds")}
 THIRD: dict[str, tuple[str, ...]] = {"body.third": ("conv(kernel=1)",)}
 _HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from lanaprof.distill.parts import hold_part
 with hold_part(Path(sys.argv[1]), sys.argv[2]):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -50,7 +50,10 @@ def test_same_part_twice_is_refused(
     """The second process on a part is told who works on it, and trains nothing."""
     key = plan(teacher, space, noise, wanted=FIRST, recipe=SHORT, folder=tmp_path).key
     with subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, str(tmp_path / key), "a"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _HOLDER, str(tmp_path / key), "a"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"

@@ -338,16 +338,20 @@ def test_a_killed_worker_is_noticed(remote: Callable[..., RemoteRig]) -> None:
 def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
     """kill -9 of the measuring program leaves no process behind on the core."""
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom lanaprof.profiler.remote import RemoteRig, WorkerSettings\n"
+        "import sys\nfrom pathlib import Path\nfrom lanaprof.profiler.remote import RemoteRig, WorkerSettings\n"
         f"rig = RemoteRig(WorkerSettings('scripted', 1, (), locks=Path({str(tmp_path)!r})))\n"
-        "print(rig._process.pid, flush=True)\ntime.sleep(60)"
+        "print(rig._process.pid, flush=True)\nsys.stdin.read()"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdin is not None
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
 
     parent.kill()
     parent.wait()
+    parent.stdin.close()
     parent.stdout.close()
 
     assert wait_until_gone(worker)
@@ -356,7 +360,7 @@ def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
 def wait_until_gone(process: int) -> bool:
     import time
 
-    for _ in range(100):
+    for _ in range(3000):  # five minutes
         try:
             state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
         except (FileNotFoundError, ProcessLookupError):

@@ -46,7 +46,7 @@ def test_files_are_timed_outside_a_project(bench: Any) -> None:
     row = first["files"][0]
 
     assert [f["file"] for f in first["files"]] == [str(path) for path in files]
-    assert row["status"] == "ok"
+    assert row["status"] in ("ok", "noisy")
     assert 0 < row["ci_low_s"] <= row["latency_s"] <= row["ci_high_s"]
     assert (first["measured"], again["measured"], again["reused"]) == (2, 0, 2)
     assert again["files"] == first["files"]

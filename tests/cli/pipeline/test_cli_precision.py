@@ -34,7 +34,7 @@ def test_a_student_in_mixed_precision_goes_all_the_way(bench: Any) -> None:
     bench.run("calibrate", "-n", "6")
     bench.run("distill", "--steps", "4", "--batch-size", "16")
     scored = bench.run("score", "--images", "16")
-    found = bench.run("select", "--budget", "90%", "--no-verify", "--confidence", "0.5")
+    found = bench.run("select", "--budget", "50%", "--no-verify", "--confidence", "0.5")
     architecture = Path("mixed.json")
     architecture.write_text(
         '{"format": "lanaprof-architecture/1", "teacher": "", "choices": '
@@ -104,7 +104,7 @@ def test_fp8_goes_all_the_way_where_it_cannot_be_measured(bench: Any) -> None:
     bench.run("calibrate", "-n", "6")
     bench.run("distill", "--steps", "4", "--batch-size", "16")
     scored = bench.run("score", "--images", "16")
-    found = bench.run("select", "--budget", "90%", "--no-verify", "--confidence", "0.5")
+    found = bench.run("select", "--budget", "50%", "--no-verify", "--confidence", "0.5")
     chosen = _everywhere("teacher@fp8")
     tuned = bench.run("finetune", "--architecture", chosen, "--steps", "4", "--batch-size", "16")
     written = bench.run("export", "--architecture", chosen, "--out", "fp8.onnx")

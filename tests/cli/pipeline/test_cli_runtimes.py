@@ -69,7 +69,7 @@ def test_a_file_is_timed_by_each_runtime(run: Run, device: str) -> None:
     rows = [run("measure", "relu.onnx", "--device", name)["files"][0] for name in ("cpu", device)]
     again = run("measure", "relu.onnx", "--device", device)
 
-    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert {row["status"] for row in rows} <= {"ok", "noisy"}
     assert all(0 < row["ci_low_s"] <= row["latency_s"] <= row["ci_high_s"] for row in rows)
     assert (again["measured"], again["reused"]) == (0, 1)
     assert len(set(environments(run).values())) == 2
@@ -102,7 +102,7 @@ def test_options_of_a_device_have_numbers_of_their_own(run: Run) -> None:
     rows = [run("measure", "relu.onnx", "--device", name)["files"][0] for name in ("cpu-torch", "fast")]
     covered = [run("lut", "coverage", "--device", name)["environment"] for name in ("cpu-torch", "fast")]
 
-    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert {row["status"] for row in rows} <= {"ok", "noisy"}
     assert len(set(covered)) == 2
 
 
