@@ -150,3 +150,17 @@ def test_scores_of_networks_with_spans_are_judged(spanned: Any) -> None:
 
     names = {name for point in document["correlation"]["points"] for name in point["choices"]}
     assert names & {"1.0..1.1", RUN}
+
+
+def test_records_of_spans_travel(spanned: Any) -> None:
+    """Operators, scores, selections and points of the frontier that name first..last, as a hub or a file gets them."""
+    spanned.run("select", "--budget", span_budget(spanned), *AT_ONCE)
+    spanned.run("frontier", "--store")
+    spanned.run("lut", "export", "--out", "all.jsonl")
+
+    taken = spanned.run("lut", "import", "all.jsonl", "--database", "other.db")
+    chosen = spanned.run("export", "--selection", "latest", "--out", "there", "--database", "other.db")
+
+    assert 0 == taken["refused"]
+    assert (spanned.folder / "all.jsonl").read_text().count(RUN) >= 3
+    assert "folder" == chosen["kind"]

@@ -84,7 +84,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fresh") / "project"
     folder.mkdir()
     (folder / "tiny.py").write_text(TEACHER)
-    (folder / "ops.txt").write_text("skip\nconv\nds\n")
+    (folder / "ops.txt").write_text("skip\nconv\nds\n1.[0-2]: conv(kernel=1)\n")  # and a span
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         done = CliRunner().invoke(main, INIT)

@@ -147,9 +147,9 @@ def session(nodes: Any, fresh: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_weights_are_those_of_one_machine(session: Session, alone: tuple[Path, ScoreReport]) -> None:
-    """To the last bit, after an interrupt and a lost node."""
+    """To the last bit, after an interrupt and a lost node; those of a candidate for several layers, too."""
     assert _weights(alone[0]) == _weights(session.folder)
-    assert len(_weights(alone[0])) == 12
+    assert len(_weights(alone[0])) == 13
 
 
 def test_scores_are_those_of_one_machine(session: Session, alone: tuple[Path, ScoreReport]) -> None:
@@ -189,7 +189,7 @@ def test_an_interrupted_call_is_gone_on_with(session: Session) -> None:
 def test_nothing_is_written_twice(session: Session) -> None:
     """What had been trained when the node was killed is untouched; everything counts once."""
     assert all(path.stat().st_mtime_ns == written for path, written in session.finished.items())
-    assert 12 == session.result.trained + session.result.reused
+    assert 13 == session.result.trained + session.result.reused
 
 
 def test_nothing_but_documents_gets_to_standard_output(session: Session) -> None:
@@ -208,5 +208,5 @@ def test_what_is_trained_is_not_spread_again(
 
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert (0, 12) == (found["trained"], found["reused"])
+    assert (0, 13) == (found["trained"], found["reused"])
     assert found["cluster"] == {"nodes": 0, "groups": 0, "lost": 0}
