@@ -86,14 +86,13 @@ def frontier(device: str | None, database: str | None, team: str | None, **optio
 
     def show(console: Console) -> None:
         from lanaprof.cli.tables import plain_table
-        from lanaprof.units import format_duration
+        from lanaprof.flows.frontiers import POINT_COLUMNS, point_cells
 
-        table = plain_table("#latency", "#of the teacher", "#score")
+        table = plain_table(*POINT_COLUMNS)
         step = max(1, len(points) // _SHOWN)
         shown = [*points[:-1:step], *points[-1:]]
         for point in shown:
-            share = f"{point.latency_s / predictor.teacher_s:.0%}" if predictor.teacher_s else "–"
-            table.add_row(format_duration(point.latency_s), share, f"{point.score:.4f}")
+            table.add_row(*(text for text, _ in point_cells(point, predictor.teacher_s)))
         console.print(table)
         rest = f"; {len(shown)} are shown, --json and --plot have all" if len(shown) < len(points) else ""
         console.print(f"{len(points)} architectures on the frontier{rest}")

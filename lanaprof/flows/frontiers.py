@@ -11,8 +11,19 @@ from lanaprof.flows.project import Project
 from lanaprof.flows.selecting import Scores, build_problem
 from lanaprof.lut import FRONTIER, Selection, SelectionGroup, Store, utc_now
 from lanaprof.solver import frontier
+from lanaprof.units import format_duration
 
-__all__ = ["FrontierPoint", "StoredFrontier", "project_frontier", "store_frontier"]
+__all__ = [
+    "POINT_COLUMNS",
+    "FrontierPoint",
+    "StoredFrontier",
+    "point_cells",
+    "project_frontier",
+    "store_frontier",
+]
+
+POINT_COLUMNS = ("#latency", "#of the teacher", "#score")
+"""What a table of the frontier says of a point, on pages and in the terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,21 @@ class FrontierPoint:
     bound: float | None = None
     proved: bool = False
     method: str = ""
+
+
+def point_cells(point: FrontierPoint, teacher_s: float | None) -> list[tuple[str, float | None]]:
+    """Return a point's cells under `POINT_COLUMNS`, each with the number it is sorted by.
+
+    >>> point_cells(FrontierPoint(0.002, -0.25, {}), 0.005)
+    [('2 ms', 0.002), ('40%', 0.4), ('-0.2500', -0.25)]
+    """
+    latency = format_duration(point.latency_s) if point.latency_s > 0 else "0 s"
+    share = point.latency_s / teacher_s if teacher_s else None
+    return [
+        (latency, point.latency_s),
+        (f"{share:.0%}" if share is not None else "–", share),
+        (f"{point.score:.4f}", point.score),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING
 
 from lanaprof.errors import BadInput
 from lanaprof.flows.axes import SMALL, Axis, Frame, axis_for, time_unit
@@ -21,12 +20,10 @@ from lanaprof.flows.drawing import (
     svg_from_drawing,
     text_width,
 )
+from lanaprof.flows.frontiers import POINT_COLUMNS, FrontierPoint, point_cells
 from lanaprof.flows.marks import Mark, described, legend, marked, teacher_line
-from lanaprof.flows.pages import Cell, details, figure, page, table
+from lanaprof.flows.pages import details, figure, page, table
 from lanaprof.units import format_duration
-
-if TYPE_CHECKING:
-    from lanaprof.flows.frontiers import FrontierPoint
 
 __all__ = [
     "Axis",
@@ -233,20 +230,9 @@ def write_frontier(
     if not points:
         raise BadInput("the frontier has no points to draw", hint="lanaprof score")
     drawing = frontier_chart(points, device=device, teacher_s=teacher_s, marks=marks)
-    columns = ["#predicted latency", "#of the teacher", "#score"]
-    rows: list[list[Cell]] = []
-    for point in points:
-        share = point.latency_s / teacher_s if teacher_s else None
-        latency = format_duration(point.latency_s, digits=4) if point.latency_s > 0 else "0 s"
-        rows.append(
-            [
-                (latency, point.latency_s),
-                (f"{share:.0%}", share) if share is not None else ("–", None),
-                (f"{point.score:.4f}", point.score),
-            ]
-        )
+    rows = [point_cells(point, teacher_s) for point in points]
     label = f"The frontier in numbers: {len(points)} points"
-    numbers = details(label, table(columns, rows, label=label, sortable=True))
+    numbers = details(label, table(POINT_COLUMNS, rows, label=label, sortable=True))
     caption = "The best score that the table allows for every latency; latencies are predicted unless a mark says more."
     words = Words("The best score for every latency", caption, example="frontier.html", more=numbers)
     write_drawing(path, drawing, words)

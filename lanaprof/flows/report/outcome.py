@@ -9,7 +9,7 @@ from typing import Any
 from lanaprof.errors import UserError
 from lanaprof.flows.drawing import svg_from_drawing
 from lanaprof.flows.finalists import read_finalists
-from lanaprof.flows.frontiers import FrontierPoint, project_frontier
+from lanaprof.flows.frontiers import POINT_COLUMNS, FrontierPoint, point_cells, project_frontier
 from lanaprof.flows.marks import Mark, selection_marks
 from lanaprof.flows.pages import Cell, Section, details, figure, hint, table
 from lanaprof.flows.plotting import frontier_chart
@@ -76,17 +76,9 @@ def _points_table(known: ReportFacts, points: tuple[FrontierPoint, ...]) -> str:
     teacher_s = known.predictor.teacher_s if known.predictor is not None else None
     rows: list[list[Cell]] = []
     for point in (points[number] for number in numbers):
-        speed = teacher_s / point.latency_s if teacher_s and point.latency_s > 0 else None
         replaced = replaced_count(known.project.space, point.choices.items())
-        rows.append(
-            [
-                duration_cell(point.latency_s, digits=4),
-                (f"{speed:.2f}×", speed) if speed else (DASH, None),
-                number_cell(point.score),
-                (str(replaced), replaced),
-            ]
-        )
-    columns = ["#predicted latency", "#speed-up", "#score", "#layers replaced"]
+        rows.append([*point_cells(point, teacher_s), (str(replaced), replaced)])
+    columns = [*POINT_COLUMNS, "#layers replaced"]
     shown = f"{len(rows)} of its {len(points)} points" if len(rows) < len(points) else "all its points"
     label = f"The frontier in numbers: {shown}"
     return details(label, table(columns, rows, label=label, sortable=True))
