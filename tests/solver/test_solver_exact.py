@@ -192,7 +192,7 @@ def test_time_limit_gives_a_certified_gap() -> None:
     solution = solve(_problem(values, values), {"t": budget}, time_limit_s=0.3)
     assert (solution.status, solution.proved) == ("feasible", False)
     assert solution.score < solution.bound <= budget * (1 + 1e-12)
-    assert solution.score > budget * (1 - 1e-5)
+    assert solution.score > budget * (1 - 1e-4)  # what is there before the search has any time
 
 
 def test_whole_costs_waste_no_search_on_half_a_unit() -> None:

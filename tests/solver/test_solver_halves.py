@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import time
+import math
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def test_finds_the_best_within_the_reach(seed: int) -> None:
     """Of all solutions inside both rows the one nearest to the ceiling is returned, and its score is what that says."""
     model, price, regret = _model(seed)
     gaps = _gaps(model, price, regret)
-    deadline = time.perf_counter() + 60
+    deadline = math.inf
     found, _ = best_near(model, price, regret, gap=np.inf, is_sound=lambda _: True, deadline=deadline)
     assert found.is_complete
     assert found.columns is not None
@@ -64,7 +64,7 @@ def test_unsound_solutions_are_passed_over() -> None:
     """What the judge refuses, here the two best, is left out, and the next best one is found."""
     model, price, regret = _model(3)
     gaps = _gaps(model, price, regret)
-    deadline = time.perf_counter() + 60
+    deadline = math.inf
     ceiling = float(model.through(price).max())
 
     def is_sound(columns: Any) -> bool:
@@ -79,9 +79,7 @@ def test_nothing_inside_is_said() -> None:
     """When no solution keeps the rows the whole gap is searched and nothing is returned."""
     model, price, regret = _model(5)
     model.high[:] = -1.0
-    found, _ = best_near(
-        model, price, regret, gap=np.inf, is_sound=lambda _: True, deadline=time.perf_counter() + 60
-    )
+    found, _ = best_near(model, price, regret, gap=np.inf, is_sound=lambda _: True, deadline=math.inf)
     assert (found.columns, found.is_complete) == (None, True)
 
 
@@ -102,6 +100,6 @@ def test_too_many_choices_end_the_search_with_what_was_done() -> None:
         np.zeros(layers * count),
         gap=1.0,
         is_sound=lambda _: False,
-        deadline=time.perf_counter() + 60,
+        deadline=math.inf,
     )
     assert (found.columns, found.is_complete, reach) == (None, False, 0.0)

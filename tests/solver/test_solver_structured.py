@@ -132,7 +132,8 @@ def test_time_limit_gives_a_certified_gap() -> None:
     budget = float(weights.sum()) * 0.37
     solution = solve(problem, {"t": budget}, time_limit_s=0.3)
     assert (solution.status, solution.proved) == ("feasible", False)
-    assert budget * (1 - 1e-4) < solution.score < solution.bound <= budget * (1 + 1e-12)
+    # What is there before the search has any time: a machine may be busy for all of the 0.3 s.
+    assert budget * (1 - 1e-4) < solution.score < solution.bound <= budget * (1 + 1e-9)
 
 
 def test_terms_of_one_side_only_leave_no_table() -> None:
