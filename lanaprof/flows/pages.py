@@ -88,6 +88,8 @@ border:1px solid var(--muted);border-radius:6px}input[type=search]::placeholder{
 tr.own td{font-weight:600}
 figcaption{color:var(--muted);font-size:.87rem;margin-top:.35rem}
 footer{margin-top:3rem;color:var(--muted);font-size:.85rem}
+@media (max-width:40rem){.scroll table{width:max-content;min-width:100%}th,td{max-width:15rem}
+dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.5rem}}
 @media print{main{max-width:none;padding:0}nav{display:none}h2{break-after:avoid}figure{break-inside:avoid}}
 """
 )
