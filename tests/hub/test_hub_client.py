@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import socket
 import subprocess
@@ -254,6 +255,14 @@ def test_a_hub_that_is_not_there_is_told(make: Any) -> None:
         open_remote(Remote("lab", "http://127.0.0.1:9", "t"))
 
 
+def free_port() -> int:
+    """Return a port that nobody is given who asks for any: it stays free while nobody listens."""
+    while True:
+        port = random.randrange(20_000, 32_000)  # Linux gives those from 32768 on
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 def test_a_hub_that_is_killed_loses_nothing_it_acknowledged(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,9 +271,7 @@ def test_a_hub_that_is_killed_loses_nothing_it_acknowledged(
     rows = [make.measurement(latency_s=1e-3 + step / 1e5) for step in range(60)]
     make.database("lanaprof.db", *make.base(), *rows)
     made = CliRunner().invoke(main, ["hub", "token", "new", "ann", "--team", "vision"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     words = ["hub", "serve", "--database", "shared.db", "--port", str(port)]
     command = [sys.executable, "-c", "from lanaprof.cli import main; main()", *words]
     started: list[subprocess.Popen[bytes]] = []
