@@ -1,13 +1,14 @@
-"""Answers that are worth keeping for a while: what is asked on every page, and takes long on a large database."""
+"""Answers that are worth keeping: what is asked on every page, or again, and takes long on a large database."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-__all__ = ["Kept"]
+__all__ = ["Kept", "Remembered"]
 
 _SHARE = (
     20.0  # kept for so many times what it took to find: then a twentieth of one core is spent on it at most
@@ -53,3 +54,36 @@ class Kept(Generic[T]):
             return self._found[0]
         finally:
             self._lock.release()
+
+
+class Remembered(Generic[T]):
+    """The answers to the last few questions, each as long as what it was made of stays as it is.
+
+    Args:
+        most: how many.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._answers: OrderedDict[Hashable, tuple[Hashable, T]] = OrderedDict()
+
+    def get(self, question: Hashable, made_of: Hashable, find: Callable[[], T]) -> T:
+        """Return the answer to a question.
+
+        >>> remembered = Remembered[str](most=2)
+        >>> [remembered.get("a", version, lambda: answer) for version, answer in ((1, "x"), (1, "y"), (2, "z"))]
+        ['x', 'x', 'z']
+        """
+        with self._lock:
+            before = self._answers.get(question)
+            if before is not None and before[0] == made_of:
+                self._answers.move_to_end(question)
+                return before[1]
+        found = find()
+        with self._lock:
+            self._answers[question] = (made_of, found)
+            self._answers.move_to_end(question)
+            while len(self._answers) > self._most:
+                self._answers.popitem(last=False)
+        return found

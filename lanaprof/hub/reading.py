@@ -155,8 +155,7 @@ def counts(hub: Here, chosen: Chosen) -> Counts:
 @router.get("/coverage")
 def coverage(hub: Here, team: Plain = "", since: Since = "", protocol: Plain = "") -> Coverage:
     """Return how many operators are wanted, present, failed and missing, by device."""
-    with hub.heavy():
-        found = hub.covered(team=team, since=since, protocol=protocol)
+    found = hub.covered(team=team, since=since, protocol=protocol)
     return Coverage(
         devices={
             name: {**each.counts(), "environment": each.environment.id if each.environment else None}
@@ -204,8 +203,16 @@ def compare_sides(
     first, second = (
         Source(database=hub.store.url, environment=environment, team=team) for environment, team in (a, b)
     )
-    with hub.heavy():
-        return compare_sources(first, second, hub.folder, cache=cache, policy=policy, store=hub.store)
+
+    def find() -> SourceComparison:
+        with hub.heavy():
+            return compare_sources(first, second, hub.folder, cache=cache, policy=policy, store=hub.store)
+
+    hub.holdings.get()  # so that what came since counts
+    versions = (hub.standings.version(a[0]), hub.standings.version(b[0]))
+    if None in versions or not (a[0] and b[0]):
+        return find()
+    return hub.comparisons.get((a, b, cache, policy), versions, find)
 
 
 def _whole(found: Operator | None, identity: str) -> Operator:

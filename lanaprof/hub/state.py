@@ -11,9 +11,10 @@ from pathlib import Path
 
 from starlette.requests import Request
 
+from lanaprof.flows.comparing import SourceComparison
 from lanaprof.flows.covering import Covered, covered_at
 from lanaprof.flows.sources import viewpoint_of
-from lanaprof.hub.keeping import Kept
+from lanaprof.hub.keeping import Kept, Remembered
 from lanaprof.hub.ledger import Ledger
 from lanaprof.hub.limits import Bucket, Limits
 from lanaprof.hub.metrics import Metrics
@@ -25,6 +26,7 @@ __all__ = ["Hub", "hub_of"]
 
 _WAIT_S = 5.0  # of a bundle for its turn; it holds a thread meanwhile
 _HEAVY_WAIT_S = 30.0  # of a long computation, likewise
+_COMPARISONS_MOST = 16  # 1 to 2 MB each, of 4,000 operators
 _PARTS_MOST = 4  # parts of the database whose coverage is kept: each takes as much memory as the whole
 
 
@@ -42,6 +44,7 @@ class Hub:
         standings: what stands in each environment: what follows is made of it.
         holdings: what is measured where; ``counts``: how many records there are, by kind. All may be a little old.
         coverage: how much of the operators is measured on each device.
+        comparisons: the last ones that were asked for.
         public: the pages may be read without a token.
         secure: browsers reach it by https alone: cookies say so.
     """
@@ -58,6 +61,9 @@ class Hub:
     holdings: Kept[tuple[Holding, ...]] = field(init=False)
     counts: Kept[dict[str, int]] = field(init=False)
     coverage: Kept[dict[str, Covered]] = field(init=False)
+    comparisons: Remembered[SourceComparison] = field(
+        init=False, default_factory=lambda: Remembered(_COMPARISONS_MOST)
+    )
     _parts: OrderedDict[tuple[str, str, str], Kept[dict[str, Covered]]] = field(
         init=False, default_factory=OrderedDict
     )
@@ -111,8 +117,9 @@ class Hub:
         chosen = Standings(self.store, viewpoint_of(None), team=team, since=since, protocol=protocol)
 
         def cover() -> dict[str, Covered]:
-            for standings in (self.standings, chosen):
-                standings.look()
+            with self.heavy():  # the first time all is read
+                for standings in (self.standings, chosen):
+                    standings.look()
             return covered_at(self.store, self.standings, self.folder, chosen=chosen)
 
         return cover

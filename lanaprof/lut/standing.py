@@ -76,6 +76,7 @@ class Standings:
         self._look_s = 0.0
         self._pending: set[str] = set()
         self._found: dict[str, Standing] = {}
+        self._versions: Counter[str] = Counter()
         self._whole_s = 0.0
 
     @property
@@ -140,7 +141,12 @@ class Standings:
             else:
                 found.pop(environment, None)
         self._found = found
+        self._versions[environment] += 1
         self._pending.discard(environment)
+
+    def version(self, environment: str) -> int | None:
+        """Return a number that grows when measurements of an environment come or go; None while they are to be read."""
+        return None if environment in self._pending else self._versions[environment]
 
     def holdings(self) -> tuple[Holding, ...]:
         """Return what `Store.holdings` returns."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from lanaprof.hub.keeping import Kept
+from lanaprof.hub.keeping import Kept, Remembered
+from lanaprof.hub.limits import Limits
 
 
 def test_whoever_asks_meanwhile_gets_what_was_found_before() -> None:
@@ -61,3 +63,36 @@ def test_a_failure_is_not_kept() -> None:
     with pytest.raises(ZeroDivisionError):
         kept.get()
     assert kept.get() == 1
+
+
+def test_a_long_computation_waits_for_its_turn(start: Any) -> None:
+    """Where all places are taken it begins when one of them is free, and is not refused."""
+    hub = start(limits=Limits(heavy_at_once=1, heavy_waiting=1)).hub
+    came, begun = threading.Event(), threading.Event()
+
+    def compute() -> None:
+        came.set()
+        with hub.heavy():
+            begun.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        with hub.heavy():
+            waiting = pool.submit(compute)
+            assert came.wait(600)
+            assert not begun.is_set()
+        waiting.result()
+
+    assert begun.is_set()
+
+
+def test_an_answer_is_remembered_until_what_it_is_made_of_changes() -> None:
+    """And forgotten when others were asked for since."""
+    remembered = Remembered[int](most=2)
+    made: list[int] = []
+
+    def find() -> int:
+        made.append(1)
+        return len(made)
+
+    questions = [("a", 1), ("a", 1), ("a", 2), ("b", 1), ("a", 2), ("c", 1), ("b", 1)]
+    assert [remembered.get(*each, find) for each in questions] == [1, 1, 2, 3, 2, 4, 5]
