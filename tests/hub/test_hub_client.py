@@ -294,7 +294,7 @@ def test_a_hub_that_is_killed_loses_nothing_it_acknowledged(
                     client.get(f"{remote.url}/healthz")
                     break
                 time.sleep(0.1)
-        with open_store("lanaprof.db") as own, open_remote(remote) as lab:
+        with open_store("lanaprof.db") as own, open_remote(remote, again_s=600.0) as lab:
             report = transfer(own, lab, follow=kill)
     finally:
         for each in started:
