@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lanaprof.distill import Progress
+    from lanaprof.flows.project import Project
     from lanaprof.lut import Store
 
 __all__ = [
@@ -37,7 +38,7 @@ __all__ = [
     "policy_option",
     "ray_option",
     "team_option",
-    "warn_of_unproved",
+    "warn_of_latest",
 ]
 
 Show = Callable[["Console"], None]
@@ -141,11 +142,17 @@ def notice(text: str) -> None:
 _noticed: set[str] = set()
 
 
-def warn_of_unproved(store: Store, which: str | None) -> None:
-    """Tell the user when the latest selection is meant, was not proved, and an earlier one was."""
-    from lanaprof.flows.students import verified_instead
+def warn_of_latest(project: Project, store: Store, which: str | None) -> None:
+    """Tell the user when the latest selection is meant, and is another team's, or one before it was proved."""
+    from lanaprof.flows.chosen import find_selection, verified_instead
+    from lanaprof.flows.project import default_team
 
-    if (proved := verified_instead(store, which)) is not None:
+    if which not in (None, "latest"):
+        return
+    latest, own = find_selection(project, store, which), default_team(None, project.config)
+    if latest.team != own:
+        notice(f"selection {latest.id[:12]} is of team {latest.team!r}: as {own!r} nothing is selected here")
+    if (proved := verified_instead(project, store, which)) is not None:
         notice(
             f"the latest selection was not proved; the newest that was: --selection {proved.id[:12]} "
             f"({proved.device}, {proved.time})"

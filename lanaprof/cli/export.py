@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lanaprof.cli.base import Outcome, command, database_option, notice, warn_of_unproved
+from lanaprof.cli.base import Outcome, command, database_option, notice, warn_of_latest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +38,7 @@ def export(
     else:
         with open_store(project.database(database)) as store:
             choices = selected(project, store, selection, None)
-            warn_of_unproved(store, selection)
+            warn_of_latest(project, store, selection)
     student = build_student(project, choices)
     if student.untrained:
         notice(

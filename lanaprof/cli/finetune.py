@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lanaprof.cli.base import Outcome, command, database_option, meter, warn_of_unproved
+from lanaprof.cli.base import Outcome, command, database_option, meter, warn_of_latest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,7 +69,7 @@ def finetune(
     if architecture is None:
         with open_store(project.database(database)) as store:
             choices = selected(project, store, selection, None)
-            warn_of_unproved(store, selection)
+            warn_of_latest(project, store, selection)
     else:
         from lanaprof.space import load_architecture
 

@@ -49,11 +49,11 @@ _SHOWN = 20
 @policy_option
 def frontier(device: str | None, database: str | None, team: str | None, **options: Any) -> Outcome:
     """Show the best score for every latency budget."""
+    from lanaprof.flows.chosen import own_selections
     from lanaprof.flows.frontiers import project_frontier, store_frontier
     from lanaprof.flows.predicting import open_predictor
     from lanaprof.flows.project import default_team
     from lanaprof.flows.selecting import find_scores, scores_from_file
-    from lanaprof.flows.stating import own_selections
 
     with project_store(device, database, policy=options["policy"]) as (project, chosen, store):
         scores = (

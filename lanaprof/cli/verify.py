@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @team_option
 def verify(device: str | None, database: str | None, team: str | None, **options: Any) -> Outcome:
     """Build and time whole networks; predicted against measured."""
+    from lanaprof.flows.chosen import find_selection
     from lanaprof.flows.predicting import open_predictor
     from lanaprof.flows.verified import note_verified
     from lanaprof.flows.verifying import verify as run
@@ -61,7 +62,7 @@ def verify(device: str | None, database: str | None, team: str | None, **options
                 for _ in range(options["count"])
             ]
         if options["selection"] or not chosen:
-            selection = bench.store.find_selection(options["selection"] or "latest")
+            selection = find_selection(project, bench.store, options["selection"])
             chosen.append(Architecture("", selection.choices).complete(project.space))
         report = run(project, bench, chosen, level=options["level"], exporting=exporting)
         note_verified(project, bench.device, bench.environment.id, report)

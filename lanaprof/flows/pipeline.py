@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lanaprof.config import Device
 from lanaprof.errors import UserError
+from lanaprof.flows.chosen import own_selections
 from lanaprof.flows.learning import find_trained_candidates
 from lanaprof.flows.predicting import open_predictor, table_digest
 from lanaprof.flows.project import Project
@@ -31,9 +32,9 @@ def is_scored(project: Project, store: Store, *, metric: str) -> bool:
 
 
 def find_proved_selection(project: Project, store: Store, device: Device) -> Selection | None:
-    """Return the newest selection on the device if it is verified and no older than the newest score."""
+    """Return the latest selection on the device if it is verified and no older than the newest score."""
     newest = max((row.time for row in store.scores(teacher=project.weights_digest)), default="")
-    for selection in reversed(store.selections()):
-        if selection.teacher == project.weights_digest and selection.device == device.text:
+    for selection in reversed(own_selections(project, store)):
+        if selection.device == device.text:
             return selection if selection.status == "verified" and selection.time >= newest else None
     return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lanaprof.config import Device
-from lanaprof.errors import MissingMeasurement
+from lanaprof.errors import MissingMeasurement, UserError
 from lanaprof.flows.joining import JOINED_FEATURES, Joints, joints_of
 from lanaprof.flows.operators import Choices, OperatorMap, find_networks, find_operators
 from lanaprof.flows.project import Project
@@ -25,7 +25,7 @@ from lanaprof.ops import SKIP, TEACHER
 from lanaprof.profiler.calibration import FEATURES, FitResult, Prediction, predict
 from lanaprof.space import place_ends
 
-__all__ = ["Predictor", "open_predictor", "table_for"]
+__all__ = ["Predictor", "find_pulled", "open_predictor", "table_for"]
 
 _UNCALIBRATED = 0.15  # half-width of the interval before any calibration: naive sums are off by up to this
 _GOOD = ("ok", "noisy")
@@ -279,6 +279,19 @@ def table_for(
     )
 
 
+def find_pulled(project: Project, store: Store | None, device: Device, *, team: str) -> Table | None:
+    """Return the table of a project that exported nothing here yet, as after a pull; None where there is none."""
+    operators = find_operators(project, device, store)
+    if store is None or operators.circuit is not None or not store.has_measurements(operators.keys):
+        return None
+    space = project.space.relay_digest(device.batch, precision=device.precision)
+    policy = project.config.policy
+    try:
+        return table_for(store, device, team=team, space=space, wanted=operators.keys, policy=policy)
+    except UserError:  # measured, and not on this device
+        return None
+
+
 def open_predictor(
     project: Project, device: Device, store: Store, *, team: str, environment: str | None = None
 ) -> Predictor:
@@ -290,7 +303,14 @@ def open_predictor(
     """
     operators = find_operators(project, device, store)
     space = project.space.relay_digest(device.batch, precision=device.precision)
-    if operators.circuit is None or not store.has_measurements(operators.keys):
+    measured = store.has_measurements(operators.keys)
+    if measured and operators.circuit is None:  # as after a pull
+        raise MissingMeasurement(
+            f"how the layers of this project are joined is not exported here yet: what {store.name} has of its "
+            f"operators predicts no network on device {device.text!r}",
+            hint=f"lanaprof measure --device {device.text} (reuses what is measured)",
+        )
+    if not measured:
         raise MissingMeasurement(
             f"no operator of this project is measured on device {device.text!r} in {store.name}",
             hint=f"lanaprof measure --device {device.text}",

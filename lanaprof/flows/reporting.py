@@ -13,6 +13,7 @@ from typing import Any
 
 from lanaprof.errors import UserError
 from lanaprof.flows.artifacts import read_evaluations, trained_candidates
+from lanaprof.flows.chosen import own_selections
 from lanaprof.flows.counting import space_words
 from lanaprof.flows.pages import facts, page, tiles
 from lanaprof.flows.plotting import write_text
@@ -28,7 +29,7 @@ from lanaprof.flows.report.provenance import provenance_section
 from lanaprof.flows.report.students import students_section
 from lanaprof.flows.report.training import training_section
 from lanaprof.flows.shrinking import dropped_candidates, space_costs
-from lanaprof.flows.stating import device_predictors, own_selections, project_devices, project_steps
+from lanaprof.flows.stating import device_predictors, project_devices, project_steps
 from lanaprof.flows.summary import latency_summary
 from lanaprof.lut import Score, Selection, Store, utc_now
 from lanaprof.units import format_duration

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lanaprof.config import Device, known_devices
-from lanaprof.errors import BackendUnavailable, BadArchitecture, DeviceUnavailable, UserError
+from lanaprof.errors import BackendUnavailable, DeviceUnavailable, UserError
 from lanaprof.flows.artifacts import (
     Trained,
     exported_files,
@@ -17,11 +17,12 @@ from lanaprof.flows.artifacts import (
     training_seconds,
     without_precision,
 )
+from lanaprof.flows.chosen import own_selections
 from lanaprof.flows.counting import operator_words, space_words
 from lanaprof.flows.devicing import devices_of
 from lanaprof.flows.learning import wanted_candidates
 from lanaprof.flows.operators import find_operators
-from lanaprof.flows.predicting import Predictor, open_predictor, table_digest
+from lanaprof.flows.predicting import Predictor, find_pulled, open_predictor, table_digest
 from lanaprof.flows.project import Project
 from lanaprof.flows.scales import is_teacher_at_precision
 from lanaprof.flows.shrinking import dropped_candidates
@@ -30,7 +31,6 @@ from lanaprof.lut import Score, Selection, Store, open_store
 from lanaprof.lut.engine import locate
 from lanaprof.profiler.environment import local_environment
 from lanaprof.profiler.protocol import HOT, NETWORK, RELAY
-from lanaprof.space import Architecture
 from lanaprof.units import format_duration
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "device_predictors",
     "next_step",
     "open_if_there",
-    "own_selections",
     "project_devices",
     "project_steps",
 ]
@@ -120,18 +119,25 @@ def project_steps(
     devices = devices or project_devices(project, store)
     predictors = device_predictors(project, store, devices, team=team)
     steps = [_init_step(project)]
-    steps += [_measure_step(project, store, device, predictors.get(device.text)) for device in devices]
+    steps += [
+        _measure_step(project, store, device, predictors.get(device.text), team=team) for device in devices
+    ]
     steps += [_calibrate_step(store, device, predictors.get(device.text)) for device in devices]
     candidates = {
         (layer.name, without_precision(op)) for layer in project.space.places for op in layer.candidates
     }
     # Weights and scores of candidates that the space offered once lie around for good: nobody waits for them.
     trained = {name: entry for name, entry in trained_candidates(project).items() if name in candidates}
-    steps.append(_distill_step(project, list(predictors.values()), trained))
+    distill = _distill_step(project, list(predictors.values()), trained)
     scores = store.scores(teacher=project.weights_digest) if store is not None else ()
     untrained = any(is_teacher_at_precision(op) for layer in project.space.places for op in layer.candidates)
     steps.append(_score_step(trained, scores, needs_none=untrained))
     selections = own_selections(project, store)
+    if scores and not trained and not selections:  # pulled: weights are needed for what is selected alone
+        distill = replace(
+            distill, waits=True, detail=f"{distill.detail}; select needs scores, and they are there"
+        )
+    steps.insert(-1, distill)
     steps.append(_select_step(selections, scores, devices))
     steps += _student_steps(project, selections)
     if steps[0].stale and (project.folder / project.config.weights).exists():
@@ -195,19 +201,24 @@ def _problem_here(device: Device) -> str:
     return ""
 
 
-def _measure_step(project: Project, store: Store | None, device: Device, predictor: Predictor | None) -> Step:
+def _measure_step(
+    project: Project, store: Store | None, device: Device, predictor: Predictor | None, *, team: str
+) -> Step:
     operators = predictor.operators if predictor is not None else find_operators(project, device, store)
     command = f"lanaprof measure --device {shlex.quote(device.text)}"
     circuit = operators.circuit
     relayed = circuit is None or bool(circuit.steps)
-    estimates = [predictor.table.find(key) for key in operators.keys] if predictor is not None else []
+    table = predictor.table if predictor is not None else find_pulled(project, store, device, team=team)
+    estimates = [table.find(key) for key in operators.keys] if table is not None else []
     tried = [estimate for estimate in estimates if estimate is not None]
     good = sum(1 for estimate in tried if estimate.latency_s is not None)
     missing = len(operators.keys) - len(tried) + operators.missing
     parts = [operator_words(operators, measured=good)]
     if len(tried) > good:
         parts.append(f"{len(tried) - good} failed")
-    if not missing:
+    if not missing and circuit is None:
+        parts.append("the teacher around its layers is not exported yet")
+    elif not missing:
         if predictor is not None and predictor.teacher_s is not None:
             parts.append(f"teacher {format_duration(predictor.teacher_s)}")
         return Step(name="measure", device=device.text, done=True, detail=", ".join(parts))
@@ -319,20 +330,6 @@ def _score_step(
 
 
 # --------------------------------------------------------------------------------------- selections, students
-
-
-def own_selections(project: Project, store: Store | None) -> tuple[Selection, ...]:
-    """Return the selections of this teacher that the space still offers, oldest first."""
-    found = store.selections() if store is not None else ()
-    return tuple(row for row in found if row.teacher == project.weights_digest and _fits(project, row))
-
-
-def _fits(project: Project, selection: Selection) -> bool:
-    try:
-        choices = Architecture("", selection.choices).complete(project.space)
-    except BadArchitecture:
-        return False
-    return dict(project.space.named(choices)) == dict(selection.choices)  # a record's are sorted by name
 
 
 def _select_step(selections: Sequence[Selection], scores: Sequence[Score], devices: Sequence[Device]) -> Step:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lanaprof.digest import digest
 from lanaprof.errors import BadArchitecture, BadInput, BadProject, StoreError
+from lanaprof.flows.chosen import find_selection
 from lanaprof.flows.files import write_whole
 from lanaprof.flows.learning import load_project_data, load_trained
 from lanaprof.flows.operators import Choices
@@ -21,7 +22,7 @@ from lanaprof.flows.prechecks import student_kind
 from lanaprof.flows.project import Project, write_json
 from lanaprof.flows.scales import device_precision, grid_here
 from lanaprof.flows.studentfiles import write_onnx, write_program
-from lanaprof.lut import Selection, Store
+from lanaprof.lut import Store
 from lanaprof.ops import SKIP, TEACHER, parse_operation
 from lanaprof.space import Architecture, architecture_to_json, load_architecture, place_name
 
@@ -82,15 +83,7 @@ def selected(project: Project, store: Store, which: str | None, architecture: Pa
     """
     if architecture is not None:
         return load_architecture(architecture).complete(project.space)
-    return Architecture("", store.find_selection(which or "latest").choices).complete(project.space)
-
-
-def verified_instead(store: Store, which: str | None) -> Selection | None:
-    """Return the newest selection that was proved, where the latest is meant and was not; else None."""
-    there = store.selections()
-    if which not in (None, "latest") or not there or there[-1].status == "verified":
-        return None
-    return next((each for each in reversed(there) if each.status == "verified"), None)
+    return Architecture("", find_selection(project, store, which).choices).complete(project.space)
 
 
 def _student_key(project: Project, choices: Choices) -> str:

@@ -46,7 +46,7 @@ class ReportFacts:
         score_rows: the newest score of every candidate, by (layer, operation), all of one metric.
         trained: what the last recipe trained, by (layer, operation without its precision).
         dropped: what it gave up early, likewise.
-        selections: oldest first.
+        selections: oldest first, other teams' before our own.
         steps: of the project.
         baselines: networks from elsewhere to compare with.
     """

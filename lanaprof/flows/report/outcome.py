@@ -132,7 +132,10 @@ def selections_section(known: ReportFacts) -> Section:
     columns = [
         "selection", "device", "budget", "#predicted", "#measured (95 %)", "#error", "#speed-up", "#score", "state",
     ]  # fmt: skip
-    note = "Newest first. Verified: the whole network was timed on the device and lies inside its budget."
+    note = (
+        "The newest first, our own team's before others'. "
+        "Verified: the whole network was timed on the device and lies inside its budget."
+    )
     shown = table(columns, rows, label="Selections", marked=True, sortable=True)
     body = f'{shown}<p class="muted">{note}</p>'
     return Section(name="selections", title="Selections", body=body)

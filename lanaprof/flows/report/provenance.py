@@ -71,7 +71,7 @@ def _commands(known: ReportFacts) -> list[str]:
         found.append(" ".join(["lanaprof select", f"--device {shlex.quote(row.device)}", *budgets]))
         if student_file(known.project, row).is_file():
             found.append(f"lanaprof finetune --selection {row.id[:12]}")
-    since = known.selections[0].time if known.selections else ""
+    since = min((row.time for row in known.selections), default="")
     found += [
         f"lanaprof export --out {shlex.quote(name)}" for name in exported_files(known.project, since=since)
     ]

@@ -36,7 +36,7 @@ _STAGES = {
 def students_section(known: ReportFacts) -> Section:
     """Return how good the fine-tuned networks are, beside the teacher and baselines, and what was exported."""
     tuned = [row for row in known.selections if student_file(known.project, row).is_file()]
-    since = known.selections[0].time if known.selections else ""
+    since = min((row.time for row in known.selections), default="")
     files = exported_files(known.project, since=since)
     if not tuned and not files and not known.baselines:
         missing = known.command("finetune" if known.selections else "select")
