@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lanaprof.hub.exploring import _slider
+from lanaprof.lut import open_store
 
 LATER = "2026-05-01T00:00:00Z"
 
@@ -84,6 +86,27 @@ def test_the_explorer_shows_layers_and_what_changes(explored: Any) -> None:
     assert "Of 4 layers: 1 skipped, 3 part of a span." in first
     assert "Of 4 layers: 4 kept." in last
     assert "There is no dearer point." in last
+
+
+def test_a_stored_frontier_is_pushed_and_explored(hub: Any, make: Any, cli: Any) -> None:
+    """All of its points, once; pulled, they are still no selection of the one who pulled."""
+    points = [
+        make.selection(status="frontier", score=-1 / number, predicted_s=number * 1e-3)
+        for number in range(1, 9)
+    ]
+    make.database("lanaprof.db", *points)
+    Path("token").write_text(hub.tokens["vision"])
+    assert cli("remote", "add", "lab", hub.url, "--token-file", "token").code == 0
+    pushed = [cli("push", "--json").json["added"] for _ in range(2)]
+    pulled = cli("pull", "--database", "other.db", "--json").json["added"]
+    with hub.browse() as visitor:
+        page = visitor.get("/frontier").text
+    with open_store("other.db") as other:
+        chosen, groups = other.selections(), other.selection_groups()
+
+    assert (pushed, pulled) == ([8, 0], 8)
+    assert "frontier of 8 points, vision, 2026-03-01 12:00" in page
+    assert (chosen, [(each.frontier, each.count) for each in groups]) == ((), [(True, 8)])
 
 
 @pytest.mark.parametrize(("slimmed", "shown"), [(-0.15, ["0", "-0.15", "0", "-0.05"]), (-0.14, None)])
