@@ -20,6 +20,7 @@ from lanaprof.cli.distillplan import plan_document, plan_line, plan_table
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lanaprof.distill import DistillResult
     from lanaprof.flows.learning import Wanted
     from lanaprof.flows.project import Project
 
@@ -98,6 +99,10 @@ def distill(database: str | None, team: str | None, **options: Any) -> Outcome:
             result = distill_project(project, wanted, recipe, stop=options["stop"], progress=bar.follow)
     if result.diverged:
         notice(f"{len(result.diverged)} candidates diverged and have no weights: lower --learning-rate")
+    return _outcome(asked, wanted, result)
+
+
+def _outcome(asked: dict[str, Any], wanted: Wanted, result: DistillResult) -> Outcome:
     errors = sorted(candidate.error for candidate in result.candidates)
     document = {
         **asked,

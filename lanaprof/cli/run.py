@@ -14,6 +14,8 @@ from lanaprof.cli.base import Outcome, command, database_option, outcome_of, spl
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from lanaprof.flows.project import Project
+
 _RUN_FILE = "run.json"
 
 
@@ -40,17 +42,10 @@ def run(
 ) -> Outcome:
     """Measure, calibrate, distil, score, select with proof, fine-tune and export; goes on where it was stopped."""
     from lanaprof.flows.pipeline import find_proved_selection, is_calibrated, is_scored
-    from lanaprof.flows.prechecks import check_learnable, check_out, student_kind
-    from lanaprof.flows.project import default_team, load_project, write_json
+    from lanaprof.flows.project import default_team, write_json
     from lanaprof.lut import open_store
-    from lanaprof.units import parse_latency_budget
 
-    for _, budget in split_named(budgets, "budget"):
-        parse_latency_budget(budget)
-    check_out(options["out"], is_folder=student_kind(options["out"]) == "folder")
-    check_out(options["report_file"], option="--report")
-    project = load_project()
-    check_learnable(project)
+    project = _checked_project(budgets, options["out"], options["report_file"])
     chosen = project.device(device)
     who = default_team(team, project.config)
     began_s = time.monotonic()
@@ -110,6 +105,21 @@ def run(
         console.print(f"student: {options['out']}; report: {options['report_file']}")
 
     return Outcome(document, show, max(codes))  # 3: a step was incomplete, or the budget is not met
+
+
+def _checked_project(budgets: tuple[str, ...], out: Path, page: Path) -> Project:
+    """Return the project here; what the last step would refuse is refused before the first."""
+    from lanaprof.flows.prechecks import check_learnable, check_out, student_kind
+    from lanaprof.flows.project import load_project
+    from lanaprof.units import parse_latency_budget
+
+    for _, budget in split_named(budgets, "budget"):
+        parse_latency_budget(budget)
+    check_out(out, is_folder=student_kind(out) == "folder")
+    check_out(page, option="--report")
+    project = load_project()
+    check_learnable(project)
+    return project
 
 
 def _asked_before(state: Path) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """Work in parts on the nodes of a Ray cluster: who is there, who sees the project, what is lost is done again.
 
-The only module that knows Ray, which is imported when a cluster is opened. Parts are functions of lanaprof, called
-by their name on the nodes: lanaprof is installed there in the same version, and the project's folder is reachable
-under the same path.
+Ray is known here and in :mod:`lanaprof.distill.joining` alone, and imported when a cluster is opened. Parts are
+functions of lanaprof, called by their name on the nodes: lanaprof is installed there in the same version, and the
+project's folder is reachable under the same path.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections import deque
@@ -20,18 +19,18 @@ from typing import Any
 
 from lanaprof import __version__
 from lanaprof.distill.groups import Attempt, Part, Spread, Together
+from lanaprof.distill.joining import QUIET, connect, head_of, import_ray
 from lanaprof.distill.nodes import (
     Board,
     Slot,
     Word,
     answer_probe,
-    check_reachable,
     find_trouble,
     last_line,
     slots_of,
 )
 from lanaprof.distill.runtime import Progress, ProgressCallback
-from lanaprof.errors import BackendUnavailable, LanaprofError, StoreError, UserError
+from lanaprof.errors import LanaprofError, StoreError, UserError
 
 __all__ = ["QUIET", "Cluster", "open_cluster"]
 
@@ -41,11 +40,6 @@ PROBE_S = 120.0  # for a node's first answer: it starts a Python and imports lan
 CANCEL_S = 10.0  # for the nodes' workers to end after Ctrl-C
 NODES_S = 60.0  # for another node once the last one is lost
 MOST_ATTEMPTS = 5  # at one part: it may be the part that ends its nodes, for want of memory for instance
-
-QUIET = {  # environment variables that Ray reads when it is imported
-    "RAY_USAGE_STATS_ENABLED": "0",  # no reports to anyone, no prompt about them
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else every task without a GPU warns of a change to come
-}
 
 Work = Callable[[Any, Slot, ProgressCallback], Any]
 
@@ -65,8 +59,8 @@ def open_cluster(address: str, folder: Path, *, tell: Callable[[str], None]) -> 
         UserError: there is no such cluster, this machine is not part of it, or a node lacks something: the
             message names it.
     """
-    ray = _import_ray()
-    _connect(ray, address)
+    ray = import_ray()
+    connect(ray, address)
     # As Ray's own debugger does: else it prints how nodes end to standard output, where --json's document belongs.
     ray._private.worker._worker_logs_enabled = False
     nonce = secrets.token_hex(8)
@@ -176,7 +170,7 @@ class Cluster:
 
     def join_hint(self) -> str:
         """Return what to type to give the cluster another node."""
-        return f"on each machine: ray start --address {_head_of(self._ray, self._address)}"
+        return f"on each machine: ray start --address {head_of(self._ray, self._address)}"
 
     def _answer(self, node: str, *, timeout_s: float) -> UserError | None:
         """Take a node's answer to the probe in; return why it cannot be used, if so."""
@@ -366,49 +360,3 @@ def _only_on(node: str) -> Any:
     )  # an extra, imported when it is used
 
     return NodeAffinitySchedulingStrategy(node, soft=False)
-
-
-def _import_ray() -> Any:
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    try:
-        import ray
-    except ImportError as error:
-        raise BackendUnavailable(
-            "distilling over several machines needs Ray, which is not installed",
-            hint="pip install 'lanaprof[ray]', here and on every node",
-        ) from error
-    return ray
-
-
-def _connect(ray: Any, address: str) -> None:
-    """Connect this process.
-
-    Raises:
-        UserError: nobody answers, other versions of Ray or Python, or this machine does not belong to it.
-    """
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address == "local":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        ray.init(address="local", num_cpus=cores, include_dashboard=False, **settings)
-        return
-    target = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
-    if target != "auto":
-        check_reachable(target)
-    try:
-        ray.init(address=target, **settings)
-    except ConnectionError as error:
-        raise UserError(
-            f"there is no Ray cluster for {address!r}: {last_line(error)}",
-            hint="start one on this machine: ray start --head; then join it from others with the command it prints",
-        ) from error
-    except (RuntimeError, ValueError) as error:
-        text = " ".join(str(error).split())
-        hint = f"make this machine a node of it: ray start --address {target}"
-        if "ersion mismatch" in text:
-            hint = "install the versions of the cluster here, or ours there"
-        raise UserError(f"cannot work with the Ray cluster at {target}: {text}", hint=hint) from error
-
-
-def _head_of(ray: Any, address: str) -> str:
-    return address if ":" in address else str(ray.get_runtime_context().gcs_address)

@@ -150,16 +150,7 @@ def distill(  # noqa: PLR0913 - one door: what is trained, how, where, and who i
     check_part(part)
     job = Job(teacher, space, data, recipe or Recipe(), folder, limits or Limits(), part)
     names = job.trainable(wanted)
-    diverged: list[Name] = []
-    stopped_now = trained = 0
-    if _left(job, names, folder, costs):
-        with hold_part(folder / job.key, part), keep_random_state():
-            todo = _left(job, names, folder, costs)  # the last holder may have finished some
-            job.describe()
-            if costs is not None:
-                job.stop_early(costs, find_trained(folder, job.key).values())
-            diverged, stopped_now = _train_all(job, todo, progress)
-            trained = len(todo) - len(diverged) - stopped_now
+    diverged, stopped_now, trained = _train_left(job, part, names, folder, costs, progress)
     found = find_trained(folder, job.key)
     candidates = tuple(found[name] for name in names if name in found)
     dropped = _dropped(job, names, folder, costs)
@@ -193,6 +184,29 @@ def _left(job: Job, names: Sequence[Name], folder: Path, costs: SpaceCosts | Non
     """Return those of ``names`` that are to be trained."""
     trained, dropped = find_trained(folder, job.key), _dropped(job, names, folder, costs)
     return [name for name in names if name not in trained and name not in dropped]
+
+
+def _train_left(
+    job: Job,
+    part: str,
+    names: Sequence[Name],
+    folder: Path,
+    costs: SpaceCosts | None,
+    progress: ProgressCallback | None,
+) -> tuple[list[Name], int, int]:
+    """Train what is left of ``names``, alone at this part of the work.
+
+    Returns: those that diverged, how many were given up, and how many were trained.
+    """
+    if not _left(job, names, folder, costs):
+        return [], 0, 0
+    with hold_part(folder / job.key, part), keep_random_state():
+        todo = _left(job, names, folder, costs)  # the last holder may have finished some
+        job.describe()
+        if costs is not None:
+            job.stop_early(costs, find_trained(folder, job.key).values())
+        diverged, stopped = _train_all(job, todo, progress)
+    return diverged, stopped, len(todo) - len(diverged) - stopped
 
 
 def _train_all(job: Job, todo: Sequence[Name], progress: ProgressCallback | None) -> tuple[list[Name], int]:

@@ -149,6 +149,25 @@ def _deployed_module(
     return fuse(module, in_place=operation != TEACHER)  # that one stays as it is; what is built for this goes
 
 
+def _exported_candidate(
+    teacher: Teacher, project: Project, device: Device, name: tuple[str, str], exporter: str
+) -> Operator:
+    """Return the operator of a candidate, by layer and operation.
+
+    Raises:
+        UnsupportedOperator: it cannot be built at its precision, or exported.
+    """
+    from lanaprof.profiler.export import exported_graph  # imports torch
+
+    layer, operation = name
+    shape = (device.batch, *project.space.get_layer(layer).input_shape)
+    module = _deployed_module(teacher, project, device, layer, operation)
+    # the other exporter writes a rounding as arithmetic, of which no runtime makes a kernel for int8
+    chosen = "torchscript" if is_quantised(operation) else exporter
+    graph = exported_graph(module, shape, exporter=chosen)
+    return Operator(graph=graph if "@" in operation else narrowed(graph, device))
+
+
 def _refuse_precision(device: Device) -> None:
     if device.precision in ("int8", "fp8"):
         raise UserError(
@@ -177,8 +196,6 @@ def export_operators(
         progress: told (done, total).
         limit_s: stop after this time; what is left stays missing.
     """
-    from lanaprof.profiler.export import exported_graph
-
     _refuse_precision(device)
     began_s = time.monotonic()
     known = find_operators(project, device, store)
@@ -193,10 +210,11 @@ def export_operators(
     for name, key in known.candidates.items():
         if key is None:
             todo.setdefault(recipes[name], name)
-    if not todo and known.circuit is not None and is_complete(known.circuit, store):
+    has_circuit = known.circuit is not None and is_complete(known.circuit, store)
+    if not todo and has_circuit:
         return ExportReport(0, 0, known.unexportable, time.monotonic() - began_s)
     teacher = project.load_teacher()
-    if known.circuit is None or not is_complete(known.circuit, store):
+    if not has_circuit:
         export_circuit(project, device, store, teacher)
     pending: list[Record] = []
     new_keys: set[str] = set()
@@ -206,13 +224,8 @@ def export_operators(
             if limit_s is not None and time.monotonic() - began_s > limit_s:
                 break
             made_by = recipes[layer, operation]
-            shape = (device.batch, *project.space.get_layer(layer).input_shape)
             try:
-                module = _deployed_module(teacher, project, device, layer, operation)
-                # the other exporter writes a rounding as arithmetic, of which no runtime makes a kernel for int8
-                chosen = "torchscript" if is_quantised(operation) else exporter
-                graph = exported_graph(module, shape, exporter=chosen)
-                operator = Operator(graph=graph if "@" in operation else narrowed(graph, device))
+                operator = _exported_candidate(teacher, project, device, (layer, operation), exporter)
             except UnsupportedOperator as error:
                 operators[made_by], problems[made_by] = _UNEXPORTABLE, error.message
             else:

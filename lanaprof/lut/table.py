@@ -234,24 +234,19 @@ def open_table(
                 protocol=parsed.protocol,
             )
         database = store.url
-    warning = choice.warning
-    if space is None:
-        spaces = sorted({row.space for row in rows if row.space})
-        space = spaces[0] if len(spaces) == 1 else ""
-        if len(spaces) > 1:
-            listed = ", ".join(each[:12] for each in spaces)
-            warning = "; ".join(
-                filter(None, (warning, f"relay numbers of several spaces ({listed}) left out"))
-            )
+    space, left_out = (space, "") if space is not None else _only_space(rows)
+    warning = "; ".join(filter(None, (choice.warning, left_out)))
     with seldom_collecting():
         estimates = _estimates(rows, space=space, cache=cache, viewpoint=viewpoint)
-    return Table(
-        choice.environment,
-        estimates,
-        space=space,
-        warning=warning,
-        database=database,
-    )
+    return Table(choice.environment, estimates, space=space, warning=warning, database=database)
+
+
+def _only_space(rows: Iterable[Timing]) -> tuple[str, str]:
+    """Return the space of the relay numbers among these; with several none, and a warning."""
+    spaces = sorted({row.space for row in rows if row.space})
+    if len(spaces) < 2:
+        return (spaces[0] if spaces else ""), ""
+    return "", f"relay numbers of several spaces ({', '.join(each[:12] for each in spaces)}) left out"
 
 
 def open_tables(
