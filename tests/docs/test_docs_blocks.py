@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 import click
 import pytest
@@ -74,6 +75,23 @@ def test_every_link_leads_somewhere(page: str) -> None:
             lost.append(link)
 
     assert [] == lost
+
+
+def test_every_page_can_be_found() -> None:
+    """Each page of the documentation is linked from its index, each decision from the page about the code."""
+    found = {
+        page: {Path(link.partition("#")[0]) for link in links(page)}
+        for page in ("docs/README.md", "docs/building.md")
+    }
+    decisions = {path.relative_to(ROOT / "docs") for path in ROOT.glob("docs/decisions/*.md")}
+    others = (
+        {path.relative_to(ROOT / "docs") for path in ROOT.glob("docs/**/*.md")}
+        - decisions
+        - {Path("README.md")}
+    )
+
+    assert set() == decisions - found["docs/building.md"]
+    assert set() == others - found["docs/README.md"]
 
 
 @pytest.mark.parametrize(("page", "start"), NOT_RUN)
