@@ -212,15 +212,19 @@ def frontier(hub: Here, visitor: Seen, group: Name = "", budget_us: Microseconds
     return render(
         "frontier.html", visitor, title="Frontier", here="/frontier",
         note=whole.note, groups=[(_name_of(each), _text_of(each)) for each in listed], chosen=_name_of(chosen),
-        slider=slider, said=_said(found, budget), about=_about(found, found.shown),
+        slider=slider, budget=_budget_text(budget), said=_said(found, budget), about=_about(found, found.shown),
         links=_links(found, _name_of(chosen)),
         data=json.dumps(_data(found), separators=(",", ":")),
         body=_chart(found) + _layers(found) + _map(found) + _points(found),
     )  # fmt: skip
 
 
+def _budget_text(budget_us: float) -> str:
+    return format_duration(budget_us * 1e-6, digits=4) if budget_us else "0 s"
+
+
 def _said(found: Explored, budget_us: float) -> str:
-    budget = format_duration(budget_us * 1e-6, digits=4) if budget_us else "0 s"
+    budget = _budget_text(budget_us)
     if found.chosen is None:
         return f"Within {budget}: none; the fastest takes {_time(found.points[0])}."
     return f"Within {budget}: {_point_text(found, found.chosen)}."

@@ -56,6 +56,7 @@ const show = () => {
   const us = Number(slider.value), within = data.us.filter((each) => each <= us * (1 + 1e-9)).length;
   const at = Math.max(0, within - 1);
   const text = us < 1e3 ? `${Number(us.toPrecision(4))} µs` : `${Number((us / 1e3).toPrecision(4))} ms`;
+  slider.setAttribute("aria-valuetext", text);
   document.getElementById("said").textContent = within
     ? `Within ${text}: ${data.said[at]}.`
     : `Within ${text}: none; the fastest takes ${data.least}.`;

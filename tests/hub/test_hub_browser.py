@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -122,6 +123,53 @@ def test_long_tables_are_filtered_while_typing(page_of: Any, sights: Any, make: 
         ] == [0, 0]
 
 
+def test_two_teams_are_compared_by_keyboard(page_of: Any, sights: Any, make: Any) -> None:
+    """The form is filled and sent without a mouse; its answer keeps what was chosen."""
+    with page_of(sights) as page:
+        page.goto("/compare")
+        for side, team in (("a", "vision"), ("b", "robots")):
+            page.select_option(f"#{side}_environment", make.environment().id)
+            page.focus(f"#{side}_team")
+            page.keyboard.type(team)
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("dl")
+
+        assert "1.100" in page.inner_text("dl")
+        assert [page.input_value(f"#{side}_team") for side in "ab"] == ["vision", "robots"]
+        assert page.locator("figure svg").count() == 1
+
+
+def test_coverage_is_filtered_by_its_links_and_its_form(page_of: Any, sights: Any) -> None:
+    """A number leads to the operators it counts; the form asks for others."""
+    with page_of(sights) as page:
+        page.goto("/coverage")
+        page.locator("[aria-label=Environments] a", has_text=re.compile("^1$")).click()
+        page.wait_for_url("**/coverage?*state=missing*")
+        lacking = page.locator("[aria-label=Operators] tbody tr").count()
+        page.select_option("#state", "measured")
+        page.select_option("#environment", "")
+        page.keyboard.press("Tab")
+        page.fill("#text", "16×4×4")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/coverage?*state=measured*")
+
+        assert lacking == 1
+        assert page.locator("[aria-label=Operators] tbody tr").count() == 1
+
+
+def test_errors_lead_back_to_the_pages(page_of: Any, sights: Any) -> None:
+    """What is not there is said as a heading, in the same look, with the way to everything else."""
+    with page_of(sights) as page:
+        answer = page.goto(sights.paths["missing"])
+        heading = page.inner_text("h1")
+        page.get_by_role("link", name="Overview").click()
+        page.wait_for_url(f"{sights.url}/")
+
+        assert (answer.status, heading.startswith("the hub has no measurement")) == (404, True)
+        assert page.inner_text("h1") == "What is measured here"
+
+
 def test_every_field_and_chart_has_a_name(page_of: Any, sights: Any) -> None:
     """Screen readers are told what a field asks for and what a chart shows; each page has one heading of its own."""
     with page_of(sights) as page:
@@ -147,6 +195,7 @@ def test_the_slider_moves_the_mark(page_of: Any, sights: Any) -> None:
         page.keyboard.press("End")
         most = read()
 
+        assert page.get_attribute("#budget", "aria-valuetext") == "5 ms"
         assert ["score -1 at 1 ms" in least[1], "score -0.2 at 5 ms" in most[1]] == [True, True]
         assert [one[0] in one[1] for one in (least, most)] == [True, True]
 
