@@ -51,7 +51,7 @@ p{margin:.5rem 0}
 nav{margin:1.25rem 0 0;display:flex;flex-wrap:wrap;gap:.25rem 1rem;font-size:.87rem}
 a{color:var(--accent);text-decoration:none}
 a:hover{text-decoration:underline}
-.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(170px,1fr));gap:.75rem;margin:1.5rem 0 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(160px,1fr));gap:.75rem;margin:1.5rem 0 0}
 .tile{border:1px solid var(--grid);border-radius:8px;padding:.8rem .95rem}
 .tile b{display:block;font-size:1.35rem;font-weight:600;letter-spacing:-.01em;font-variant-numeric:tabular-nums}
 .tile span{color:var(--muted);font-size:.85rem}

@@ -54,7 +54,7 @@ def compare(
     body, holdings = "", hub.holdings.get()
     if any((*a, *b)):
         try:
-            body = _compared(compare_sides(hub, a, b))
+            body = _compared(compare_sides(hub, a, b), teams=(a_team, b_team))
         except UserError as error:  # nothing in common, or several environments: said beside the form
             told = problem_from_error(error, hub.store.name)
             body = facts([("cannot be compared", str(told.detail))])
@@ -64,6 +64,9 @@ def compare(
         visitor,
         title="Side by side",
         body=body,
+        lead=()
+        if body
+        else ("Choose two environments, or two teams in one: operators that both measured, ratio by ratio.",),
         here="/compare",
         sides=[
             {"name": name, "environment": environment, "team": team}
@@ -76,8 +79,9 @@ def compare(
     )
 
 
-def _compared(found: SourceComparison) -> str:
-    about = [("A", environment_text(found.a)), ("B", environment_text(found.b))]
+def _compared(found: SourceComparison, *, teams: tuple[str, str]) -> str:
+    sides = zip("AB", (found.a, found.b), teams, strict=True)
+    about = [(name, f"{environment_text(each)}{team and f', team {team}'}") for name, each, team in sides]
     about += [("differs", difference_text(each)) for each in found.differences]
     if not found.ratios or found.common_ratio is None:
         return facts([*about, ("in common", "no operator in the same cache state and space")])

@@ -40,7 +40,8 @@ def overview(hub: Here, visitor: Seen) -> HTMLResponse:
         ("environments", counts["environment"]), ("operators", counts["operator"]),
         ("measurements", counts["measurement"]), ("teams", len(teams)),
     ]  # fmt: skip
-    body = tiles([(name, f"{count:,}") for name, count in numbers]) + "<h2>Environments</h2>"
+    named = [(name.removesuffix("s") if count == 1 else name, f"{count:,}") for name, count in numbers]
+    body = tiles(named) + "<h2>Environments</h2>"
     body += _environments(hub)
     return render(
         "base.html", visitor, title="What is measured here", body=body, here="/", lead=_said_teams(teams)
@@ -56,15 +57,16 @@ def devices(hub: Here, visitor: Seen) -> HTMLResponse:
     """Return how much of the operators is measured on each device."""
     found = hub.coverage.get()
     rows: list[list[Cell]] = []
+    shown = ("wanted", "present", "noisy", "failed", "missing")  # as `lut coverage` says it
     for name, each in found.items():
         numbers = each.counts()
         key = each.environment.id if each.environment is not None else ""
-        shown = ("present", "noisy", "failed", "missing", "wanted")
         counts: list[Cell] = [(f"{numbers[word]:,}", float(numbers[word])) for word in shown]
         rows.append([name, *counts, Link(key[:12], f"/environments/{key}") if key else "–"])
-    columns = ["device", "#measured", "#of them noisy", "#failed", "#missing", "#operators", "environment"]
+    columns = ["device", *(f"#{word}" for word in shown), "environment"]
+    lead = ("Of all operators here, noisy ones are present, too; Coverage says which, in a space.",)
     body = table(columns, rows, label="Devices", sortable=True)
-    return render("base.html", visitor, title="Devices", body=body, here="/devices")
+    return render("base.html", visitor, title="Devices", lead=lead, body=body, here="/devices")
 
 
 @router.get("/environments")

@@ -38,6 +38,8 @@ def test_every_page_shows_what_is_stored(filled: Any, make: Any) -> None:
     assert measurement.count("<svg") == 2
     assert "2 samples between 1 ms and 1.1 ms" in measurement
     assert ">2.000<" in compared
+    assert ("team vision" in compared, "team robots" in compared) == (True, True)
+    assert "Choose two environments" in pages["/compare"].text
     assert "<svg" in compared
 
 
