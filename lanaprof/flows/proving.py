@@ -286,7 +286,8 @@ class _Loop:
                 )
                 if held.inside:
                     return self._proof("verified", again, held.budget_s, teacher)
-                self.tell(f"timed once more it takes {held.held_s / held.budget_s:.1%} of the budget")
+                share = held.held_s / held.budget_s
+                self.tell(f"timed once more a network takes {share:.1%} of the budget: it is left out")
                 self.attempts[again.choices] = again
                 self.refuted = True
             self._correct([attempt.choices for attempt in best])

@@ -26,6 +26,7 @@ _CLOCK_LOW = 0.85  # of the highest, while running
 _DRIFT = 0.05  # range of the drift over a campaign; 1 to 2 % is usual on a quiet machine
 _REJECTED = 0.20  # of the samples; up to 12 % are rejected on a quiet virtual machine
 _NAMED = 3  # processes that are named
+_NAMED_SHARE = 0.1  # of the foreign time; whoever had less is no help: the kernel's own threads had some, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +146,10 @@ def _core_shares(before: Snapshot, after: Snapshot) -> Iterator[Disturbance]:
     if spent is None:
         return
     which = _listed(after.cores)
-    others = max(0, spent.busy - _own_ticks(before, after)) / spent.total
+    foreign = max(0, spent.busy - _own_ticks(before, after))
+    others = foreign / spent.total
     if others > _OTHERS:
-        named = _names(before, after, after.cores)
+        named = _names(before, after, after.cores, foreign)
         who = f" ({named})" if named else ""
         yield Disturbance(
             "others",
@@ -175,12 +177,15 @@ def _core_shares(before: Snapshot, after: Snapshot) -> Iterator[Disturbance]:
         )
 
 
-def _names(before: Snapshot, after: Snapshot, cores: Sequence[int]) -> str:
-    """Return the busiest foreign processes that ran last on these cores."""
+def _names(before: Snapshot, after: Snapshot, cores: Sequence[int], foreign: int) -> str:
+    """Return the busiest foreign processes that ran last on these cores; ``foreign``: ticks of all of them.
+
+    Programs that came and went are seen by nobody: then there may be no name.
+    """
     found = [
         (ticks, process.name)
         for process, ticks in _ticks_by_process(before, after)
-        if process.pid not in after.own and process.core in cores and ticks > 0
+        if process.pid not in after.own and process.core in cores and ticks > _NAMED_SHARE * foreign
     ]
     busiest = sorted(found, reverse=True)[:_NAMED]
     return ", ".join(dict.fromkeys(name for _, name in busiest))
@@ -193,7 +198,7 @@ def _sibling(before: Snapshot, after: Snapshot) -> Iterator[Disturbance]:
     share = (spent.busy + spent.interrupts) / spent.total
     if share > _SIBLING:
         own = "core" if len(after.cores) == 1 else "cores"
-        named = _names(before, after, after.siblings)
+        named = _names(before, after, after.siblings, spent.busy)
         who = f" (by {named})" if named else ""
         yield Disturbance(
             "sibling",

@@ -86,6 +86,17 @@ def test_other_programs_on_the_measured_core() -> None:
     assert "(chrome) had core 2 for 10%" in found.message
 
 
+def test_who_had_next_to_nothing_is_not_named() -> None:
+    """600 ticks went to programs that came and went; a thread of the kernel that had 5 of them is not their name."""
+    kernel = Process(78, 2, "kworker/2:1", 60, 2_005, 0, 2)
+    after = later(busy=5_600, own=5_000)
+    before = replace(QUIET, processes=(*QUIET.processes, replace(kernel, ticks=2_000)))
+    found = only(judge(before, replace(after, processes=(after.processes[0], kernel))))
+
+    assert "others" == found.name
+    assert found.message.startswith("other programs had core 2 for 10%")
+
+
 def test_a_worker_that_ended_is_our_own_work() -> None:
     """Its whole life is in its parent's books; what it did before the campaign began is taken off again."""
     worker = Process(11, OWN, "python", 55, 400, 0, 2)
