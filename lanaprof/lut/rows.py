@@ -24,7 +24,7 @@ from lanaprof.lut.records import RECORD_TYPES, Measurement, Operator
 __all__ = ["columns_of", "pack_samples", "record_from_row", "row_from_record", "unpack_samples"]
 
 R = TypeVar("R", bound=Record)
-_STORED_MOST = 2**16  # bytes in one stored block
+_STORED_MOST = 96  # samples; of a hundred and more zlib saves a twelfth at least
 _ZLIB_HEADER = b"\x78\x01"  # a window of 32 KiB
 _SAMPLE_BYTES = 8 + 2  # a float64 and its round as uint16
 
@@ -38,9 +38,9 @@ def pack_samples(samples: Sequence[float], rounds: Sequence[int]) -> bytes:
         values.byteswap()
         numbers.byteswap()
     data, tail = values.tobytes(), numbers.tobytes()
-    if len(data) < _STORED_MOST and 2 * len(set(samples)) > len(samples):
-        # Samples that differ hardly get shorter, and trying takes ten times as long: they are stored as they are, the
-        # rounds compressed behind them (a zlib stream by RFC 1950 and 1951, whose blocks may be of both kinds).
+    if len(samples) <= _STORED_MOST and len(set(samples)) > 0.9 * len(samples):
+        # Compressing so few different numbers takes ten times as long, and saves nothing: they are stored as they are,
+        # the rounds compressed behind them (blocks of a zlib stream may be of both kinds: RFC 1950 and 1951).
         size = len(data).to_bytes(2, "little") + (0xFFFF - len(data)).to_bytes(2, "little")
         checksum = zlib.adler32(tail, zlib.adler32(data)).to_bytes(4, "big")
         return b"".join((_ZLIB_HEADER, b"\0", size, data, _deflated(tail), checksum))
