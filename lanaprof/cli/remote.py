@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from lanaprof.hub.client import RemoteStore
     from lanaprof.hub.remotes import Remote
-    from lanaprof.lut import Source, Store
+    from lanaprof.lut import Source
 
 
 @click.group("remote")
@@ -159,25 +160,30 @@ def push(name: str | None, source: str | None, database: str | None) -> Outcome:
             chosen = replace(chosen, team=hub.team)
         report = transfer(origin, hub, records=record_filter(origin, chosen, folder), follow=following(bar))
         if chosen.team and not (report.added or report.known or report.refused):
-            _explain_nothing(origin, chosen.team, folder)
+            teams = sorted({each for holding in origin.holdings() for each in holding.teams})
+            notice(
+                f"nothing to send: {origin.name} has nothing of team {chosen.team!r}; {_measured_by(teams)}"
+            )
+        if hub.team:
+            _warn_of_other_team(hub.team, folder)
         return added_outcome(report, hub.name)
 
 
-def _explain_nothing(origin: Store, team: str, folder: Path) -> None:
-    """Say why a push had nothing to send: what was measured bears the name of another team."""
+def _measured_by(teams: Sequence[str]) -> str:
+    return f"it has measurements of {', '.join(teams)}" if teams else "it has no measurements"
+
+
+def _warn_of_other_team(team: str, folder: Path) -> None:
+    """Tell the user when the folder's project works under another name than the token's team: none of that is sent."""
     from lanaprof.flows.project import default_team
     from lanaprof.flows.sources import find_config
 
-    teams = sorted({each for holding in origin.holdings() for each in holding.teams})
-    there = f"it has measurements of {', '.join(teams)}" if teams else "it has no measurements"
-    text = f"nothing to send: {origin.name} has nothing of team {team!r}, and the token submits that; {there}"
-    own = default_team(None, find_config(folder))
-    if own != team:
-        text += (
-            f'. Here one measures and selects as team {own!r}: team = "{team}" in lanaprof.toml, '
-            "then measure, calibrate or select again; or take the token of that team"
+    config = find_config(folder)
+    if config is not None and (own := default_team(None, config)) != team:
+        notice(
+            f"this project measures and selects as team {own!r}, and the token submits for {team!r}: what bears "
+            f'the other name stays here; write team = "{team}" in lanaprof.toml, or take the token of that team'
         )
-    notice(text)
 
 
 @command("pull")
@@ -199,6 +205,8 @@ def pull(name: str | None, database: str | None) -> Outcome:
         meter("pulling") as bar,
     ):
         report = transfer(hub, own, follow=following(bar)) + ImportReport(refused=tuple(hub.damaged))
+        if part is not None and part.team and not (report.added or report.known or report.refused):
+            notice(f"nothing to fetch: {hub.name} has nothing of this part; {_measured_by(hub.teams())}")
         return added_outcome(report, own.name)
 
 

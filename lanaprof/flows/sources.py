@@ -217,6 +217,12 @@ def choose_in_source(
                 f"{store.name} has measurements of several environments: {listed}",
                 hint=f"name a device or one of these: '{source.database}#environment={found[0].id[:12]}'",
             )
+        if not found and source.team and (held := store.holdings()):
+            teams = sorted({team for each in held for team in each.teams})
+            raise BadInput(
+                f"{store.name} has no such measurements of team {source.team!r}; teams there: {', '.join(teams)}",
+                hint=f"name one of these: '{source.database}#team={teams[0]}'",
+            )
     return choose_environment(store, found, viewpoint=viewpoint_of(device, team=team), cache=cache)
 
 

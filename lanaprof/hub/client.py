@@ -122,6 +122,16 @@ class RemoteStore:
         document = self._json("GET", "/whoami")
         self.scope, self.team = str(document.get("scope", "")), str(document.get("team", ""))
 
+    def teams(self) -> list[str]:
+        """Return who measured anything there, sorted."""
+        try:
+            items = self._json("GET", "/environments")["items"]
+            return sorted(
+                {str(team) for each in items for held in each["holdings"] for team in held["teams"]}
+            )
+        except (KeyError, TypeError):
+            raise self._strange("environments") from None
+
     # What a giver answers
 
     def counts(self, records: RecordFilter | None = None) -> dict[str, int]:

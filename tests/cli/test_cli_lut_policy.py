@@ -88,12 +88,13 @@ def test_compare_two_teams_of_one_database(lut: Any, cli: Any) -> None:
     assert "hot: 1 of 7 operators disagree by more than the intervals allow, typically by 10.00%" in shown
 
 
-def test_compare_with_a_team_that_measured_nothing(lut: Any, cli: Any) -> None:
+@pytest.mark.parametrize("pinned", [False, True])
+def test_compare_with_a_team_that_measured_nothing(lut: Any, cli: Any, pinned: bool) -> None:
     """Refused; the message lists the teams."""
     lut.database("lab.db", lut.measurement())
-    key = lut.environment().id
+    part = f",environment={lut.environment().id}" if pinned else ""
 
-    ran = cli("lut", "compare", "lab.db#team=vision", f"lab.db#team=visoin,environment={key}")
+    ran = cli("lut", "compare", "lab.db#team=vision", f"lab.db#team=visoin{part}")
 
     assert ran.code == 2
     assert "no such measurements of team 'visoin'" in ran.err

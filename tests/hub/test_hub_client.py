@@ -67,24 +67,39 @@ def test_a_team_sends_its_own_records(hub: Any, make: Any, cli: Any) -> None:
     assert hub.store.lacking("measurement", [foreign.id]) == [foreign.id]
 
 
-def test_a_push_of_nothing_says_whose_the_records_are(
-    hub: Any, make: Any, cli: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who forgot to name the team learns that nothing bears its name, and where to write it."""
+def test_a_push_of_nothing_says_whose_the_records_are(hub: Any, make: Any, cli: Any) -> None:
+    """Nothing bears the name of the token's team; no error, for that may well be."""
     make.database("lanaprof.db", *make.base(), make.measurement(team="local"))
+    known(hub, cli, "vision")
+
+    ran = cli("push")
+
+    assert ran.code == 0
+    assert "lanaprof.db has nothing of team 'vision'; it has measurements of local" in ran.err
+
+
+def test_a_forgotten_team_is_told(hub: Any, make: Any, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project that works under another name than the token's team learns where to write it."""
+    make.database("lanaprof.db", *make.base(), make.measurement())
+    Path("lanaprof.toml").write_text('teacher = "timm:resnet18"\n')
     known(hub, cli, "vision")
 
     forgotten = cli("push")
     monkeypatch.setenv("LANAPROF_TEAM", "vision")
     named = cli("push")
 
-    assert (forgotten.code, named.code) == (0, 0)
-    assert (
-        "nothing of team 'vision', and the token submits that; it has measurements of local" in forgotten.err
-    )
-    assert 'team = "vision" in lanaprof.toml' in forgotten.err
-    assert "nothing of team 'vision'" in named.err
+    assert (forgotten.code, 'write team = "vision" in lanaprof.toml' in forgotten.err) == (0, True)
     assert "lanaprof.toml" not in named.err
+
+
+def test_a_part_that_is_not_there_says_who_measured(hub: Any, make: Any, cli: Any) -> None:
+    """As with a mistyped team."""
+    hub.store.add([*make.base(), make.measurement(), make.measurement(16, team="robots")])
+    known(hub, cli, "reader")
+
+    ran = cli("pull", "lab#team=visoin")
+
+    assert (ran.code, "nothing of this part; it has measurements of robots, vision" in ran.err) == (0, True)
 
 
 def test_a_remote_is_added_with_what_its_token_may(hub: Any, cli: Any) -> None:
