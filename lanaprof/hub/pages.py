@@ -44,7 +44,12 @@ def overview(hub: Here, visitor: Seen) -> HTMLResponse:
     body = tiles(named) + "<h2>Environments</h2>"
     body += _environments(hub)
     return render(
-        "base.html", visitor, title="What is measured here", body=body, here="/", lead=_said_teams(teams)
+        "base.html",
+        visitor,
+        title="What is measured here",
+        body=body,
+        here="/",
+        lead=(*_said_teams(teams), *hub.said_age()),
     )
 
 
@@ -64,7 +69,8 @@ def devices(hub: Here, visitor: Seen) -> HTMLResponse:
         counts: list[Cell] = [(f"{numbers[word]:,}", float(numbers[word])) for word in shown]
         rows.append([name, *counts, Link(key[:12], f"/environments/{key}") if key else "–"])
     columns = ["device", *(f"#{word}" for word in shown), "environment"]
-    lead = ("Of all operators here, noisy ones are present, too; Coverage says which, in a space.",)
+    said = "Of all operators here, noisy ones are present, too; Coverage says which, in a space."
+    lead = (said, *hub.said_age())
     body = table(columns, rows, label="Devices", sortable=True)
     return render("base.html", visitor, title="Devices", lead=lead, body=body, here="/devices")
 
@@ -72,7 +78,9 @@ def devices(hub: Here, visitor: Seen) -> HTMLResponse:
 @router.get("/environments")
 def environments(hub: Here, visitor: Seen) -> HTMLResponse:
     """Return all environments."""
-    return render("base.html", visitor, title="Environments", body=_environments(hub), here="/environments")
+    body = _environments(hub)
+    lead = hub.said_age()
+    return render("base.html", visitor, title="Environments", lead=lead, body=body, here="/environments")
 
 
 def _environments(hub: Hub) -> str:

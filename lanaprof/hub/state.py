@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,6 +90,15 @@ class Hub:
         """Find out what visitors ask for first, so that none of them waits until the whole database was counted."""
         for kept in (self.holdings, self.counts, self.coverage):
             kept.get()
+
+    def said_age(self) -> tuple[str, ...]:
+        """Return how old what is shown is, where more came at once than can be counted while a visitor waits."""
+        pending = self.standings.pending
+        if not pending:
+            return ()
+        moment = time.strftime("%H:%M:%S UTC on %Y-%m-%d", time.gmtime(self.standings.whole_s))
+        more = f"{pending} environment{'' if pending == 1 else 's'}"
+        return (f"As of {moment}: what came since in {more} is still to be counted.",)
 
     def _hold(self) -> tuple[Holding, ...]:
         self.standings.look()

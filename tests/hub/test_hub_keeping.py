@@ -96,3 +96,21 @@ def test_an_answer_is_remembered_until_what_it_is_made_of_changes() -> None:
 
     questions = [("a", 1), ("a", 1), ("a", 2), ("b", 1), ("a", 2), ("c", 1), ("b", 1)]
     assert [remembered.get(*each, find) for each in questions] == [1, 1, 2, 3, 2, 4, 5]
+
+
+def test_pages_say_how_old_they_are_while_much_is_to_be_counted(
+    start: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More came at once than can be counted while a visitor waits: as of when, and in how many environments."""
+    hub = start(public=True)
+    standings = hub.hub.standings
+    places = [make.environment(threads=threads) for threads in (1, 2, 4)]
+    hub.store.add([*make.base(), *places, make.measurement()])
+    hub.hub.prepare()
+    hub.store.add(make.measurement(environment=each.id, host="h2") for each in places)
+    standings.look(0.0)  # one is counted, two are not
+    monkeypatch.setattr(standings, "look", lambda: None)
+
+    with hub.client() as visitor:
+        pages = [visitor.get(path).text for path in ("/", "/devices", "/environments")]
+    assert all("what came since in 2 environments is still to be counted" in page for page in pages)
