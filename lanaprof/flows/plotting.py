@@ -21,6 +21,7 @@ from lanaprof.flows.drawing import (
     text_width,
 )
 from lanaprof.flows.frontiers import POINT_COLUMNS, FrontierPoint, point_cells
+from lanaprof.flows.layermap import frontier_map
 from lanaprof.flows.marks import Mark, described, legend, marked, teacher_line
 from lanaprof.flows.pages import details, figure, page, table
 from lanaprof.units import format_duration
@@ -234,7 +235,9 @@ def write_frontier(
     label = f"The frontier in numbers: {len(points)} points"
     numbers = details(label, table(POINT_COLUMNS, rows, label=label, sortable=True))
     caption = "The best score that the table allows for every latency; latencies are predicted unless a mark says more."
-    words = Words("The best score for every latency", caption, example="frontier.html", more=numbers)
+    layers = frontier_map(points) if path.suffix == ".html" else ""
+    more = numbers + (f"<h2>The frontier by layers</h2>{layers}" if layers else "")
+    words = Words("The best score for every latency", caption, example="frontier.html", more=more)
     write_drawing(path, drawing, words)
 
 

@@ -13,12 +13,12 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
 from lanaprof.errors import UserError
+from lanaprof.flows.architectures import natural
 from lanaprof.flows.comparing import SourceComparison, difference_text
 from lanaprof.flows.drawing import svg_from_drawing
 from lanaprof.flows.pages import Cell, Link, facts, figure, table
 from lanaprof.flows.ratiochart import ratios_chart
 from lanaprof.flows.sources import environment_text
-from lanaprof.hub.architectures import natural
 from lanaprof.hub.asking import Here, Plain
 from lanaprof.hub.charts import ratios_histogram
 from lanaprof.hub.problems import problem_from_error

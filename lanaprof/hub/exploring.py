@@ -12,13 +12,21 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
 from lanaprof.digest import digest
+from lanaprof.flows.architectures import (
+    Part,
+    Scores,
+    adding_up,
+    changes_text,
+    layers_of,
+    parts_of,
+    summary_of,
+)
 from lanaprof.flows.drawing import svg_from_drawing
 from lanaprof.flows.frontiers import FrontierPoint
+from lanaprof.flows.layermap import HOW_TO_READ, layer_map, map_rows, thinned
 from lanaprof.flows.pages import Cell, details, facts, figure, hint, table
 from lanaprof.flows.plotting import Mark, frontier_chart, frontier_places
-from lanaprof.hub.architectures import Part, Scores, adding_up, changes_text, layers_of, parts_of, summary_of
 from lanaprof.hub.asking import Here
-from lanaprof.hub.layermap import layer_map, map_rows
 from lanaprof.hub.rendering import render
 from lanaprof.hub.state import Hub
 from lanaprof.hub.visiting import Seen
@@ -58,13 +66,6 @@ def front(selections: Sequence[Selection]) -> tuple[Selection, ...]:
         if not best or score_of(each) > score_of(best[-1]):
             best.append(each)
     return tuple(best)
-
-
-def thinned(points: Sequence[Selection], most: int) -> tuple[Selection, ...]:
-    """Return so many points at most, evenly from the first to the last."""
-    if len(points) <= most:
-        return tuple(points)
-    return tuple(points[round(number * (len(points) - 1) / (most - 1))] for number in range(most))
 
 
 def _name_of(group: SelectionGroup) -> str:
@@ -145,14 +146,14 @@ def _explore(hub: Hub, group: SelectionGroup, groups: Sequence[SelectionGroup]) 
         inside = {each.id for each in whole}
         others = tuple(each for each in found if each.id not in inside)
     newest = sorted(others, key=lambda each: (each.time.rstrip("Z"), each.id))[-_MARKED_MOST:]
-    layers = layers_of(points)
+    layers = layers_of(each.choices for each in points)
     shown = layers[:_LAYERS_MOST]
     notes = [
         f"{few:,} of {many:,} {what} are shown."
         for few, many, what in ((len(points), len(whole), "points"), (len(shown), len(layers), "layers"))
         if few < many
     ]
-    rows = tuple(parts_of(each, shown) for each in points)
+    rows = tuple(parts_of(each.choices, shown) for each in points)
     scores = adding_up(hub.store.score_sets(group.teacher), points)
     return Explored(points, tuple(newest), shown, rows, scores, " ".join(notes))
 
@@ -330,10 +331,8 @@ def _score_of_part(found: Explored, part: Part) -> list[str]:
 def _map(found: Explored) -> str:
     times = [latency_of(each) for each in found.points]
     drawing = layer_map(found.layers, found.rows, times, chosen=found.shown)
-    text = "Each column is a layer, each height a latency, the fastest on top; a break is where the operation changes. "
-    return "<h2>All points by layers</h2>" + figure(
-        svg_from_drawing(drawing), text + "The line: the point that is shown."
-    )
+    caption = f"{HOW_TO_READ} The line: the point that is shown."
+    return "<h2>All points by layers</h2>" + figure(svg_from_drawing(drawing), caption)
 
 
 def _points(found: Explored) -> str:

@@ -28,6 +28,7 @@ from lanaprof.flows.drawing import (
 )
 from lanaprof.flows.drawing import Path as Line
 from lanaprof.flows.frontiers import FrontierPoint
+from lanaprof.flows.layermap import frontier_map
 from lanaprof.flows.marks import Mark
 from lanaprof.flows.pages import STYLE
 from lanaprof.flows.plotting import Bar, bars_chart, frontier_chart, write_frontier
@@ -313,3 +314,30 @@ def test_thousands_of_operators_have_no_names_beside_them() -> None:
 
     assert "Conv" not in texts(drawing)
     assert sum(isinstance(s, Circle) and s.title.startswith("Conv: ") for s in drawing.shapes) == 1000
+
+
+def test_a_page_maps_the_frontier_by_layers(tmp_path: Path) -> None:
+    """One bar for each run of points that agree in a layer; a skipped layer is empty, a span stands in all its layers."""
+    choices = [
+        {"b.1": "teacher", "b.2": "slim", "b.10": "skip"}, {"b.1": "teacher", "b.2": "slim", "b.10": "teacher"},
+        {"b.1..b.2": "conv", "b.10": "teacher"},
+    ]  # fmt: skip
+    points = [
+        FrontierPoint(0.001 * number, float(number), chosen) for number, chosen in enumerate(choices, 1)
+    ]
+    write_frontier(tmp_path / "f.html", points, device="cpu", teacher_s=None)
+    found = frontier_map(points, ["b.1", "b.2", "b.10"])
+
+    assert found in (tmp_path / "f.html").read_text()
+    assert re.findall("<title>(.*?)</title>", found) == [
+        "b.1: teacher, 1 ms to 2 ms", "b.1: conv over b.1..b.2, 3 ms to 3 ms", "b.2: slim, 1 ms to 2 ms",
+        "b.2: conv over b.1..b.2, 3 ms to 3 ms", "b.10: teacher, 2 ms to 3 ms",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("layers", [0, 501])
+def test_there_is_no_map_of_nothing_or_of_very_many_layers(layers: int) -> None:
+    """Columns would be thinner than a hair."""
+    chosen = {f"b.{number}": "teacher" for number in range(layers)}
+
+    assert frontier_map([FrontierPoint(1e-3, -1.0, chosen), FrontierPoint(2e-3, 0.0, chosen)]) == ""

@@ -10,6 +10,7 @@ from lanaprof.errors import UserError
 from lanaprof.flows.drawing import svg_from_drawing
 from lanaprof.flows.finalists import read_finalists
 from lanaprof.flows.frontiers import POINT_COLUMNS, FrontierPoint, point_cells, project_frontier
+from lanaprof.flows.layermap import frontier_map
 from lanaprof.flows.marks import Mark, selection_marks
 from lanaprof.flows.pages import Cell, Section, details, figure, hint, table
 from lanaprof.flows.plotting import frontier_chart
@@ -60,6 +61,8 @@ def frontier_section(known: ReportFacts) -> Section:
         )
         caption += "that of the network as assembled."
     body = figure(svg_from_drawing(drawing), caption) + _points_table(known, points)
+    layers = frontier_map(points, [layer.name for layer in known.project.space.layers])
+    body += details("The frontier by layers", layers) if layers else ""
     return Section(name="frontier", title=title, body=body)
 
 

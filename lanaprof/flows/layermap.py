@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from lanaprof.flows.architectures import KINDS, Part, layers_of, parts_of
 from lanaprof.flows.axes import SMALL
-from lanaprof.flows.drawing import Drawing, Path, Rectangle, Shape, Text, text_width
-from lanaprof.hub.architectures import KINDS, Part
+from lanaprof.flows.drawing import Drawing, Path, Rectangle, Shape, Text, svg_from_drawing, text_width
+from lanaprof.flows.frontiers import FrontierPoint
+from lanaprof.flows.pages import figure
 from lanaprof.units import format_duration
 
-__all__ = ["MapRows", "layer_map", "map_rows"]
+__all__ = ["HOW_TO_READ", "MapRows", "frontier_map", "layer_map", "map_rows", "thinned"]
 
+HOW_TO_READ = (
+    "A column is a layer, a height a latency, the fastest on top; breaks are where the operation changes."
+)
+P = TypeVar("P")
 _WIDTH, _LEFT, _RIGHT, _TOP = 860.0, 84.0, 20.0, 40.0
 _HEIGHT = 380.0  # of all rows together, where there are enough
 _ROW_MOST = 26.0
 _TICKS = 8  # latencies that are written
 _GAP = 1.0  # between operations, at most
+_TITLED = 2.5  # units; lower bars cannot be pointed at, and thousands of titles are a large page
+_LAYERS_MOST = 500  # on a page that is not the explorer's
+_ROWS_MOST = 80  # likewise
 # What became of a layer → colour and share of the column's width: told apart without colours, too.
 _LOOKS = {
     "kept": ("muted", 0.14),
@@ -82,6 +92,35 @@ def layer_map(
     return Drawing(width=_WIDTH, height=bottom + 44, label=label, shapes=tuple(shapes))
 
 
+def frontier_map(points: Sequence[FrontierPoint], layers: Sequence[str] = ()) -> str:
+    """Return the map of a frontier as a figure with its caption, in HTML; nothing where there is nothing to see.
+
+    Of many points some are drawn, from the fastest to the dearest; of spaces with very many layers there is no map.
+
+    Args:
+        points: from cheap to dear.
+        layers: in the teacher's order; empty for those that the points name, in natural order.
+    """
+    shown = thinned(points, _ROWS_MOST)
+    order = tuple(layers) or layers_of(each.choices.items() for each in shown[:1] + shown[-1:])
+    if not 0 < len(order) <= _LAYERS_MOST or len(points) < 2:
+        return ""
+    rows = [parts_of(each.choices.items(), order) for each in shown]
+    drawing = layer_map(order, rows, [each.latency_s for each in shown], chosen=None)
+    return figure(svg_from_drawing(drawing), HOW_TO_READ)
+
+
+def thinned(points: Sequence[P], most: int) -> tuple[P, ...]:
+    """Return so many points at most, evenly from the first to the last.
+
+    >>> thinned("abcdefg", 3)
+    ('a', 'd', 'g')
+    """
+    if len(points) <= most:
+        return tuple(points)
+    return tuple(points[round(number * (len(points) - 1) / (most - 1))] for number in range(most))
+
+
 def _column(
     number: int,
     layer: str,
@@ -100,11 +139,12 @@ def _column(
         if share:
             height = (end - begin) * rows.height - min(_GAP, 0.3 * rows.height)
             times = [format_duration(max(latencies_s[each], 1e-12), digits=3) for each in (begin, end - 1)]
+            title = f"{layer}: {parts[begin].text}, {times[0]} to {times[1]}" if height >= _TITLED else ""
             found.append(
                 Rectangle(
                     corner=(_LEFT + (number + (1 - share) / 2) * width, rows.top + begin * rows.height),
                     width=max(0.75, width * share), height=height, colour=colour,
-                    title=f"{layer}: {parts[begin].text}, {times[0]} to {times[1]}",
+                    title=title,
                 )
             )  # fmt: skip
         begin = end

@@ -12,6 +12,7 @@ from lanaprof.space.places import place_ends
 
 __all__ = [
     "KINDS",
+    "Chosen",
     "Part",
     "Scores",
     "adding_up",
@@ -25,6 +26,7 @@ __all__ = [
 
 # What may become of a layer, in words; the order is that of the legend.
 KINDS = ("kept", "replaced", "skipped", "part of a span", "not named")
+Chosen = Iterable[tuple[str, str]]  # a network: (layer or first..last, operation)
 _NAMED_MOST = 6  # changes that a sentence names
 Scores = Mapping[tuple[str, str], float]  # by (layer or first..last, operation); the teacher's are left out
 
@@ -56,17 +58,17 @@ def natural(name: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(piece), "") if piece[0] in "0123456789" else (1, 0, piece) for piece in pieces)
 
 
-def layers_of(selections: Iterable[Selection]) -> tuple[str, ...]:
+def layers_of(networks: Iterable[Chosen]) -> tuple[str, ...]:
     """Return the layers that any of these names, in natural order: the teacher's where modules are numbered."""
-    names = {end for each in selections for name, _ in each.choices for end in place_ends(name)}
+    names = {end for choices in networks for name, _ in choices for end in place_ends(name)}
     return tuple(sorted(names, key=natural))
 
 
-def parts_of(selection: Selection, layers: Sequence[str]) -> tuple[Part, ...]:
+def parts_of(choices: Chosen, layers: Sequence[str]) -> tuple[Part, ...]:
     """Return what stands in each of these layers; a span stands in all layers between its ends."""
     numbers = {name: number for number, name in enumerate(layers)}
     found = [Part("–", "not named")] * len(layers)
-    for name, operation in selection.choices:
+    for name, operation in choices:
         begin, end = place_ends(name)
         if begin not in numbers:
             continue
