@@ -317,7 +317,7 @@ def test_thousands_of_operators_have_no_names_beside_them() -> None:
 
 
 def test_a_page_maps_the_frontier_by_layers(tmp_path: Path) -> None:
-    """One bar for each run of points that agree in a layer; a skipped layer is empty, a span stands in all its layers."""
+    """One bar for each run of points that agree in a layer; skipped layers are empty, a span is in all its layers."""
     choices = [
         {"b.1": "teacher", "b.2": "slim", "b.10": "skip"}, {"b.1": "teacher", "b.2": "slim", "b.10": "teacher"},
         {"b.1..b.2": "conv", "b.10": "teacher"},
