@@ -189,9 +189,12 @@ def log(last: int, ledger: Path) -> Outcome:
     def show(console: Console) -> None:
         from lanaprof.cli.tables import plain_table
 
-        table = plain_table("when", "what", "who", "team", "from", "#new", "#known", "#refused", "")
+        several = len({each.address for each in found if each.address}) > 1  # one proxy's own says nothing
+        table = plain_table("when", "what", "who", "team", *(["from"] if several else []), "")
+        table.columns[0].no_wrap = True
         for each in found:
-            table.add_row(*_cells(each))
+            when, what, who, team, address, detail = _cells(each)
+            table.add_row(when, what, who, team, *([address] if several else []), detail)
         console.print(table if found else "nothing happened yet")
 
     return Outcome(document, show)
@@ -200,12 +203,13 @@ def log(last: int, ledger: Path) -> Outcome:
 def _cells(event: Event) -> tuple[str, ...]:
     from rich.markup import escape
 
-    when = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(event.time_s))
-    counts = (
-        (str(event.added), str(event.known), str(event.refused)) if event.action == "push" else ("", "", "")
-    )
+    detail = event.detail
+    if event.action == "push":
+        counts = {"known": event.known, "refused": event.refused}
+        parts = [f"{event.added} new", *(f"{count} {name}" for name, count in counts.items() if count)]
+        detail = ", ".join([*parts, *filter(None, [detail])])
     who = escape(f"{event.name} ({event.token})")
-    return (when, event.action, who, escape(event.team), event.address, *counts, escape(event.detail))
+    return (_day(event.time_s), event.action, who, escape(event.team), event.address, escape(detail))
 
 
 def _may(token: Token) -> str:

@@ -102,8 +102,9 @@ def _holdings(console: Console, holdings: list[Holding]) -> None:
     for holding in holdings:
         statuses = ", ".join(f"{count} {status}" for status, count in holding.statuses)
         teams = escape(", ".join(holding.teams))
+        newest = f"{holding.newest[:16].replace('T', ' ')}Z"  # to the minute, as in the hub's lists
         table.add_row(
-            holding.cache, holding.space[:12] or "–", str(holding.operators), statuses, teams, holding.newest
+            holding.cache, holding.space[:12] or "–", str(holding.operators), statuses, teams, newest
         )
     console.print(table)
 

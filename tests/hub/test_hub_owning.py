@@ -64,6 +64,18 @@ def test_tokens_are_made_listed_and_revoked(cli: Any) -> None:
     assert stat.S_IMODE(Path("lanaprof-hub.db").stat().st_mode) == 0o600
 
 
+def test_the_log_says_what_each_push_brought(hub: Any, make: Any, cli: Any) -> None:
+    """In one line each; what was neither known nor refused is not counted, nor the one address there is."""
+    for _ in range(2):
+        hub.push("vision", make.bundle(*make.base(), make.measurement(), make.measurement(16, team="robots")))
+
+    shown = cli("hub", "log", "--ledger", hub.hub.folder / "hub.db").out
+
+    assert "5 new, 1 refused" in shown
+    assert "0 new, 5 known, 1 refused" in shown
+    assert "127.0.0.1" not in shown
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
