@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from lanaprof.errors import BackendError, UserError
 from lanaprof.flows import proving
 from lanaprof.flows.networks import TimedNetworks, calibration_networks
 from lanaprof.flows.predicting import Predictor
@@ -56,7 +57,10 @@ class Known:
 
 @dataclass
 class Scripted:
-    """A machine whose latencies are given by campaign and network; notes what was timed in each campaign."""
+    """A machine whose latencies are given by campaign and network; notes what was timed in each campaign.
+
+    A network that takes no time at all is one that its runtime refuses.
+    """
 
     layers: int
     timer: Timer
@@ -84,13 +88,16 @@ class Scripted:
         """Stand in for a campaign: the door to the machine."""
         self.campaigns.append(list(asked))
         assert len(self.campaigns) < 20, "the loop does not end"
-        found = {}
+        found, refused = {}, {}
         for choices in asked:
             seconds = self.timer(len(self.campaigns), choices)
+            if not seconds:
+                refused[choices] = "no kernel"
+                continue
             found[choices] = SimpleNamespace(
                 latency_s=seconds, ci_low_s=seconds * 0.999, ci_high_s=seconds * 1.001
             )
-        return TimedNetworks(cast(Mapping[Any, Any], found))
+        return TimedNetworks(cast(Mapping[Any, Any], found), refused=refused)
 
     def prove(self, budget_s: float, *, fraction: float | None = None) -> Proof:
         predictor = self.predictor
@@ -261,3 +268,56 @@ def test_what_is_timed_beside_a_relative_answer_is_held_against_the_teacher_ther
 
     assert held[inside].budget_s == pytest.approx(0.51 * 18e-3 * 0.96)
     assert (held[inside].inside, held[over].inside) == (True, False)
+
+
+# ------------------------------------------------------------------------------------------ refused networks
+
+
+def test_a_refused_proposal_is_not_asked_for_again(machine: Callable[..., Scripted]) -> None:
+    """The best by the table cannot be built: the next best is proved, and the proof tells of the other."""
+    first: list[Choices] = []
+
+    def timer(campaign: int, choices: Choices) -> float:
+        if campaign == 1 and not first:
+            first.append(choices)  # the best proposal: it comes first
+        return 0.0 if choices == first[0] else table_s(choices)
+
+    bench = machine(timer)
+    proof = bench.prove(12.2e-3)
+
+    assert ("verified", [True]) == (proof.status, [first[0] in asked for asked in bench.campaigns[:1]])
+    assert not any(first[0] in asked for asked in bench.campaigns[1:])
+    assert {"no kernel"} == {one.reason for one in proof.refused}
+    assert first[0] in [tuple(operation for _, operation in one.choices) for one in proof.refused]
+
+
+def test_a_runtime_that_refuses_whatever_is_proposed_ends_the_loop(machine: Callable[..., Scripted]) -> None:
+    """After six campaigns of which nothing new came through; the reason is told."""
+    anchors: set[Choices] = set()
+    bench = machine(lambda _campaign, choices: table_s(choices) if choices in anchors else 0.0)
+    anchors |= set(calibration_networks(bench.predictor, 16, 0))
+
+    with pytest.raises(UserError, match=r"6 times nothing that was proposed could be timed.*no kernel"):
+        bench.prove(12.2e-3)
+    assert 6 == len(bench.campaigns)
+
+
+def test_a_relative_budget_needs_the_teacher(machine: Callable[..., Scripted]) -> None:
+    """A runtime that refuses the teacher: nothing says what half of its latency is."""
+    bench = machine(lambda _campaign, choices: 0.0 if set(choices) == {TEACHER} else table_s(choices))
+
+    with pytest.raises(BackendError, match="the teacher could not be timed: no kernel"):
+        bench.prove(9.18e-3, fraction=0.51)
+
+
+def test_finalists_that_are_refused_are_left_out(machine: Callable[..., Scripted]) -> None:
+    """Those beside them are judged all the same."""
+    broken, fine = ("conv",) * 6, ("ds",) * 6
+    bench = machine(lambda campaign, choices: 0.0 if campaign > 2 and choices == broken else table_s(choices))
+    proof = bench.prove(12.2e-3)
+
+    held = time_beside(
+        bench.predictor.project, cast(Any, None), bench.predictor, proof, [broken, fine], budget_s=12.6e-3
+    )
+
+    assert {fine} == set(held)
