@@ -216,6 +216,6 @@ def _opened(name: str | None, part: Source | None = None) -> RemoteStore:
     from lanaprof.hub.serving import needs_extra
 
     try:
-        return open_remote(find_remote(name), part)
+        return open_remote(find_remote(name), part, tell=notice)
     except ImportError as error:
         raise needs_extra(error) from None

@@ -45,6 +45,7 @@ _WINDOW_BYTES = 2**27  # of zstd's memory
 _CONNECT_S, _ANSWER_S = 10.0, 300.0
 _PACKED = {"Content-Type": "application/zstd"}
 _AGAIN_S = 60.0  # how long a request is tried again
+_PATIENT = 2  # attempts before it is told that a hub is waited for
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between attempts; the last one repeats
 
 
@@ -52,19 +53,26 @@ class HubAway(StoreError):
     """No hub answers at the address."""
 
 
-def open_remote(remote: Remote, part: Source | None = None, *, again_s: float = _AGAIN_S) -> RemoteStore:
+def open_remote(
+    remote: Remote,
+    part: Source | None = None,
+    *,
+    again_s: float = _AGAIN_S,
+    tell: Callable[[str], None] = lambda _text: None,
+) -> RemoteStore:
     """Return a hub to send to or fetch from; use it in a ``with`` statement. Asks it who we are.
 
     Args:
         remote: its address and our token.
         part: what to fetch of it; its ``database`` does not matter. Everything by default.
         again_s: how long a request is tried again when the connection is lost or the hub is busy.
+        tell: told when that takes longer than a moment.
 
     Raises:
         HubAway: it cannot be reached; the hint says what to do.
         StoreError: it does not take the token, or is no hub.
     """
-    store = RemoteStore(remote, part or Source(database=""), again_s=again_s)
+    store = RemoteStore(remote, part or Source(database=""), again_s=again_s, tell=tell)
     try:
         store.ask_who()
     except BaseException:
@@ -82,7 +90,7 @@ class RemoteStore:
         scope: read, write or admin.
     """
 
-    def __init__(self, remote: Remote, part: Source, *, again_s: float) -> None:
+    def __init__(self, remote: Remote, part: Source, *, again_s: float, tell: Callable[[str], None]) -> None:
         import httpx  # an extra
 
         self.remote = remote
@@ -91,7 +99,7 @@ class RemoteStore:
         self.team = ""
         names = ("device", "environment", "team", "since", "protocol")
         self._part = [(name, getattr(part, name)) for name in names if getattr(part, name)]
-        self._again_s = again_s
+        self._again_s, self._tell = again_s, tell
         self._heard = False  # an answer, of whatever kind
         self._http = httpx.Client(
             base_url=remote.url,
@@ -245,6 +253,8 @@ class RemoteStore:
             except httpx.InvalidURL as error:
                 raise BadInput(f"{self.remote.url!r} is no URL: {error}") from None
             attempt += 1
+            if attempt == _PATIENT:
+                self._tell(f"{problem.message}; trying again for {self._again_s:.0f} s")
             if time.monotonic() + wait_s > until_s:
                 raise problem
             time.sleep(wait_s)

@@ -185,6 +185,38 @@ def test_a_hub_that_is_busy_is_asked_again(start: Any, make: Any) -> None:
         assert transfer(lab, own).added == 5
 
 
+def test_a_hub_that_is_waited_for_is_told() -> None:
+    """Once, from the second attempt in vain on: a push that hangs in silence looks broken."""
+    states = iter((200, 503, 503, 503, 200))
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state = next(states)
+            answer = (
+                {"scope": "read", "counts": {}}
+                if state == 200
+                else {"error": {"message": "busy", "hint": ""}}
+            )
+            body = json.dumps(answer).encode()
+            self.send_response(state)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    told: list[str] = []
+    with HTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        remote = Remote("lab", f"http://127.0.0.1:{server.server_port}", "t")
+        with open_remote(remote, again_s=600.0, tell=told.append) as lab:
+            assert lab.counts() == {}
+        server.shutdown()
+
+    assert told == [f"the hub lab ({remote.url}): busy; trying again for 600 s"]
+
+
 def test_damaged_records_are_refused_and_the_rest_arrives(make: Any) -> None:
     """A hub that sends something else than it was asked for, or changed it, is not believed."""
     good, other = make.operator(8), make.operator(16)
