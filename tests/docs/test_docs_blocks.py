@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 from docs_blocks import ROOT, anchors, blocks, links, pages, spans
-from docs_pages import DEFAULTS, NOT_RUN, NOT_TYPED, OVERRIDES, PAGES, is_typed
+from docs_pages import DEFAULTS, NOT_COMPARED, NOT_RUN, NOT_TYPED, OVERRIDES, PAGES, is_typed
 from docs_running import missing_lines
 
 from lanaprof.cli import main
@@ -130,10 +130,14 @@ def test_shrunk_commands_are_there() -> None:
 
 
 def test_lines_that_are_not_typed_are_there() -> None:
-    """Each pattern of lines not typed has such a line on a page."""
+    """Each pattern of lines not typed, or not compared, has such a line on a page."""
     lines = [command.text for page in pages() for block in blocks(page) for command in block.commands]
 
-    assert [] == [pattern for pattern in NOT_TYPED if not any(re.match(pattern, line) for line in lines)]
+    assert [] == [
+        pattern
+        for pattern in (*NOT_TYPED, *NOT_COMPARED)
+        if not any(re.match(pattern, line) for line in lines)
+    ]
 
 
 def test_lanaprof_is_typed() -> None:
