@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,7 +123,7 @@ def _run(request: Mapping[str, Any], streams: Sequence[int], place: str) -> int:
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type] (there is one)
+        traceback.print_exc()
         code = 1
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -149,7 +150,7 @@ def _fork_commands(place: str) -> None:
             done.check_returncode()
         return done
 
-    demo.subprocess = SimpleNamespace(run=run, PIPE=subprocess.PIPE)  # type: ignore[assignment]
+    vars(demo)["subprocess"] = SimpleNamespace(run=run, PIPE=subprocess.PIPE)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_without_a_gpu_the_report_says_so(run: Run) -> None:
 
     assert code == 2
     assert "there is no GPU to check" in text
-    assert [row["state"] for row in document["steps"]] == ["failed"]  # type: ignore[attr-defined]
+    assert [row["state"] for row in document["steps"]] == ["failed"]
 
 
 @pytest.mark.slow

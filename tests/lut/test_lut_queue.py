@@ -174,7 +174,7 @@ def test_who_listens_can_be_seen(queue: Queue) -> None:
 def test_a_worker_is_heard_to_its_end(queue: Queue) -> None:
     """While its last job runs and nothing more waits, a worker's heart still beats."""
     queue.enqueue("cpu", JOBS[:1])
-    beats = set()
+    beats = set[Any]()
 
     async def handle(job: Job) -> None:
         while len(beats) < 10:  # procrastinate's own heart stops with the last job it fetched
