@@ -18,10 +18,6 @@ from lanaprof.lut.watching import Mark, OperatorSum, TeamSum
 
 __all__ = ["Standing", "Standings"]
 
-_CHEAP_S = 0.05  # finding out what changed: dearer ones are done less often
-_SHARE = 20.0  # so many times what the last took later: then a twentieth of one core is spent on it at most
-_WAIT_MOST_S = 60.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
@@ -73,11 +69,10 @@ class Standings:
         self._clock = clock
         self._lock = threading.Lock()
         self._mark: Mark | None = None
-        self._look_s = 0.0
         self._pending: set[str] = set()
         self._found: dict[str, Standing] = {}
         self._versions: Counter[str] = Counter()
-        self._whole_s = 0.0
+        self._whole_s = 0.0  # never
 
     @property
     def name(self) -> str:
@@ -106,31 +101,24 @@ class Standings:
         Args:
             limit_s: at least one environment is read, however long it takes.
         """
-        if not self._lock.acquire(blocking=self._mark is None):
+        first = not self._whole_s  # nothing to tell yet: wait for whoever is at it
+        if not self._lock.acquire(blocking=first):
             return
         try:
             began_s = self._clock()
-            first = self._mark is None
-            if began_s >= self._look_s:
-                self._find_changes(began_s)
+            mark, changed = self._store.changes(self._mark)
+            if changed is None:  # the first look, or it is another database than it was
+                changed = {*self._store.used_environments(), *self._found}
+            self._pending |= changed
+            self._mark = mark
             for environment in sorted(self._pending):
                 self._read(environment)
-                if not first and self._clock() - began_s > limit_s:
+                if not first and self._clock() - began_s >= limit_s:
                     break
             if not self._pending:
                 self._whole_s = time.time()
         finally:
             self._lock.release()
-
-    def _find_changes(self, began_s: float) -> None:
-        mark, changed = self._store.changes(self._mark)
-        if changed is None:  # the first look, or it is another database than it was
-            changed = {*self._store.used_environments(), *self._found}
-        self._pending |= changed
-        self._mark = mark
-        took_s = self._clock() - began_s
-        wait_s = min(_WAIT_MOST_S, _SHARE * took_s) if took_s > _CHEAP_S else 0.0
-        self._look_s = began_s + took_s + wait_s
 
     def _read(self, environment: str) -> None:
         with seldom_collecting():

@@ -1,14 +1,17 @@
-"""What is kept up to date is what counting anew finds, after everything that may happen to a database."""
+"""What is kept up to date, counted by index or listed in pages is what reading everything finds."""
 
 from __future__ import annotations
 
 import random
+import threading
+from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from lanaprof.lut import GOOD_STATUSES, STATUSES, Measurement, Store, Viewpoint
+from lanaprof.lut import GOOD_STATUSES, STATUSES, Measurement, RecordFilter, Store, Viewpoint
 from lanaprof.lut.policy import statuses_from
 from lanaprof.lut.standing import Standings
 
@@ -67,7 +70,7 @@ def test_what_is_kept_is_what_counting_anew_finds(store: Store, make: Any, seed:
     """After pushes, retractions before and after what they retract, and pushes of what is known."""
     chance = random.Random(seed)
     fill(store, make)
-    standings = Standings(store, VIEWPOINT)
+    standings = Standings(store, VIEWPOINT, clock=lambda: 0.0)  # no look is over before all is read
     rows: list[Measurement] = []
     for _ in range(6):
         fresh = random_rows(make, chance, chance.randint(0, 8))
@@ -88,7 +91,7 @@ def test_only_environments_in_which_something_changed_are_read_again(
     fill(store, make)
     first = [make.measurement(environment=make.environment(threads=threads).id) for threads in range(1, 5)]
     store.add(first)
-    standings = Standings(store, VIEWPOINT)
+    standings = Standings(store, VIEWPOINT, clock=lambda: 0.0)
     standings.look()
     read: list[str] = []
     sums = store.sums
@@ -109,7 +112,7 @@ def test_only_environments_in_which_something_changed_are_read_again(
 def test_a_look_ends_when_its_time_is_over(store: Store, make: Any) -> None:
     """Many environments changed: each look reads one at least, and until all are read it says how many are not."""
     fill(store, make)
-    standings = Standings(store, VIEWPOINT)
+    standings = Standings(store, VIEWPOINT, clock=lambda: 0.0)
     standings.look()
     store.add([make.measurement(environment=make.environment(threads=threads).id) for threads in range(1, 5)])
     pending: list[int] = []
@@ -119,6 +122,35 @@ def test_a_look_ends_when_its_time_is_over(store: Store, make: Any) -> None:
 
     assert pending == [3, 2, 1, 0]
     assert found(standings, store) == counted(store)
+
+
+def test_who_asks_during_the_first_look_is_told_all(
+    store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of what stands would look like all of it."""
+    fill(store, make)
+    store.add([make.measurement(environment=make.environment(threads=threads).id) for threads in range(1, 5)])
+    standings = Standings(store, VIEWPOINT)
+    entered, go_on = threading.Event(), threading.Event()
+    sums = store.sums
+
+    def slowly(*given: Any, **more: Any) -> Any:
+        entered.set()
+        assert go_on.wait(600)
+        return sums(*given, **more)
+
+    def told() -> int:
+        standings.look()
+        return len(standings.used_environments())
+
+    monkeypatch.setattr(store, "sums", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(told)
+        assert entered.wait(600)
+        second = pool.submit(told)
+        go_on.set()
+
+        assert (first.result(), second.result()) == (4, 4)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +174,7 @@ def test_states_are_the_best_of_anybody(store: Store, make: Any) -> None:
     own = make.measurement(status="failed", team="robots", host="h1")
     other = make.measurement(status="noisy", host="h2")
     store.add([own, other, make.measurement(cache="relay", space="s1", protocol="relay/1")])
-    standings = Standings(store, VIEWPOINT)
+    standings = Standings(store, VIEWPOINT, clock=lambda: 0.0)
     standings.look()
 
     assert standings.states(own.environment, "hot", "") == {own.operator: "noisy"}
@@ -154,7 +186,7 @@ def test_another_database_at_its_place_is_read_whole(store: Store, make: Any) ->
     """A backup that was put back has fewer rows: nothing of what was known counts."""
     fill(store, make)
     store.add(random_rows(make, random.Random(7), 20))
-    standings = Standings(store, VIEWPOINT)
+    standings = Standings(store, VIEWPOINT, clock=lambda: 0.0)
     standings.look()
     with store._engine.begin() as connection:  # what nobody does but by putting another file there
         connection.exec_driver_sql("DELETE FROM measurements")
@@ -162,3 +194,43 @@ def test_another_database_at_its_place_is_read_whole(store: Store, make: Any) ->
     standings.look()
 
     assert found(standings, store) == counted(store)
+
+
+PARTS = [
+    {"team": "vision"}, {"since": "2026-03-01T12:00:05"}, {"protocol": "hot/1"}, {"team": "nobody"},
+    {"team": "robots", "since": "2026-03-01T12:00:08"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("chosen", PARTS)
+def test_a_part_has_as_many_records_as_are_read_of_it(
+    store: Store, make: Any, chosen: dict[str, str]
+) -> None:
+    """What is counted by index is what an export of the same part writes, kind by kind."""
+    chance = random.Random(11)
+    fill(store, make)
+    rows = random_rows(make, chance, 40)
+    store.add(
+        [*rows, *(make.retraction(row.id, team=row.team) for row in rows[::5]), make.retraction("0" * 32)]
+    )
+    store.add([make.recipe(operator=make.operator(channels).id) for channels in CHANNELS])
+    store.add([make.calibration(environment=make.environment(threads=4).id), make.score(), make.selection()])
+    records = RecordFilter(**chosen)
+
+    read = Counter(each.record for each in store.iter_records(records))
+    assert {kind: count for kind, count in store.counts(records).items() if count} == read
+
+
+@pytest.mark.parametrize("chosen", PARTS)
+@pytest.mark.parametrize("limit", [1, 7])
+def test_pages_of_a_part_are_the_part(store: Store, make: Any, chosen: dict[str, Any], limit: int) -> None:
+    """Page by page, where a part is dense and where it is sparse, every id comes once, in order."""
+    fill(store, make)
+    store.add(random_rows(make, random.Random(13), 200))
+    records = RecordFilter(**chosen)
+    pages: list[list[str]] = []
+    while not pages or len(pages[-1]) == limit:
+        pages.append(store.ids("measurement", records, after=pages[-1][-1] if pages else "", limit=limit))
+
+    read = [each.id for each in store.iter_records(records, kinds=["measurement"])]
+    assert [key for page in pages for key in page] == read
