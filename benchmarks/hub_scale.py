@@ -1,13 +1,12 @@
 """A hub over a million measurements: how long does every page take, alone and with fifty readers while teams push?
 
-    python benchmarks/hub_scale.py [--rows 1000000] [--source FILE] [--readers 50] [--seconds 60]
+    python benchmarks/hub_scale.py [--rows 1000000] [--readers 50] [--seconds 60]
 
-``make`` writes the database as `million.py` does (or copies one that it made: ``--source``) and adds retractions and
-selections. ``alone`` starts a hub in its own process and asks for every page and every route that is read, one request
-at a time: first after the start, first after a push, then several times, with the page's bare SQL by the driver alone
-in turns. ``readers``: so many readers at once, each with an address of its own choice and a pause of 1 to 3 seconds
-between two requests, while two teams push bundles of 500 measurements without a pause. What is counted is the time at
-the server, from its Server-Timing header.
+``make`` writes the database as `million.py` does and adds retractions and selections. ``alone`` starts a hub in its own
+process and asks for every page and every route that is read, one request at a time: first after the start, first after
+a push, then several times, with the page's bare SQL by the driver alone in turns. ``readers``: so many readers at once,
+each with a token and a connection of its own and 1 to 3 seconds between two requests, while two teams push bundles of
+500 measurements without a pause. What is counted is the time at the server, from its Server-Timing header.
 
 Hub, readers and pushing teams share one machine.
 """
@@ -75,16 +74,9 @@ class Scale:
         self.database = self.bench.source
 
     def make(self) -> list[dict[str, Any]]:
-        """Make the database, or copy one; add what million measurements alone do not have."""
+        """Make the database, as far as it is not there, and add what million measurements alone do not have."""
         began_s = time.monotonic()
-        given: str = self.harness.options["source"]
-        if given:
-            with sqlite3.connect(given) as connection:  # with what its log still holds
-                connection.execute(
-                    "VACUUM INTO ?", (str(self.database),)
-                ) if not self.database.exists() else None
-        else:
-            self.bench.make()
+        self.bench.make()
         with open_store(self.database) as store:
             store.add(self._more(store.ids("measurement", limit=10**9)))
             counts, size_bytes = store.counts(), store.size_bytes()
@@ -278,7 +270,6 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=int, default=1_000_000, help="measurements; 20,000 are one environment"
     )
-    parser.add_argument("--source", default="", help="a database that million.py made: it is copied")
     parser.add_argument("--readers", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0, help="that they read")
     given = parser.parse_args()
@@ -286,7 +277,7 @@ def main() -> None:
         given.rows, given.readers, given.seconds = 200, 5, 2.0
     if given.work is None:
         given.work = Path(tempfile.gettempdir()) / f"lanaprof-{NAME}-{given.rows}"
-    names = ("rows", "source", "readers", "seconds")
+    names = ("rows", "readers", "seconds")
     harness = harness_from(NAME, given, {name: getattr(given, name) for name in names})
     scale = Scale(harness)
     work = {"make": scale.make, "alone": scale.alone, "readers": scale.together}
