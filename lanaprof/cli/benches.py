@@ -41,7 +41,7 @@ def project_bench(
         local_environment(project.device(device))  # fail before any work when this machine is not the device
     with (
         open_store(project.database(database), create=create) as store,
-        meter("timing networks") as bar,
+        meter("timing networks, some built twice") as bar,
         meter("exporting networks") as exporting,
     ):
         bench = open_bench(

@@ -29,6 +29,7 @@ from lanaprof.flows.shrinking import dropped_candidates
 from lanaprof.flows.weightfile import describe_state, init_command
 from lanaprof.lut import Score, Selection, Store, open_store
 from lanaprof.lut.engine import locate
+from lanaprof.ops import TEACHER
 from lanaprof.profiler.environment import local_environment
 from lanaprof.profiler.protocol import HOT, NETWORK, RELAY
 from lanaprof.units import format_duration
@@ -320,7 +321,8 @@ def _score_step(
         name for name, entry in trained.items() if name in newest and newest[name].candidate == entry.digest
     ]
     if not trained:
-        return replace(step, done=True, detail=f"{len(newest)} candidates scored", command=None)
+        count = sum(operation != TEACHER for _, operation in newest)  # as score counts them
+        return replace(step, done=True, detail=f"{count} candidates scored", command=None)
     metric = f" by {scores[-1].metric}" if scores else ""
     detail = f"{len(current)} of {len(trained)} trained candidates scored{metric}"
     if len(current) == len(trained):

@@ -44,6 +44,8 @@ def test_what_was_pulled_is_counted_and_leads_to_a_selection(
     after = bench.run("status")
 
     steps = {each["name"]: each for each in pulled["steps"]}
+    scored = len({row for row in bench.query("select layer, operation from scores") if row[1] != "teacher"})
+    assert steps["score"]["detail"] == f"{scored} candidates scored"
     assert "0 of" not in steps["measure"]["detail"]
     assert "is not exported yet" in steps["measure"]["detail"]
     assert pulled["next"] == "lanaprof measure --device cpu"
