@@ -194,7 +194,7 @@ def frontier(hub: Here, visitor: Seen, group: Name = "", budget_us: Microseconds
     readable = (each for each in groups if each.size <= _LARGEST)
     chosen = next((each for each in groups if _name_of(each) == group), next(readable, None))
     if chosen is None:
-        body = hint("lanaprof frontier --store, then lanaprof push")
+        body = hint("lanaprof frontier --store && lanaprof push")
         return render("base.html", visitor, title="Frontier", body=body, here="/frontier")
     listed = list(dict.fromkeys([*groups[:_GROUPS_MOST], chosen]))
     if chosen.size > _LARGEST:
