@@ -216,7 +216,7 @@ def frontier(hub: Here, visitor: Seen, group: Name = "", budget_us: Microseconds
         slider=slider, budget=_budget_text(budget), said=_said(found, budget), about=_about(found, found.shown),
         links=_links(found, _name_of(chosen)),
         data=json.dumps(_data(found), separators=(",", ":")),
-        body=_chart(found) + _layers(found) + _map(found) + _points(found),
+        body=_chart(found) + _map(found) + _layers(found) + _points(found),
     )  # fmt: skip
 
 

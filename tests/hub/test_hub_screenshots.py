@@ -28,7 +28,7 @@ PICTURES: dict[str, tuple[str, dict[str, int], str, str]] = {
     "compare": ("compare", {"width": 1100, "height": 900}, "light", "as a whole B / A"),
     "coverage": ("coverage", DESK, "light", "missing"),
     "drift": ("drift", {"width": 1100, "height": 860}, "light", "as a whole new / old"),
-    "explorer": ("frontier", {"width": 1100, "height": 2040}, "light", "All points by layers"),
+    "explorer": ("frontier", {"width": 1100, "height": 2200}, "light", "All points by layers"),
     "explorer-dark": ("frontier", {"width": 1100, "height": 930}, "dark", "All points by layers"),
     "explorer-phone": ("frontier", PHONE, "light", "The next cheaper point"),
 }
