@@ -107,7 +107,11 @@ _PAGES = (
         ground="finished",
         replace=_ROOM
         | {f"mkdir -p build/{who}; cd build/{who}; ": "" for who in ("ann", "bob", "hub")}
-        | {"umask 077": "true", "--device cpu --team": "--layers 'blocks.[01]' --device cpu --team"},
+        | {
+            "lanaprof_owner@": "ann@",
+            "umask 077": "true",
+            "--device cpu --team": "--layers 'blocks.[01]' --device cpu --team",
+        },
         server=True,
     ),
     Page(

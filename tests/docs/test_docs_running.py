@@ -19,6 +19,7 @@ SERVER = "postgresql://ann@db.lab/lanaprof"
 RUN = [name for name in pages() if any(reason_for(block) is None for block in blocks(name))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
 def test_what_a_page_shows_works(name: str, ground: Callable[[str], Path]) -> None:
     """Commands end well and print the lines that the page shows; Python runs; files are what is read."""
