@@ -8,7 +8,8 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 from lanaprof.errors import BadInput
-from lanaprof.flows.drawing import Circle, Drawing, Path, Shape, Text, text_width
+from lanaprof.flows.axes import marker
+from lanaprof.flows.drawing import Drawing, Path, Shape, Text, text_width
 from lanaprof.flows.plotting import Axis, Words, axis_for, write_drawing
 
 if TYPE_CHECKING:
@@ -85,20 +86,24 @@ def _row(
         Path(
             points=((span[0], at[1]), (span[1], at[1])), colour=colour if row.changed else "soft", width=1.5
         ),
-        Circle(
-            centre=at, radius=max(1.5, min(3.5, height / 3)), colour=colour, title=title, hollow=row.noisy
+        marker(
+            "diamond" if row.changed else "circle", at, max(1.5, min(3.5, height / 3)), colour=colour, title=title,
+            hollow=row.noisy,
         ),
-    ]
+    ]  # fmt: skip
 
 
 def _legend(found: SourceComparison) -> list[Shape]:
-    entries = [("changed of its own", "mark", False), ("not told from the rest", "accent", False)]
+    entries = [
+        ("changed of its own", "diamond", "mark", False),
+        ("not told from the rest", "circle", "accent", False),
+    ]
     if any(row.noisy for row in found.ratios):
-        entries.append(("noisy", "accent", True))
+        entries.append(("noisy", "circle", "accent", True))
     shapes: list[Shape] = []
     x = 24.0
-    for text, colour, hollow in entries:
-        shapes.append(Circle(centre=(x + 5, 15), radius=4.5, colour=colour, hollow=hollow))
+    for text, form, colour, hollow in entries:
+        shapes.append(marker(form, (x + 5, 15), 4.5, colour=colour, hollow=hollow))
         shapes.append(Text(at=(x + 15, 19), text=text, colour="muted", size=_SMALL))
         x += 38 + text_width(text, _SMALL)
     if found.common_ratio is not None:

@@ -230,7 +230,8 @@ def test_ratios_are_drawn(lut: Any, cli: Any, name: str) -> None:
     if name.endswith(".png"):
         assert data.startswith(b"\x89PNG")
     else:
-        assert data.decode().count("<circle") == 8 + 2  # and two in the legend
+        assert data.decode().count("<circle") == 7 + 1  # and one in the legend
+        assert data.decode().count("<polygon") == 1 + 1  # what changed of its own, likewise
         assert "1 changed of their own" in data.decode()
 
 

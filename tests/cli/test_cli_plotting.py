@@ -272,8 +272,8 @@ def compared(names: list[str]) -> SourceComparison:
     )
     rows = tuple(
         OperatorRatio(
-            operator=f"{number:032}", ratio=1 + number / 100, low=0.9, high=None, relative=1.0, q=1.0, changed=False,
-            disagree=False, noisy=False, cache="hot",
+            operator=f"{number:032}", ratio=1 + number / 100, low=0.9, high=None, relative=1.0, q=1.0,
+            changed=number == 7, disagree=False, noisy=False, cache="hot",
         )
         for number in range(len(names))
     )  # fmt: skip
@@ -309,11 +309,12 @@ def test_long_names_of_operators_are_whole(count: int) -> None:
 
 
 def test_thousands_of_operators_have_no_names_beside_them() -> None:
-    """The name stands in the dot's title alone."""
+    """The name stands in the dot's title alone; what changed of its own is a diamond, not just another colour."""
     drawing = ratios_chart(compared(["Conv"] * 1000))
 
     assert "Conv" not in texts(drawing)
-    assert sum(isinstance(s, Circle) and s.title.startswith("Conv: ") for s in drawing.shapes) == 1000
+    assert sum(isinstance(s, Circle) and s.title.startswith("Conv: ") for s in drawing.shapes) == 999
+    assert sum(isinstance(s, Polygon) and s.title.startswith("Conv: ") for s in drawing.shapes) == 1
 
 
 def test_a_page_maps_the_frontier_by_layers(tmp_path: Path) -> None:
