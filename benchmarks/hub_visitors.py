@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -108,20 +109,23 @@ class Crowd:
         self._answers: dict[str, list[Answer]] = {}
 
     def read(self, visitor: Visitor, number: int, end_s: float) -> None:
-        """Ask for one thing after the other."""
+        """Ask for one thing after the other, for one at least."""
         chance = random.Random(number)
-        time.sleep(chance.uniform(0.0, PAUSE_S[1]))
-        while time.monotonic() < end_s:
+        pause_s = chance.uniform(0.0, PAUSE_S[1])  # they do not begin together
+        while True:
+            time.sleep(pause_s)
             each = chance.choice(self._asked)
             self._note(each.name, visitor.get(chance.choice(each.paths), page=each.page))
-            time.sleep(chance.uniform(*PAUSE_S))
+            pause_s = chance.uniform(*PAUSE_S)
+            if time.monotonic() + pause_s >= end_s:
+                return
 
     def push(self, visitor: Visitor, bodies: Sequence[bytes], end_s: float) -> None:
         """Push one bundle after the other; pushed again they are known, and looked at all the same."""
-        turn = 0
-        while time.monotonic() < end_s:
-            self._note("push", visitor.push(bodies[turn % len(bodies)]))
-            turn += 1
+        for body in cycle(bodies):
+            self._note("push", visitor.push(body))
+            if time.monotonic() >= end_s:
+                return
 
     def _note(self, name: str, answer: Answer) -> None:
         with self._lock:

@@ -17,6 +17,7 @@ from sections import Section
 from sections_campaigns import proving, repeatability, throughput
 from sections_distilling import distilling, shrinking
 from sections_farm import farm
+from sections_hub import hub_scale
 from sections_networks import accuracy, rivals
 from sections_precision import precision
 from sections_solver import solver
@@ -81,6 +82,7 @@ def _sections(runs: Sequence[Run]) -> list[Section]:
                 ),
             )
         ),
+        hub_scale(newest(of("hub_scale"), lambda run: (run["part"], run["result"].get("name")))),
         shrinking(newest(of("shrinking"), lambda run: run["part"])),
         distilling(
             newest(

@@ -186,3 +186,15 @@ def test_farm_loses_nothing(run: Run) -> None:
     assert (0, 0, 0) == (result["enqueued_twice"], result["lost"], result["overlaps"])
     assert result["kills"] >= 1
     assert 1 == result["crashes"]
+
+
+@pytest.mark.slow
+def test_hub_scale_runs(run: Run) -> None:
+    """benchmarks/hub_scale.py --quick asks for every page of the hub, alone and among readers; none fails."""
+    results = run("hub_scale")
+
+    alone = {each["name"] for each in results if each["what"] == "alone"}
+    assert {"/", "/devices", "/coverage", "/compare (two teams)", "/api/v1/ids (deep)"} <= alone
+    read = {each["name"]: each["failed"] for each in results if each["what"] == "readers"}
+    assert read["all that was read"] == 0
+    assert read["push"] == 0

@@ -196,7 +196,7 @@ def test_another_database_at_its_place_is_read_whole(store: Store, make: Any) ->
     assert found(standings, store) == counted(store)
 
 
-PARTS = [
+PARTS: list[dict[str, Any]] = [
     {"team": "vision"}, {"since": "2026-03-01T12:00:05"}, {"protocol": "hot/1"}, {"team": "nobody"},
     {"team": "robots", "since": "2026-03-01T12:00:08"},
 ]  # fmt: skip
@@ -204,7 +204,7 @@ PARTS = [
 
 @pytest.mark.parametrize("chosen", PARTS)
 def test_a_part_has_as_many_records_as_are_read_of_it(
-    store: Store, make: Any, chosen: dict[str, str]
+    store: Store, make: Any, chosen: dict[str, Any]
 ) -> None:
     """What is counted by index is what an export of the same part writes, kind by kind."""
     chance = random.Random(11)
