@@ -103,6 +103,8 @@ class Reader:
             (self.folder / block.file).write_text(self.replaced(block.text), encoding="utf-8")
             if block.file == "ops.txt":
                 read_operations_file(self.folder / block.file)
+            elif block.file.endswith(".py"):
+                exec(compile(block.text, block.place, "exec"), {"__name__": block.file})
         elif block.language == "console":
             for command in block.commands:
                 self.type(block, command)
