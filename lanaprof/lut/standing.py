@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import Counter
@@ -175,7 +176,7 @@ def _standing(environment: str, operators: Sequence[OperatorSum], teams: Sequenc
     newest: dict[str, str] = {}
     states: dict[tuple[str, str], dict[str, str]] = {}
     for each in operators:
-        key, status = each.operator, each.status % 10
+        key, status = sys.intern(each.operator), each.status % 10  # the same operators are in every environment
         if status < counts.get(key, len(STATUSES)):
             counts[key] = status
         if each.newest > newest.get(key, ""):
@@ -185,7 +186,7 @@ def _standing(environment: str, operators: Sequence[OperatorSum], teams: Sequenc
         holdings=tuple(_holding(environment, key, len(states[key]), teams) for key in sorted(states)),
         statuses={key: STATUSES[status] for key, status in counts.items()},
         states=states,
-        newest={key: f"{moment}Z" for key, moment in newest.items()},
+        newest={key: sys.intern(f"{moment}Z") for key, moment in newest.items()},
     )
 
 
