@@ -176,7 +176,8 @@ def _standing(environment: str, operators: Sequence[OperatorSum], teams: Sequenc
     newest: dict[str, str] = {}
     states: dict[tuple[str, str], dict[str, str]] = {}
     for each in operators:
-        key, status = sys.intern(each.operator), each.status % 10  # the same operators are in every environment
+        key = sys.intern(each.operator)  # the same ones are in every environment
+        status = each.status % 10
         if status < counts.get(key, len(STATUSES)):
             counts[key] = status
         if each.newest > newest.get(key, ""):
