@@ -135,6 +135,7 @@ def push(name: str | None, source: str | None, database: str | None) -> Outcome:
 
     REMOTE may be left out where there is only one.
     """
+    from lanaprof.flows.project import NO_TEAM
     from lanaprof.flows.sources import record_filter, source_from
     from lanaprof.lut import open_store, transfer
 
@@ -161,8 +162,10 @@ def push(name: str | None, source: str | None, database: str | None) -> Outcome:
         report = transfer(origin, hub, records=record_filter(origin, chosen, folder), follow=following(bar))
         if chosen.team and not (report.added or report.known or report.refused):
             teams = sorted({each for holding in origin.holdings() for each in holding.teams})
+            again = ": what was measured before a team was named keeps that, lanaprof measure --force times it anew"
             notice(
                 f"nothing to send: {origin.name} has nothing of team {chosen.team!r}; {_measured_by(teams)}"
+                f"{again if NO_TEAM in teams else ''}"
             )
         if hub.team:
             _warn_of_other_team(hub.team, folder)

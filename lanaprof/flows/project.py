@@ -19,9 +19,10 @@ from lanaprof.space import Space, load_space
 if TYPE_CHECKING:
     from lanaprof.teachers import Teacher
 
-__all__ = ["STATE_FOLDER", "Project", "default_team", "load_project", "write_json"]
+__all__ = ["NO_TEAM", "STATE_FOLDER", "Project", "default_team", "load_project", "write_json"]
 
 STATE_FOLDER = ".lanaprof"
+NO_TEAM = "local"  # who measured, where nobody said
 _SPACE_FILE = "space.json"
 _TEACHER_FILE = "teacher.json"
 
@@ -143,7 +144,7 @@ def load_project(folder: Path | None = None) -> Project:
 
 def default_team(option: str | None, config: ProjectConfig | None) -> str:
     """Return the team: the option, LANAPROF_TEAM, the file, else ``local``."""
-    return option or os.environ.get("LANAPROF_TEAM") or (config.team if config is not None else "") or "local"
+    return option or os.environ.get("LANAPROF_TEAM") or (config.team if config is not None else "") or NO_TEAM
 
 
 def write_json(path: Path, value: Any) -> None:

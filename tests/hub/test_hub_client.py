@@ -76,6 +76,7 @@ def test_a_push_of_nothing_says_whose_the_records_are(hub: Any, make: Any, cli: 
 
     assert ran.code == 0
     assert "lanaprof.db has nothing of team 'vision'; it has measurements of local" in ran.err
+    assert "lanaprof measure --force" in ran.err
 
 
 def test_a_forgotten_team_is_told(hub: Any, make: Any, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
