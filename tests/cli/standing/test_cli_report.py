@@ -164,11 +164,11 @@ def test_unknown_device_is_an_error(stages: Any, cli: Any) -> None:
 
 
 def test_place_that_cannot_be_written_is_an_error(stages: Any, cli: Any, page: Any) -> None:
-    """A folder that is not there exits 2 and names the option."""
+    """A folder that is not there exits 2 and says what makes it."""
     ran = cli("report", "--out", "missing/report.html", "--json")
 
     assert (ran.code, ran.json["error"]["type"]) == (2, "BadInput")
-    assert "--out" in ran.json["error"]["hint"]
+    assert f"mkdir -p {Path('missing').absolute()}" == ran.json["error"]["hint"]
 
 
 def test_failed_writing_keeps_the_old_page(stages: Any, tmp_path: Path) -> None:
