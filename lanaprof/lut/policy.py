@@ -13,7 +13,7 @@ from lanaprof.lut.pooling import HALF_NORMAL, Pooled, log_error, pool
 from lanaprof.lut.records import GOOD_STATUSES, STATUSES, Measurement, Timing
 
 if TYPE_CHECKING:
-    from lanaprof.lut.store import Store
+    from lanaprof.lut.reading import Reader
 
 __all__ = [
     "CAMPAIGN_SCATTER",
@@ -333,7 +333,7 @@ def _pooled(rows: Sequence[Row], several: Sequence[Row], found: Pooled) -> Estim
 
 
 def coverage(
-    store: Store,
+    store: Reader,
     wanted: Iterable[str],
     *,
     environment: str,
