@@ -11,9 +11,9 @@ import pytest
 
 from lanaprof.distill.stopping import SpaceCosts
 from lanaprof.flows.artifacts import without_precision
+from lanaprof.flows.chosen import own_selections
 from lanaprof.flows.predicting import open_predictor
 from lanaprof.flows.shrinking import space_costs
-from lanaprof.flows.stating import own_selections
 from lanaprof.flows.students import student_path
 from lanaprof.flows.verified import TimedNetwork, find_verified, note_verified
 from lanaprof.flows.verifying import VerifiedNetwork, VerifyReport
