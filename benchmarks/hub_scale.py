@@ -39,8 +39,8 @@ from lanaprof.units import format_duration
 
 NAME = "hub_scale"
 TEAMS = ("team 0", "team 1")
-REPEATS = 6  # of each request, beyond the first
-PUSHES = 3  # after each of which every page is asked for first
+REPEATS = 4  # of each request, beyond the first
+PUSHES = 2  # after each of which every page is asked for first
 BUNDLE = 500  # measurements, as `lanaprof push` sends them
 SLOW_S = 0.3  # the goal at the server; what takes longer is told at once
 RETRACTED = 100  # one measurement in so many

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -78,6 +78,7 @@ class SourceComparison:
         descriptions: what each compared operator is, by key.
         candidates: operator key → the project's (layer, operation) it serves; empty outside a project.
         warnings: how environments were found, where the user should know.
+        rows: all ratios with the part each is of, those that changed most of their own first.
     """
 
     a: Environment
@@ -88,19 +89,19 @@ class SourceComparison:
     descriptions: tuple[tuple[str, str], ...]
     candidates: Mapping[str, tuple[tuple[str, str], ...]]
     warnings: tuple[str, ...]
+    rows: tuple[tuple[CacheComparison, OperatorRatio], ...] = field(init=False)
+    _texts: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = [(part, ratio) for part in self.parts for ratio in part.comparison.operators]
+        found.sort(key=lambda row: (-abs(math.log(row[1].relative)), -abs(math.log(row[1].ratio))))
+        object.__setattr__(self, "rows", tuple(found))
+        object.__setattr__(self, "_texts", dict(self.descriptions))
 
     @property
     def ratios(self) -> tuple[OperatorRatio, ...]:
         """Return the ratios of all cache states, in the order of ``rows``."""
         return tuple(ratio for _, ratio in self.rows)
-
-    @property
-    def rows(self) -> tuple[tuple[CacheComparison, OperatorRatio], ...]:
-        """Return all ratios with the part each is of, those that changed most of their own first."""
-        found = [(part, ratio) for part in self.parts for ratio in part.comparison.operators]
-        return tuple(
-            sorted(found, key=lambda row: (-abs(math.log(row[1].relative)), -abs(math.log(row[1].ratio))))
-        )
 
     @property
     def common_ratio(self) -> float | None:
@@ -116,7 +117,7 @@ class SourceComparison:
         """Return an operator for people: the layers and operations it serves, else the kinds of its nodes."""
         places = self.candidates.get(operator, ())
         if not places:
-            return dict(self.descriptions).get(operator, "")
+            return self._texts.get(operator, "")
         (layer, operation), rest = places[0], len(places) - 1
         return f"{layer} {operation}" + (f" and {rest} more" if rest else "")
 

@@ -28,7 +28,7 @@ __all__ = ["Hub", "hub_of"]
 _WAIT_S = 5.0  # of a bundle for its turn; it holds a thread meanwhile
 _HEAVY_WAIT_S = 30.0  # of a long computation, likewise
 _COMPARISONS_MOST = 16  # 1 to 2 MB each, of 4,000 operators
-_PARTS_MOST = 4  # parts of the database whose coverage is kept: each takes as much memory as the whole
+_PARTS_MOST = 8  # parts of the database whose coverage is kept: each takes as much memory as the whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
