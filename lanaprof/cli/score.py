@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from lanaprof.flows.judging import Trust
     from lanaprof.flows.project import Project
     from lanaprof.flows.scoring import ScoreReport
+    from lanaprof.flows.spanning import RunFactor
     from lanaprof.lut import Store
 
 _WEAK = 2.0  # a score closer to zero than so many standard errors says little
@@ -46,6 +48,12 @@ _WEAK = 2.0  # a score closer to zero than so many standard errors says little
 )
 @click.option("--fit", type=click.IntRange(8), metavar="N", help="Likewise, and correct the scores by them.")
 @click.option(
+    "--spans",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Put candidates for several layers on the scale of sums, by N networks of each run of layers.",
+)
+@click.option(
     "--tune-steps", default=80, show_default=True, type=click.IntRange(1), help="Of each fine-tune."
 )
 @click.option("--tune-batch-size", default=128, show_default=True, type=click.IntRange(2), metavar="N")
@@ -67,13 +75,15 @@ _WEAK = 2.0  # a score closer to zero than so many standard errors says little
 @team_option
 def score(report: bool, plot: Path | None, database: str | None, team: str | None, **options: Any) -> Outcome:
     """Score the trained candidates on held-out data, each alone in the teacher's network."""
-    from lanaprof.errors import UserError
+    from lanaprof.errors import BadInput, UserError
     from lanaprof.flows.judging import JudgeRules, find_trust, judge_scores, read_judged
     from lanaprof.flows.prechecks import check_has_data, check_metric, check_out
     from lanaprof.flows.project import default_team, load_project
     from lanaprof.flows.scoring import check_scorable
     from lanaprof.lut import open_store
 
+    if options["spans"] and options["fit"]:
+        raise BadInput("--fit and --spans both correct the scores", hint="leave one of the two out")
     check_metric(options["metric"])
     check_out(plot, option="--plot")
     project = load_project()
@@ -105,17 +115,39 @@ def score(report: bool, plot: Path | None, database: str | None, team: str | Non
             trust = judge_scores(project, store, recipe.text, rules, fit=fit, team=who, progress=bar.follow)
         elif wanted:
             trust = find_trust(project, store, recipe.text)
+        factors = _factors(project, store, recipe.text, who, options, bar) if options["spans"] else ()
     _warn(result)
     if plot is not None and trust is not None:
         _draw(trust, plot)
     document = {**where, **_scores_document(result), **(_trust_document(project, trust) if trust else {})}
+    if factors:
+        document["spans"] = {one.run: {"factor": one.factor, "networks": one.networks} for one in factors}
 
     def show(console: Console) -> None:
         _show_scores(console, project, result, everything=report)
         if trust is not None:
             _show_trust(console, trust)
+        _show_factors(console, factors)
 
     return Outcome(document, show)
+
+
+def _factors(
+    project: Project, store: Store, metric: str, team: str, options: dict[str, Any], bar: Meter
+) -> tuple[RunFactor, ...]:
+    from lanaprof.flows.finalist_judge import open_judge
+    from lanaprof.flows.spanning import fit_spans
+
+    judge = open_judge(project, steps=1, batch_size=options["tune_batch_size"], tell=notice)
+    return fit_spans(
+        project,
+        store,
+        metric,
+        networks=options["spans"],
+        judge=judge.assembled,
+        team=team,
+        progress=bar.follow,
+    )
 
 
 def _scored(
@@ -243,3 +275,18 @@ def _show_trust(console: Console, trust: Trust) -> None:
     )
     if trust.combination is not None:
         console.print(f"corrected scores are stored as {trust.fitted_metric}: select uses the newest")
+
+
+def _show_factors(console: Console, factors: Sequence[RunFactor]) -> None:
+    from lanaprof.cli.tables import plain_table
+    from lanaprof.flows.spanning import SPANNED
+
+    if not factors:
+        return
+    table = plain_table("run of layers", "#its candidates' scores times", "#by networks")
+    for one in factors:
+        table.add_row(one.run, f"{one.factor:.2f}", str(one.networks))
+    console.print(table)
+    console.print(
+        f"stored as kl{SPANNED}, with the scores of single layers as they are: select uses the newest"
+    )

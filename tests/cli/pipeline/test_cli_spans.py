@@ -164,3 +164,23 @@ def test_records_of_spans_travel(spanned: Any) -> None:
     assert 0 == taken["refused"]
     assert (spanned.folder / "all.jsonl").read_text().count(RUN) >= 3
     assert "folder" == chosen["kind"]
+
+
+def test_spans_are_scored_on_the_scale_of_sums(spanned: Any) -> None:
+    """Their scores times the factor of their run, layers' as they were, and select takes these."""
+    before = {
+        (one["layer"], one["operation"]): one["score"]
+        for one in spanned.run("score", "--images", "32")["scores"]
+    }
+    fitted = spanned.run("score", "--images", "32", "--spans", "1")["spans"]
+    stored = spanned.query("select layer, operation, score from scores where metric = 'kl+spans'")
+    after = {(layer, operation): score for layer, operation, score in stored}
+
+    assert {"1.0..1.1", RUN} == set(fitted)
+    assert {1} == {one["networks"] for one in fitted.values()}
+    for name, score in before.items():
+        if name[1] != "teacher":
+            factor = fitted[name[0]]["factor"] if name[0] in fitted else 1.0
+            assert score * factor == pytest.approx(after[name])
+    chosen = spanned.run("select", "--budget", span_budget(spanned), *AT_ONCE)
+    assert after[RUN, "conv(kernel=1)"] == pytest.approx(chosen["score"])
