@@ -1,6 +1,6 @@
 """A million measurements: how long do import, export, merge and a query take, and how much room and memory?
 
-    python benchmarks/million.py [--rows 1000000]
+    python benchmarks/million.py [--rows 1000000] [--parts make export/jsonl.zst import/sqlite/jsonl.zst]
 
 Fifty environments times 4,000 operators times five rows (three hosts, two teams) with 64 samples each, rounded to 1 ns
 as a campaign does. ``make`` writes them into a database in pieces, and goes on where it was stopped; ``export/…``
@@ -291,6 +291,7 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=int, default=1_000_000, help="measurements; 20,000 are one environment"
     )
+    parser.add_argument("--parts", nargs="+", help="only these, ``make`` among them")
     given = parser.parse_args()
     if given.quick:
         given.rows = 50
@@ -302,7 +303,7 @@ def main() -> None:
     for form in FORMATS:
         parts += [f"export/{form}", *(f"import/{kind}/{form}" for kind in KINDS)]
     parts.append("merge")
-    harness.parts(parts, lambda part: run_part(bench, part))
+    harness.parts(given.parts or parts, lambda part: run_part(bench, part))
     show(harness.finish())
     say(f"results: {harness.out}")
 

@@ -22,23 +22,24 @@ def million(runs: Sequence[Run]) -> Section:
         return nothing_yet(title, what, "python benchmarks/million.py")
     lines = [f"{what} {commands_of(runs)}"]
     for rows in sorted({run["options"]["rows"] for run in runs}):
-        own = [run["result"] for run in runs if run["options"]["rows"] == rows]
-        lines += ["", f"### {rows:,} rows", "", *_steps(own, rows), *_queries(own)]
+        own = [run for run in runs if run["options"]["rows"] == rows]
+        lines += ["", f"### {rows:,} rows", "", *_steps(own, rows), *_queries([run["result"] for run in own])]
     return Section(title=title, lines=lines, runs=runs)
 
 
-def _steps(results: Sequence[Mapping[str, Any]], rows: int) -> list[str]:
-    steps = [result for result in results if result["what"] != "query"]
+def _steps(runs: Sequence[Run], rows: int) -> list[str]:
+    steps = [(run["result"], run["load"]) for run in runs if run["result"]["what"] != "query"]
     if not steps:
         return []
     lines = [
         "Processor: of the command alone, on one core; a server's own work is in the wall time. Memory: the most the "
-        f"command took. Goal of a million rows' import: {format_duration(IMPORT_GOAL_S)}.",
+        "command took. Load: of the system before and after; beyond the number of cores, others made the wall time "
+        f"longer. Goal of a million rows' import: {format_duration(IMPORT_GOAL_S)}.",
         "",
-        "| step | wall | processor | rows a second of processor | on disk | memory |",
-        "| --- " + "| ---: " * 5 + "|",
+        "| step | wall | processor | rows a second of processor | on disk | memory | load |",
+        "| --- " + "| ---: " * 6 + "|",
     ]
-    for step in steps:
+    for step, load in steps:
         where = _KINDS.get(step.get("kind", ""), "")
         name = " ".join(
             filter(None, (step["what"], step.get("format", ""), f"into {where}" if where else ""))
@@ -47,7 +48,10 @@ def _steps(results: Sequence[Mapping[str, Any]], rows: int) -> list[str]:
         processor = f"{format_duration(worked)} | {rows / worked:,.0f}" if worked else "– | –"
         size = format_size(step["size_bytes"]) if "size_bytes" in step else "–"
         memory = format_size(step["peak_bytes"]) if "peak_bytes" in step else "–"
-        lines.append(f"| {name} | {format_duration(step['wall_s'])} | {processor} | {size} | {memory} |")
+        around = ", ".join("–" if load[when] is None else f"{load[when]:.1f}" for when in ("before", "after"))
+        lines.append(
+            f"| {name} | {format_duration(step['wall_s'])} | {processor} | {size} | {memory} | {around} |"
+        )
     return lines
 
 
