@@ -13,6 +13,7 @@ import atexit
 import importlib
 import json
 import os
+import pkgutil
 import random
 import runpy
 import select
@@ -29,10 +30,7 @@ from typing import Any
 
 __all__ = ["run_forked"]
 
-_HEAVY = (
-    "numpy", "onnx", "onnxruntime", "pandas", "timm", "torch", "torchvision", "lanaprof.cli", "lanaprof.flows.api",
-    "lanaprof.flows.learning", "lanaprof.flows.measuring", "lanaprof.flows.networks", "lanaprof.flows.scoring",
-)  # fmt: skip
+_HEAVY = ("lanaprof.cli", "numpy", "onnx", "onnxruntime", "pandas", "timm", "torch", "torchvision")
 _MOST_BYTES = 1 << 20  # of a request
 
 
@@ -66,6 +64,9 @@ def run_forked(
 def _serve(place: str) -> None:
     for name in _HEAVY:
         importlib.import_module(name)
+    flows = importlib.import_module("lanaprof.flows")
+    for module in pkgutil.iter_modules(flows.__path__, "lanaprof.flows."):
+        importlib.import_module(module.name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that answer
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(place)
