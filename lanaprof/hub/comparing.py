@@ -58,6 +58,8 @@ def compare(
         except UserError as error:  # nothing in common, or several environments: said beside the form
             told = problem_from_error(error, hub.store.name)
             body = facts([("cannot be compared", str(told.detail))])
+            if not (a_environment and b_environment):
+                body += '<p class="todo">Choose the environment of each side.</p>'
     used = {each.environment for each in holdings}
     return render(
         "compare.html",

@@ -43,6 +43,16 @@ def test_every_page_shows_what_is_stored(filled: Any, make: Any) -> None:
     assert "<svg" in compared
 
 
+def test_teams_of_several_environments_are_told_to_choose_one(sights: Any) -> None:
+    """A team that measured in two is compared in neither until one is chosen."""
+    with sights.browse() as visitor:
+        compared = visitor.get("/compare", params={"a_team": "vision", "b_team": "robots"}).text
+
+    assert "several environments" in compared
+    assert "Choose the environment of each side." in compared
+    assert "the only one of the team" in compared
+
+
 @pytest.mark.parametrize("path", [*PATHS, f"/operators/{'0' * 32}", f"/measurements/{'0' * 32}"])
 def test_pages_ask_for_a_token_first(filled: Any, path: str) -> None:
     """Without a session every page leads to the form."""
