@@ -271,7 +271,7 @@ class Score(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection(Record):
-    """An architecture chosen for budgets; or a point of a stored frontier: the best one for a budget of its own latency.
+    """An architecture chosen for budgets; or a point of a stored frontier: the best for a budget of its own latency.
 
     Attributes:
         environment: environment key; empty when none was involved.
