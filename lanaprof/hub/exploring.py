@@ -202,8 +202,7 @@ def frontier(hub: Here, visitor: Seen, group: Name = "", budget_us: Microseconds
             [("too large for a page", _text_of(chosen)), ("to look at it", "lanaprof pull, then lut export")]
         )
         return render("base.html", visitor, title="Frontier", body=body, here="/frontier")
-    with hub.heavy():
-        whole = _explore(hub, chosen, groups)
+    whole = _explore(hub, chosen, groups)
     slider = _slider(whole.points, budget_us)
     budget = float(slider.value) if budget_us is None else budget_us
     within = [

@@ -68,6 +68,15 @@ class Remembered(Generic[T]):
         self._lock = threading.Lock()
         self._answers: OrderedDict[Hashable, tuple[Hashable, T]] = OrderedDict()
 
+    def find(self, question: Hashable, made_of: Hashable) -> T | None:
+        """Return the answer to a question where it is known."""
+        with self._lock:
+            before = self._answers.get(question)
+            if before is None or before[0] != made_of:
+                return None
+            self._answers.move_to_end(question)
+            return before[1]
+
     def get(self, question: Hashable, made_of: Hashable, find: Callable[[], T]) -> T:
         """Return the answer to a question.
 
@@ -75,11 +84,9 @@ class Remembered(Generic[T]):
         >>> [remembered.get("a", version, lambda: answer) for version, answer in ((1, "x"), (1, "y"), (2, "z"))]
         ['x', 'x', 'z']
         """
-        with self._lock:
-            before = self._answers.get(question)
-            if before is not None and before[0] == made_of:
-                self._answers.move_to_end(question)
-                return before[1]
+        before = self.find(question, made_of)
+        if before is not None:
+            return before
         found = find()
         with self._lock:
             self._answers[question] = (made_of, found)

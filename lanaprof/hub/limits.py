@@ -49,7 +49,7 @@ class Limits:
     failures_per_s: float = 0.2
     failures_burst: int = 20
     heavy_at_once: int = 2
-    heavy_waiting: int = 16
+    heavy_waiting: int = 24
     bundles_at_once: int = 4
     uploads_at_once: int = 4
 
