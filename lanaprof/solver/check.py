@@ -109,10 +109,10 @@ def iter_violations(
         costs: what `costs_of` says of the items, where it has been asked.
     """
     chosen = np.asarray(items, dtype=np.int64)
-    covered = np.zeros(len(problem.layer_names), dtype=np.int64)
     count = problem.candidate_count
     single = chosen[chosen < count]
-    np.add.at(covered, np.searchsorted(problem.starts, single, side="right") - 1, 1)
+    layers = np.searchsorted(problem.starts, single, side="right") - 1
+    covered = np.bincount(layers, minlength=len(problem.layer_names))
     for item in chosen[chosen >= count].tolist():
         span = problem.spans[item - count]
         covered[span.first : span.last + 1] += 1
@@ -167,10 +167,13 @@ def check_answer(
     ordered = np.sort(items)
     single = ordered[ordered < count]
     layers = np.searchsorted(starts, single, side="right") - 1
-    held, places = layers.tolist(), (single - starts[layers]).tolist()
-    rows = map(problem.candidate_names.__getitem__, held)
+    names, rows = problem.layer_names, problem.candidate_names
+    if len(single) < len(names):  # spans hold the other layers
+        held = layers.tolist()
+        names, rows = tuple(names[layer] for layer in held), tuple(rows[layer] for layer in held)
+    places = (single - starts[layers]).tolist()
     candidates = [row[place] for row, place in zip(rows, places, strict=True)]
-    choices = dict(zip(map(problem.layer_names.__getitem__, held), candidates, strict=True))
+    choices = dict(zip(names, candidates, strict=True))
     choices.update(problem.item_names(int(item)) for item in ordered[ordered >= count])
     return Solution(
         status="optimal" if answer.proved else "feasible",

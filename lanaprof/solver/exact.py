@@ -97,7 +97,7 @@ def _least(problem: Problem, budgets: Mapping[str, float]) -> dict[str, float]:
 
 def _answer(problem: Problem, stairs: Stairs, found: Found) -> Answer:
     items = stairs.item[found.steps]
-    score = score_of(problem, items)
+    score = sum_of(problem.scores[items])
     bound = score if found.proved else max(score, stairs.top_score + found.bound * stairs.score_scale)
     return Answer(tuple(items.tolist()), bound, found.proved, "exact")
 
