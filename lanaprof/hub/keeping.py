@@ -10,9 +10,6 @@ from typing import Generic, TypeVar
 
 __all__ = ["Kept", "Remembered"]
 
-_SHARE = (
-    20.0  # kept for so many times what it took to find: then a twentieth of one core is spent on it at most
-)
 _KEPT_MOST_S = 60.0
 T = TypeVar("T")
 
@@ -22,11 +19,15 @@ class Kept(Generic[T]):
 
     Args:
         find: finds it out; one at a time. Whoever asks meanwhile gets what was found before.
+        share: kept for so many times as long as it took to find.
         clock: seconds, from any beginning.
     """
 
-    def __init__(self, find: Callable[[], T], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, find: Callable[[], T], *, share: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._find = find
+        self._share = share
         self._clock = clock
         self._lock = threading.Lock()
         self._found: tuple[T, float] | None = None
@@ -36,7 +37,7 @@ class Kept(Generic[T]):
 
         >>> times = iter([0.0, 2.0, 41.9, 42.1, 42.1, 42.1])  # it took 2 s, and is kept for 40
         >>> answers = iter("ab")
-        >>> kept = Kept(lambda: next(answers), clock=lambda: next(times))
+        >>> kept = Kept(lambda: next(answers), share=20.0, clock=lambda: next(times))
         >>> kept.get(), kept.get(), kept.get()
         ('a', 'a', 'b')
         """
@@ -50,29 +51,33 @@ class Kept(Generic[T]):
                 began_s = self._clock()
                 found = self._find()
                 ended_s = self._clock()
-                self._found = (found, ended_s + min(_KEPT_MOST_S, _SHARE * (ended_s - began_s)))
+                self._found = (found, ended_s + min(_KEPT_MOST_S, self._share * (ended_s - began_s)))
             return self._found[0]
         finally:
             self._lock.release()
 
 
 class Remembered(Generic[T]):
-    """The answers to the last few questions, each as long as what it was made of stays as it is.
+    """The answers to the last few questions, each as long as what it was made of stays as it is, and a little longer.
 
     Args:
         most: how many.
+        share: given again for so many times as long as finding it took this thread, whatever it was made of.
+        clock: seconds, from any beginning.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, share: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
+        self._share = share
+        self._clock = clock
         self._lock = threading.Lock()
-        self._answers: OrderedDict[Hashable, tuple[Hashable, T]] = OrderedDict()
+        self._answers: OrderedDict[Hashable, tuple[Hashable, T, float]] = OrderedDict()
 
     def find(self, question: Hashable, made_of: Hashable) -> T | None:
         """Return the answer to a question where it is known."""
         with self._lock:
             before = self._answers.get(question)
-            if before is None or before[0] != made_of:
+            if before is None or (before[0] != made_of and self._clock() >= before[2]):
                 return None
             self._answers.move_to_end(question)
             return before[1]
@@ -80,16 +85,18 @@ class Remembered(Generic[T]):
     def get(self, question: Hashable, made_of: Hashable, find: Callable[[], T]) -> T:
         """Return the answer to a question.
 
-        >>> remembered = Remembered[str](most=2)
+        >>> remembered = Remembered[str](most=2, share=0.0)
         >>> [remembered.get("a", version, lambda: answer) for version, answer in ((1, "x"), (1, "y"), (2, "z"))]
         ['x', 'x', 'z']
         """
         before = self.find(question, made_of)
         if before is not None:
             return before
+        began_s = time.thread_time()  # waiting for others does not count
         found = find()
+        kept_s = min(_KEPT_MOST_S, self._share * (time.thread_time() - began_s))
         with self._lock:
-            self._answers[question] = (made_of, found)
+            self._answers[question] = (made_of, found, self._clock() + kept_s)
             self._answers.move_to_end(question)
             while len(self._answers) > self._most:
                 self._answers.popitem(last=False)

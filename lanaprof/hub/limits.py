@@ -28,6 +28,7 @@ class Limits:
         token_per_s, token_burst: requests of one token, in the long run and at once.
         address_per_s, address_burst: requests of one address, likewise.
         failures_per_s, failures_burst: requests of one address without a token that counts.
+        kept_share: what was found out is shown again for so many times as long as that took, at most a minute.
         heavy_at_once: comparisons, coverages and downloads computed at the same time; ``heavy_waiting``: and so many
             more that wait for their turn.
         bundles_at_once: bundles unpacked and added at the same time.
@@ -48,6 +49,7 @@ class Limits:
     address_burst: int = 1_000
     failures_per_s: float = 0.2
     failures_burst: int = 20
+    kept_share: float = 20.0  # a twentieth of one core is spent on each at most
     heavy_at_once: int = 2
     heavy_waiting: int = 24
     bundles_at_once: int = 4

@@ -45,7 +45,7 @@ class Hub:
         standings: what stands in each environment: what follows is made of it.
         holdings: what is measured where; ``counts``: how many records there are, by kind. All may be a little old.
         coverage: how much of the operators is measured on each device.
-        comparisons: the last ones that were asked for.
+        comparisons: the last ones that were asked for, likewise.
         public: the pages may be read without a token.
         secure: browsers reach it by https alone: cookies say so.
     """
@@ -62,9 +62,7 @@ class Hub:
     holdings: Kept[tuple[Holding, ...]] = field(init=False)
     counts: Kept[dict[str, int]] = field(init=False)
     coverage: Kept[dict[str, Covered]] = field(init=False)
-    comparisons: Remembered[SourceComparison] = field(
-        init=False, default_factory=lambda: Remembered(_COMPARISONS_MOST)
-    )
+    comparisons: Remembered[SourceComparison] = field(init=False)
     _parts: OrderedDict[tuple[str, str, str], Kept[dict[str, Covered]]] = field(
         init=False, default_factory=OrderedDict
     )
@@ -78,9 +76,11 @@ class Hub:
         failures = Bucket(self.limits.failures_per_s, self.limits.failures_burst)
         object.__setattr__(self, "failures", failures)
         object.__setattr__(self, "standings", Standings(self.store, viewpoint_of(None)))
-        object.__setattr__(self, "holdings", Kept(self._hold))
-        object.__setattr__(self, "counts", Kept(self.store.counts))
-        object.__setattr__(self, "coverage", Kept(self._cover))
+        share = self.limits.kept_share
+        object.__setattr__(self, "holdings", Kept(self._hold, share=share))
+        object.__setattr__(self, "counts", Kept(self.store.counts, share=share))
+        object.__setattr__(self, "coverage", Kept(self._cover, share=share))
+        object.__setattr__(self, "comparisons", Remembered(_COMPARISONS_MOST, share=share))
         object.__setattr__(self, "_heavy", threading.BoundedSemaphore(self.limits.heavy_at_once))
         room = threading.BoundedSemaphore(self.limits.heavy_at_once + self.limits.heavy_waiting)
         object.__setattr__(self, "_waiting", room)
@@ -117,7 +117,7 @@ class Hub:
             return self.coverage.get()
         part = (team, since, protocol)
         with self._lock:
-            kept = self._parts.pop(part, None) or Kept(self._cover_part(*part))
+            kept = self._parts.pop(part, None) or Kept(self._cover_part(*part), share=self.limits.kept_share)
             self._parts[part] = kept
             while len(self._parts) > _PARTS_MOST:
                 self._parts.popitem(last=False)

@@ -79,14 +79,14 @@ def _scatter(away: Sequence[float], errors: Sequence[float]) -> float:
     By bisection: more scatter makes every standardised distance smaller. A median about an estimated centre is a
     little too small; Croux and Rousseeuw (1992) correct by n / (n − 0.8).
     """
+    import numpy as np  # what only looks into a database starts without it
+
     count = len(away)
     wanted = _QUARTILE * (count - 0.8) / count
+    distances, spreads = np.asarray(away), np.asarray(errors)
 
     def middle(scatter: float) -> float:
-        return median(
-            distance / math.hypot(error, scatter) if distance else 0.0
-            for distance, error in zip(away, errors, strict=True)
-        )
+        return float(np.median(distances / np.hypot(spreads, scatter)))
 
     low, high = 1e-9, max(1e-6, max(away) / wanted)
     if middle(low) <= wanted:

@@ -211,6 +211,8 @@ def start(tmp_path: Path, empty_database: Path) -> Iterator[Start]:
                 database = str(shutil.copy(empty_database, folder / "shared.db"))
             store = stack.enter_context(open_store(database))
             ledger = stack.enter_context(open_ledger(folder / "hub.db", create=True, clock=clock))
+            # Nothing is kept beyond its time: how long that is would depend on how slow the machine is.
+            fields["limits"] = replace(fields.get("limits", Limits()), kept_share=0.0)
             hub = Hub(store=store, ledger=ledger, folder=folder, **fields)
             server = make_server(hub, host="127.0.0.1", port=0, proxy=proxy)
             server.config.timeout_keep_alive = 3600  # or a client that was paused finds its connection closed

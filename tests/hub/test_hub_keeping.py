@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,7 +25,7 @@ def test_whoever_asks_meanwhile_gets_what_was_found_before() -> None:
             assert go_on.wait(300)
         return answer
 
-    kept = Kept(find, clock=lambda: 0.0)  # takes no time: never fresh
+    kept = Kept(find, share=20.0, clock=lambda: 0.0)  # takes no time: never fresh
     first = kept.get()
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(kept.get)
@@ -43,7 +44,7 @@ def test_the_first_who_ask_wait_for_one() -> None:
         found.append(1)
         return len(found)
 
-    kept = Kept(find, clock=iter([0.0, 1e6, *[0.0] * 9]).__next__)
+    kept = Kept(find, share=20.0, clock=iter([0.0, 1e6, *[0.0] * 9]).__next__)
 
     def ask() -> int:
         waiting.wait(300)
@@ -58,7 +59,7 @@ def test_the_first_who_ask_wait_for_one() -> None:
 def test_a_failure_is_not_kept() -> None:
     """The next one tries again."""
     outcomes = iter([0, 1])
-    kept = Kept(lambda: 1 // next(outcomes), clock=lambda: 0.0)
+    kept = Kept(lambda: 1 // next(outcomes), share=20.0, clock=lambda: 0.0)
 
     with pytest.raises(ZeroDivisionError):
         kept.get()
@@ -87,7 +88,7 @@ def test_a_long_computation_waits_for_its_turn(start: Any) -> None:
 
 def test_an_answer_is_remembered_until_what_it_is_made_of_changes() -> None:
     """And forgotten when others were asked for since."""
-    remembered = Remembered[int](most=2)
+    remembered = Remembered[int](most=2, share=0.0)
     made: list[int] = []
 
     def find() -> int:
@@ -114,3 +115,22 @@ def test_pages_say_how_old_they_are_while_much_is_to_be_counted(
     with hub.client() as visitor:
         pages = [visitor.get(path).text for path in ("/", "/devices", "/environments")]
     assert all("what came since in 2 environments is still to be counted" in page for page in pages)
+
+
+def test_an_answer_that_took_long_is_given_a_little_longer() -> None:
+    """Whatever changed meanwhile; then it is found anew."""
+    now = [0.0]
+    remembered = Remembered[int](
+        most=2, share=1e9, clock=lambda: now[0]
+    )  # any time at all: the most, a minute
+    found = itertools.count(1)
+
+    def find() -> int:
+        sum(range(100_000))
+        return next(found)
+
+    answers = [remembered.get("a", 1, find), remembered.get("a", 2, find)]
+    now[0] = 61.0
+    answers.append(remembered.get("a", 2, find))
+
+    assert answers == [1, 1, 2]
