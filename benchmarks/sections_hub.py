@@ -39,8 +39,9 @@ def _alone(results: Sequence[Mapping[str, Any]]) -> list[str]:
         f"One request at a time; the hub took {peak} of memory. After a push: the first request after 500 measurements "
         "came, median and worst; what was counted or compared a few seconds before may still be told then, and a "
         "comparison is remembered while nothing comes into its environments. Later: median and worst of those that "
-        "follow. Processor: of the hub, for one of these. SQL: the statements that the page needs, by the driver alone, in "
-        "turns with the page; ratio: the median of each pair's, below 1 where the hub keeps what it counted.",
+        "follow. Processor: of the hub, for one of these. SQL: the statements that the page needs, by the driver "
+        "alone, in turns with the page; ratio: the median of each pair's, below 1 where the hub keeps what it "
+        "counted.",
         "",
         "| asked for | first | after a push | worst | later | worst | processor | SQL | ratio |",
         "| --- " + "| ---: " * 8 + "|",
