@@ -18,6 +18,7 @@ __all__ = [
     "kept",
     "part_counts",
     "since_condition",
+    "standing_in",
     "visible_retraction",
     "within",
 ]
@@ -79,6 +80,31 @@ def kept() -> ColumnElement[bool]:
     """Return whether a measurement stands: its own team has not retracted it."""
     mine = and_(_retractions.c.target == _measurements.c.id, _retractions.c.team == _measurements.c.team)
     return not_(exists().where(mine))
+
+
+def standing_in(
+    environment: str,
+    *,
+    cache: str | None = None,
+    team: str | None = None,
+    since: str | None = None,
+    protocol: str | None = None,
+) -> ColumnElement[bool]:
+    """Return whether a measurement stands and is one of an environment; what is given besides chooses among them.
+
+    Args:
+        environment: environment key.
+        cache: relay, hot or cold.
+        team: who measured.
+        since: from this UTC time or date on.
+        protocol: such as ``relay/1``.
+    """
+    given = {"cache": cache, "team": team, "protocol": protocol}
+    conditions = [kept(), _measurements.c.environment == environment]
+    conditions += [_measurements.c[name] == value for name, value in given.items() if value]
+    if since:
+        conditions.append(since_condition(_measurements.c.time, since))
+    return and_(*conditions)
 
 
 def visible_retraction() -> ColumnElement[bool]:

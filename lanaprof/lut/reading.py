@@ -16,7 +16,7 @@ from lanaprof.lut.adding import chunked
 from lanaprof.lut.engine import Location, repeating, translated_errors
 from lanaprof.lut.graph import GraphStatistics
 from lanaprof.lut.models import TABLES
-from lanaprof.lut.queries import kept, since_condition, visible_retraction
+from lanaprof.lut.queries import kept, since_condition, standing_in, visible_retraction
 from lanaprof.lut.records import Environment, Measurement, Operator, Record, Retraction, Timing
 from lanaprof.lut.rows import columns_of, record_from_row
 
@@ -200,12 +200,8 @@ class Reader:
             protocol: such as ``relay/1``.
         """
         table = TABLES["measurement"]
-        given = {"cache": cache, "team": team, "protocol": protocol}
-        conditions = [kept(), table.c.environment == environment]
-        conditions += [table.c[name] == value for name, value in given.items() if value]
-        if since:
-            conditions.append(since_condition(table.c.time, since))
-        query = select(*(table.c[name] for name in Timing._fields)).where(*conditions)
+        stands = standing_in(environment, cache=cache, team=team, since=since, protocol=protocol)
+        query = select(*(table.c[name] for name in Timing._fields)).where(stands)
 
         def read(connection: Connection) -> list[Timing]:
             # The driver's own rows: texts and numbers need no conversion, and SQLAlchemy's take longer than reading.

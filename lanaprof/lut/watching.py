@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from lanaprof.lut.models import TABLES
 from lanaprof.lut.policy import Viewpoint
-from lanaprof.lut.queries import kept, since_condition
+from lanaprof.lut.queries import standing_in
 from lanaprof.lut.reading import Reader
 from lanaprof.lut.records import STATUSES
 
@@ -111,11 +111,7 @@ class Watcher(Reader):
             protocol: such as ``relay/1``.
         """
         table = TABLES["measurement"]
-        given = {"cache": cache, "team": team, "protocol": protocol}
-        conditions = [kept(), table.c.environment == environment]
-        conditions += [table.c[name] == value for name, value in given.items() if value]
-        if since:
-            conditions.append(since_condition(table.c.time, since))
+        stands = standing_in(environment, cache=cache, team=team, since=since, protocol=protocol)
         best = case(*((table.c.status == name, number) for number, name in enumerate(STATUSES)))
         rank: ColumnElement[int] = best
         if viewpoint.policy == "own-host" and viewpoint.host:
@@ -126,8 +122,8 @@ class Watcher(Reader):
         one, many = (*state, table.c.operator), (*state, table.c.status, table.c.team)
         newest = func.max(func.rtrim(table.c.time, "Z"))
         queries = (
-            select(*one, func.min(rank), func.min(best), newest).where(*conditions).group_by(*one),
-            select(*many, func.count(), func.max(table.c.time)).where(*conditions).group_by(*many),
+            select(*one, func.min(rank), func.min(best), newest).where(stands).group_by(*one),
+            select(*many, func.count(), func.max(table.c.time)).where(stands).group_by(*many),
         )
 
         def read(connection: Connection) -> tuple[list[OperatorSum], list[TeamSum]]:
